@@ -1,0 +1,20 @@
+//! The words of the queue: names, ids, tasks, leases, retry policies and limits.
+//!
+//! Plain types and the rules that hold for them wherever they are stored. Nothing here does I/O, reads a clock,
+//! draws a random number or knows JSON: time and chance come in as arguments, payloads are opaque bytes.
+#![forbid(unsafe_code)]
+
+mod id;
+pub mod limits;
+mod name;
+mod retry;
+mod task;
+mod time;
+
+pub use id::{IdError, LeaseToken, QueueNumber, Shard, TaskId};
+pub use name::{IdempotencyKey, NameError, QueueName, TenantName, WorkerName};
+pub use retry::{Backoff, RetryPolicy};
+pub use task::{
+    Attempt, DeadReason, Lease, NewTask, Priority, Retention, Start, Task, TaskError, TaskState,
+};
+pub use time::UnixMs;

@@ -1,0 +1,60 @@
+//! Every bound a caller can meet, with its unit in its name. The HTTP documentation quotes these.
+
+/// Largest request body, bytes.
+pub const BODY_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Largest payload of a task, bytes of JSON as sent.
+pub const PAYLOAD_MAX_BYTES: usize = 1024 * 1024;
+/// Largest result of a task, bytes of JSON as sent.
+pub const RESULT_MAX_BYTES: usize = 1024 * 1024;
+/// Largest `progress` of a heartbeat, bytes of JSON as sent.
+pub const PROGRESS_MAX_BYTES: usize = 16 * 1024;
+/// Longest `message` of a task error, bytes.
+pub const ERROR_MESSAGE_MAX_BYTES: usize = 4 * 1024;
+/// Longest `kind` of a task error, bytes.
+pub const ERROR_KIND_MAX_BYTES: usize = 128;
+/// Largest `detail` of a task error, bytes of JSON as sent.
+pub const ERROR_DETAIL_MAX_BYTES: usize = 16 * 1024;
+/// Most items in one batch request.
+pub const BATCH_MAX_ITEMS: usize = 1_000;
+/// Longest queue name.
+pub const QUEUE_NAME_MAX_BYTES: usize = 63;
+/// Longest tenant name.
+pub const TENANT_NAME_MAX_BYTES: usize = 63;
+/// Longest worker name.
+pub const WORKER_NAME_MAX_BYTES: usize = 128;
+/// Longest idempotency key.
+pub const IDEMPOTENCY_KEY_MAX_BYTES: usize = 256;
+/// Most tasks one claim can take.
+pub const CLAIM_MAX_TASKS: u16 = 256;
+/// Most payload bytes one claim hands out; the rest stays for the next claim. One task always fits.
+pub const CLAIM_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Shortest lease.
+pub const LEASE_MIN_MS: u64 = 1_000;
+/// Longest lease: half a day.
+pub const LEASE_MAX_MS: u64 = 43_200_000;
+/// Lease when the claim names none.
+pub const LEASE_DEFAULT_MS: u64 = 30_000;
+/// Longest wait of a claim or of a result.
+pub const WAIT_MAX_MS: u64 = 60_000;
+/// Longest delay of a task, a retry or a release: a year.
+pub const DELAY_MAX_MS: u64 = 31_536_000_000;
+/// Attempts when the task names none.
+pub const ATTEMPTS_DEFAULT: u32 = 5;
+/// Most attempts a task can ask for.
+pub const ATTEMPTS_MAX: u32 = 100;
+/// Lease expiries after which a task is quarantined, because it seems to kill its workers.
+pub const EXPIRIES_MAX: u32 = 5;
+/// Most entries of a retry policy's list of delays.
+pub const RETRY_DELAYS_MAX: usize = 32;
+/// How long a completed or cancelled task is kept when it names no retention.
+pub const RETENTION_COMPLETED_DEFAULT_MS: u64 = 3_600_000;
+/// How long a dead task is kept when it names no retention: 14 days.
+pub const RETENTION_DEAD_DEFAULT_MS: u64 = 1_209_600_000;
+/// Longest retention: a year.
+pub const RETENTION_MAX_MS: u64 = 31_536_000_000;
+/// Most completed and cancelled tasks kept in one shard, whatever their retention.
+pub const COMPLETED_KEPT_MAX: u64 = 200_000;
+/// Most due delays, expired leases or expired records that one store call moves, so that no call is long.
+pub const SWEEP_SLICE: usize = 256;
+/// Most queues of one store.
+pub const QUEUES_MAX: u32 = 100_000;

@@ -1,0 +1,125 @@
+//! Names with their bounds: once one of these exists it is valid.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::limits;
+
+/// Why a name was refused. The text says what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Not a queue name.
+    #[error(
+        "a queue name is 1 to 63 characters of a-z, 0-9, '.', '_' and '-', beginning and ending with a letter or digit"
+    )]
+    Queue,
+    /// Not a tenant name.
+    #[error(
+        "a tenant name is 1 to 63 characters of A-Z, a-z, 0-9, '.', '_' and '-', beginning and ending with a letter or digit"
+    )]
+    Tenant,
+    /// Not a worker name.
+    #[error("a worker name is 1 to 128 bytes without control characters")]
+    Worker,
+    /// Not an idempotency key.
+    #[error("an idempotency key is 1 to 256 bytes without control characters")]
+    IdempotencyKey,
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $error:ident, $accepts:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Takes the name over if it is valid.
+            ///
+            /// # Errors
+            /// The rule it breaks.
+            pub fn new(text: &str) -> Result<Self, NameError> {
+                let accepts: fn(&str) -> bool = $accepts;
+                if accepts(text) { Ok(Self(text.into())) } else { Err(NameError::$error) }
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+    };
+}
+
+name!(
+    /// Name of a queue: `[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?`.
+    QueueName,
+    Queue,
+    |text| dns_like(text, limits::QUEUE_NAME_MAX_BYTES, |c| c.is_ascii_lowercase() || c.is_ascii_digit())
+);
+name!(
+    /// Name of a tenant: like a queue's, capitals allowed.
+    TenantName,
+    Tenant,
+    |text| dns_like(text, limits::TENANT_NAME_MAX_BYTES, |c| c.is_ascii_alphanumeric())
+);
+name!(
+    /// What a worker calls itself.
+    WorkerName,
+    Worker,
+    |text| printable(text, limits::WORKER_NAME_MAX_BYTES)
+);
+name!(
+    /// A producer's key that makes an enqueue idempotent within its queue.
+    IdempotencyKey,
+    IdempotencyKey,
+    |text| printable(text, limits::IDEMPOTENCY_KEY_MAX_BYTES)
+);
+
+fn dns_like(text: &str, max_bytes: usize, alphanumeric: fn(char) -> bool) -> bool {
+    text.len() <= max_bytes
+        && text.starts_with(alphanumeric)
+        && text.ends_with(alphanumeric)
+        && text.chars().all(|c| alphanumeric(c) || matches!(c, '.' | '_' | '-'))
+}
+
+fn printable(text: &str, max_bytes: usize) -> bool {
+    !text.is_empty() && text.len() <= max_bytes && !text.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queue_names_are_bounded_and_plain() {
+        let longest = "a".repeat(63);
+        for good in ["a", "0", "orders", "orders.eu-1", "a_b", longest.as_str()] {
+            assert!(QueueName::new(good).is_ok(), "{good}");
+        }
+        let too_long = "a".repeat(64);
+        for bad in ["", "A", "-a", "a-", ".a", "a b", "ä", "a/b", too_long.as_str()] {
+            assert!(QueueName::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn free_names_refuse_only_control_characters_and_excess() {
+        assert!(WorkerName::new("pod-7 (größer)").is_ok());
+        assert!(WorkerName::new("a\nb").is_err());
+        assert!(WorkerName::new("").is_err());
+        assert!(IdempotencyKey::new(&"k".repeat(257)).is_err());
+    }
+}

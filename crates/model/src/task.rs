@@ -1,0 +1,268 @@
+//! A task, from what a producer hands in to what a reader sees.
+
+use bytes::Bytes;
+
+use crate::{IdempotencyKey, LeaseToken, RetryPolicy, TaskId, UnixMs, WorkerName, limits};
+
+/// Priority of a task: 0 to 9, 9 first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Priority(u8);
+
+impl Priority {
+    /// Served first.
+    pub const HIGHEST: u8 = 9;
+
+    /// The priority, if it is one.
+    #[must_use]
+    pub const fn new(priority: u8) -> Option<Self> {
+        if priority <= Self::HIGHEST { Some(Self(priority)) } else { None }
+    }
+
+    /// 0 to 9.
+    #[must_use]
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+
+    /// 0 for the priority that is served first: sorts ascending.
+    #[must_use]
+    pub const fn band(self) -> u8 {
+        Self::HIGHEST - self.0
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self(4)
+    }
+}
+
+/// When a new task becomes claimable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// At once.
+    #[default]
+    Now,
+    /// This many ms after the store took it.
+    InMs(u64),
+    /// At this time by the store's clock; at once when it is past.
+    At(UnixMs),
+}
+
+/// How long a finished task can be looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// After completion or cancellation, ms.
+    pub completed_ms: u64,
+    /// After death, ms; 0 means the task ends `failed` and is kept as a completed one.
+    pub dead_ms: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            completed_ms: limits::RETENTION_COMPLETED_DEFAULT_MS,
+            dead_ms: limits::RETENTION_DEAD_DEFAULT_MS,
+        }
+    }
+}
+
+/// A task as it is handed to a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTask {
+    /// Its id; names the shard.
+    pub id: TaskId,
+    /// JSON as it was sent, never decoded.
+    pub payload: Bytes,
+    /// Band it is served in.
+    pub priority: Priority,
+    /// When it becomes claimable.
+    pub start: Start,
+    /// Attempts before it is dead, at least 1.
+    pub max_attempts: u32,
+    /// When it is tried again.
+    pub retry: RetryPolicy,
+    /// How long it is kept when finished.
+    pub retention: Retention,
+    /// While a task with this key exists in the queue, enqueueing answers that task.
+    pub idempotency_key: Option<IdempotencyKey>,
+}
+
+/// Where a task is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TaskState {
+    /// Not claimable before its time.
+    Delayed,
+    /// Claimable.
+    Ready,
+    /// Held by a worker.
+    Leased,
+    /// Done.
+    Completed,
+    /// Out of attempts, and its retention keeps no dead letters.
+    Failed,
+    /// A dead letter.
+    Dead,
+    /// Taken back by its producer.
+    Cancelled,
+}
+
+impl TaskState {
+    /// All states, in the order of their codes.
+    pub const ALL: [Self; 7] = [
+        Self::Delayed,
+        Self::Ready,
+        Self::Leased,
+        Self::Completed,
+        Self::Failed,
+        Self::Dead,
+        Self::Cancelled,
+    ];
+
+    /// Name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Delayed => "delayed",
+            Self::Ready => "ready",
+            Self::Leased => "leased",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Code in a store's records: the place in [`Self::ALL`].
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The state with this code.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(code)).copied()
+    }
+
+    /// Whether nothing will change it any more.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Dead | Self::Cancelled)
+    }
+}
+
+/// Why a task is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeadReason {
+    /// Every attempt failed.
+    Exhausted,
+    /// An attempt failed with `retryable: false`.
+    NonRetryable,
+    /// Its lease expired [`limits::EXPIRIES_MAX`] times: it seems to kill its workers.
+    Quarantined,
+}
+
+impl DeadReason {
+    /// All reasons, in the order of their codes.
+    pub const ALL: [Self; 3] = [Self::Exhausted, Self::NonRetryable, Self::Quarantined];
+
+    /// Name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exhausted => "exhausted",
+            Self::NonRetryable => "non_retryable",
+            Self::Quarantined => "quarantined",
+        }
+    }
+
+    /// Code in a store's records: the place in [`Self::ALL`].
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The reason with this code.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(code)).copied()
+    }
+}
+
+/// What a worker says went wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskError {
+    /// For people.
+    pub message: String,
+    /// For programs; empty when the worker gave none.
+    pub kind: String,
+    /// JSON as it was sent.
+    pub detail: Option<Bytes>,
+}
+
+/// One attempt that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// From 1.
+    pub number: u32,
+    /// Who held the lease.
+    pub worker: Option<WorkerName>,
+    /// When it failed.
+    pub failed_at: UnixMs,
+    /// With what.
+    pub error: TaskError,
+}
+
+/// Who holds a task, and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Fences every act of the holder.
+    pub token: LeaseToken,
+    /// After this the task is given to another worker.
+    pub expires_at: UnixMs,
+    /// The holder, if it said who it is.
+    pub worker: Option<WorkerName>,
+}
+
+/// A task as a store answers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Its id.
+    pub id: TaskId,
+    /// Where it is in its life.
+    pub state: TaskState,
+    /// JSON as it was sent.
+    pub payload: Bytes,
+    /// Band it is served in.
+    pub priority: Priority,
+    /// Number of the attempt that runs or ran last; 0 before the first claim. Released claims and expired leases do
+    /// not count.
+    pub attempt: u32,
+    /// Attempts before it is dead.
+    pub max_attempts: u32,
+    /// How often its lease expired.
+    pub expiries: u32,
+    /// When the store took it.
+    pub created_at: UnixMs,
+    /// When it becomes or became claimable, as of its present or last place in the queue.
+    pub ready_at: UnixMs,
+    /// When it was last claimed.
+    pub started_at: Option<UnixMs>,
+    /// When it ended.
+    pub finished_at: Option<UnixMs>,
+    /// The holder's lease, while [`TaskState::Leased`].
+    pub lease: Option<Lease>,
+    /// Whether its producer wants it back while it runs.
+    pub cancel_requested: bool,
+    /// JSON of the last heartbeat that carried progress.
+    pub progress: Option<Bytes>,
+    /// Attempts that failed, oldest first.
+    pub attempts: Vec<Attempt>,
+    /// Why it is dead or failed.
+    pub dead_reason: Option<DeadReason>,
+    /// JSON of its result.
+    pub result: Option<Bytes>,
+    /// The key it was enqueued with.
+    pub idempotency_key: Option<IdempotencyKey>,
+}

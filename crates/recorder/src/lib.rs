@@ -1,0 +1,30 @@
+//! The flight recorder: what a process knows of itself, second by second, gathered while it works.
+//!
+//! Stacks at 99 Hz of CPU time, claims in flight and finished, canaries and counters become one [`wire::Frame`] a
+//! second, which goes to whoever keeps the rings. Everything runs on OS threads of its own, because a frozen runtime
+//! answers nobody. [`Symbolizer`], [`profile`] and [`Functions`] turn frames into what people read, off the hot path.
+//!
+//! Start it before any other thread: `unsafe` lives in this crate alone, and each block says why it is sound.
+
+mod claims;
+mod engine;
+mod evidence;
+mod functions;
+mod mappings;
+mod pprof;
+mod recorder;
+mod socket;
+mod symbols;
+pub mod wire;
+
+pub use claims::{ClaimFinish, ClaimLog, ClaimTicket, IN_FLIGHT_MAX};
+pub use engine::{StartError, register_current_thread, spawn_thread, unregistered_threads};
+pub use evidence::{
+    Canaries, CommitCounts, CommitStats, Evidence, EvidenceSources, PING_TIMEOUT, Ping, RuntimeBusy,
+    TICKS_PENDING_MAX, cpu_quota, runtime_busy, runtime_canary,
+};
+pub use functions::{Cost, Functions};
+pub use pprof::{ProfileError, decode, profile, profile_with};
+pub use recorder::{Recorder, RecorderConfig};
+pub use socket::{last_data_received, peer_gone};
+pub use symbols::{SourceFrame, Symbolizer};

@@ -1,0 +1,17 @@
+//! Objectives, the counts that are held against them, and the state machine that decides when to capture.
+//!
+//! Everything here is pure: time and counts come in as arguments. Counts add up over processes, percentiles do not;
+//! so an objective is a threshold and a share of claims that may exceed it, and never a measured percentile.
+#![forbid(unsafe_code)]
+
+mod episode;
+mod evaluator;
+mod fleet;
+mod histogram;
+mod objective;
+
+pub use episode::{Action, Episode, Limits, NotCaptured, Phase, Reason, Tick};
+pub use evaluator::{Evaluation, Evaluator, SHORT_SECONDS, STALL_FACTOR, STALL_MIN_US, Second};
+pub use fleet::{Fleet, ProcessId, Reading};
+pub use histogram::{BUCKETS, Histogram, bucket_of};
+pub use objective::{Objective, ObjectiveError};

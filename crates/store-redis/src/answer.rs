@@ -1,0 +1,275 @@
+//! What the library's functions answer, as the store's types.
+
+use std::time::Duration;
+
+use brisq_model::{
+    Attempt, DeadReason, IdempotencyKey, Lease, LeaseToken, Priority, Task, TaskError, TaskId, TaskState, UnixMs,
+    WorkerName,
+};
+use brisq_store::{Answer, Enqueued, QueueCounts, Refused, StoreError, WorkDone, WorkResult};
+use bytes::Bytes;
+use redis::Value;
+
+type Read<T> = Result<T, StoreError>;
+
+/// Codes of a lease that runs or ended well: its attempt counts.
+const ENDED_COUNTING: [i64; 2] = [0, 1];
+
+fn strange(what: &str) -> StoreError {
+    StoreError::Corrupt(format!("Redis answered something else than {what}"))
+}
+
+/// The elements of an array, taken in order.
+struct Fields(std::vec::IntoIter<Value>);
+
+impl Fields {
+    fn of(value: Value, what: &str) -> Read<Self> {
+        match value {
+            Value::Array(items) => Ok(Self(items.into_iter())),
+            _ => Err(strange(what)),
+        }
+    }
+
+    fn next(&mut self) -> Read<Value> {
+        self.0.next().ok_or_else(|| strange("all fields"))
+    }
+
+    fn int(&mut self) -> Read<i64> {
+        match self.next()? {
+            Value::Int(n) => Ok(n),
+            _ => Err(strange("a number")),
+        }
+    }
+
+    fn ms(&mut self) -> Read<UnixMs> {
+        self.int().map(|ms| UnixMs(u64::try_from(ms).unwrap_or(0)))
+    }
+
+    fn u32(&mut self) -> Read<u32> {
+        u32::try_from(self.int()?).map_err(|_| strange("a small number"))
+    }
+
+    fn bytes(&mut self) -> Read<Bytes> {
+        self.optional_bytes()?.ok_or_else(|| strange("bytes"))
+    }
+
+    fn optional_bytes(&mut self) -> Read<Option<Bytes>> {
+        match self.next()? {
+            Value::BulkString(bytes) => Ok(Some(bytes.into())),
+            Value::SimpleString(text) => Ok(Some(text.into())),
+            Value::Nil => Ok(None),
+            _ => Err(strange("bytes")),
+        }
+    }
+
+    fn text(&mut self) -> Read<String> {
+        String::from_utf8(self.bytes()?.to_vec()).map_err(|_| strange("text"))
+    }
+
+    fn worker(&mut self) -> Read<Option<WorkerName>> {
+        let name = self.text()?;
+        if name.is_empty() {
+            return Ok(None);
+        }
+        WorkerName::new(&name).map(Some).map_err(|_| strange("a worker's name"))
+    }
+
+    fn state(&mut self) -> Read<TaskState> {
+        let code = u8::try_from(self.int()?).ok();
+        code.and_then(TaskState::from_code).ok_or_else(|| strange("a state"))
+    }
+}
+
+/// The frame of an answer, with its results still as values.
+fn answer(value: Value) -> Read<Answer<Value>> {
+    let mut fields = Fields::of(value, "an answer")?;
+    let (now, ready, next_due) = (fields.ms()?, fields.int()?, fields.int()?);
+    let Value::Array(results) = fields.next()? else { return Err(strange("results")) };
+    Ok(Answer {
+        results,
+        now,
+        ready: u64::try_from(ready).unwrap_or(0),
+        next_due: u64::try_from(next_due).ok().map(Duration::from_millis),
+    })
+}
+
+fn each<T>(answer: Answer<Value>, read: impl Fn(Value) -> Read<T>) -> Read<Answer<T>> {
+    let Answer { results, now, ready, next_due } = answer;
+    let results = results.into_iter().map(read).collect::<Read<Vec<T>>>()?;
+    Ok(Answer { results, now, ready, next_due })
+}
+
+/// A result that is one letter: why the operation was refused.
+fn refused(value: &Value) -> Option<Refused> {
+    let letter = match value {
+        Value::BulkString(bytes) => bytes.as_slice(),
+        Value::SimpleString(text) => text.as_bytes(),
+        _ => return None,
+    };
+    match letter {
+        b"M" => Some(Refused::TaskNotFound),
+        b"L" => Some(Refused::LeaseLost),
+        b"A" => Some(Refused::AlreadyFinished),
+        b"T" => Some(Refused::IdTaken),
+        _ => None,
+    }
+}
+
+/// Answer of `enqueue`.
+pub(crate) fn enqueued(value: Value) -> Read<Answer<Result<Enqueued, Refused>>> {
+    each(answer(value)?, |value| {
+        if let Some(refused) = refused(&value) {
+            return Ok(Err(refused));
+        }
+        let mut fields = Fields::of(value, "an enqueue's result")?;
+        match fields.text()?.as_str() {
+            "N" => Ok(Ok(Enqueued::Created { state: fields.state()?, ready_at: fields.ms()? })),
+            "E" => Ok(Ok(Enqueued::Existing(Box::new(task(fields.next()?)?)))),
+            _ => Err(strange("an enqueue's result")),
+        }
+    })
+}
+
+/// Answer of `work`.
+pub(crate) fn worked(value: Value) -> Read<Answer<WorkResult>> {
+    each(answer(value)?, |value| {
+        if let Some(refused) = refused(&value) {
+            return Ok(Err(refused));
+        }
+        let mut fields = Fields::of(value, "a result")?;
+        Ok(Ok(match fields.text()?.as_str() {
+            "C" => WorkDone::Claimed(tasks(fields.next()?)?),
+            "D" => WorkDone::Completed,
+            "F" => {
+                let (state, at) = (fields.state()?, fields.int()?);
+                WorkDone::Failed { state, next_attempt_at: u64::try_from(at).ok().map(UnixMs) }
+            }
+            "R" => WorkDone::Released,
+            "H" => WorkDone::Extended { expires_at: fields.ms()?, cancel_requested: fields.int()? == 1 },
+            "X" => WorkDone::Cancelled(Box::new(task(fields.next()?)?)),
+            _ => return Err(strange("a result")),
+        }))
+    })
+}
+
+fn tasks(value: Value) -> Read<Vec<Task>> {
+    match value {
+        Value::Array(items) => items.into_iter().map(task).collect(),
+        _ => Err(strange("tasks")),
+    }
+}
+
+/// Answer of `get`.
+pub(crate) fn optional_task(value: Value) -> Read<Option<Task>> {
+    match value {
+        Value::Nil => Ok(None),
+        value => task(value).map(Some),
+    }
+}
+
+/// The library's `view`.
+fn task(value: Value) -> Read<Task> {
+    let mut f = Fields::of(value, "a task")?;
+    let id: [u8; 16] = f.bytes()?.as_ref().try_into().map_err(|_| strange("an id"))?;
+    let id = TaskId::from_bytes(id).map_err(|_| strange("an id"))?;
+    let payload = f.bytes()?;
+    let state = f.state()?;
+    let band = u8::try_from(f.int()?).map_err(|_| strange("a band"))?;
+    let priority = Priority::HIGHEST.checked_sub(band).and_then(Priority::new).ok_or_else(|| strange("a band"))?;
+    let (failed, expiries, max_attempts) = (f.u32()?, f.u32()?, f.u32()?);
+    let (created_at, ready_at, until, started) = (f.ms()?, f.ms()?, f.ms()?, f.int()?);
+    let token: Option<[u8; 16]> = f.bytes()?.as_ref().try_into().ok();
+    let (worker, ended, cancel, reason) = (f.worker()?, f.int()?, f.int()?, f.int()?);
+    let key = f.text()?;
+    let (progress, result) = (f.optional_bytes()?, f.optional_bytes()?);
+    let attempts = match f.next()? {
+        Value::Array(items) => items.into_iter().map(attempt).collect::<Read<Vec<_>>>()?,
+        _ => return Err(strange("attempts")),
+    };
+    let started_at = u64::try_from(started).ok().map(UnixMs);
+    let runs = started_at.is_some() && ENDED_COUNTING.contains(&ended);
+    let lease = token.filter(|_| state == TaskState::Leased).map(|token| Lease {
+        token: LeaseToken::from_bytes(token),
+        expires_at: until,
+        worker,
+    });
+    Ok(Task {
+        id,
+        state,
+        payload,
+        priority,
+        attempt: failed + u32::from(runs),
+        max_attempts,
+        expiries,
+        created_at,
+        ready_at,
+        started_at,
+        finished_at: state.is_final().then_some(until),
+        lease,
+        cancel_requested: cancel == 1,
+        progress,
+        attempts,
+        dead_reason: u8::try_from(reason).ok().and_then(DeadReason::from_code),
+        result,
+        idempotency_key: if key.is_empty() { None } else { IdempotencyKey::new(&key).ok() },
+    })
+}
+
+fn attempt(value: Value) -> Read<Attempt> {
+    let mut fields = Fields::of(value, "an attempt")?;
+    let (number, failed_at, worker) = (fields.u32()?, fields.ms()?, fields.worker()?);
+    Ok(Attempt { number, failed_at, worker, error: unpack_error(&fields.bytes()?)? })
+}
+
+/// Message and kind with their lengths, then the detail if there is one; opaque to the library.
+pub(crate) fn pack_error(error: &TaskError) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for text in [&error.message, &error.kind] {
+        bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    if let Some(detail) = &error.detail {
+        bytes.push(1);
+        bytes.extend_from_slice(detail);
+    }
+    bytes
+}
+
+fn unpack_error(mut bytes: &[u8]) -> Read<TaskError> {
+    let mut text = || {
+        let (length, rest) = bytes.split_at_checked(4)?;
+        let length = u32::from_le_bytes(length.try_into().ok()?) as usize;
+        let (text, rest) = rest.split_at_checked(length)?;
+        bytes = rest;
+        String::from_utf8(text.to_vec()).ok()
+    };
+    let (message, kind) = (text(), text());
+    let (Some(message), Some(kind)) = (message, kind) else { return Err(strange("an attempt's error")) };
+    let detail = bytes.get(1..).map(Bytes::copy_from_slice);
+    Ok(TaskError { message, kind, detail })
+}
+
+/// Answer of `counts`.
+pub(crate) fn counts(value: Value) -> Read<QueueCounts> {
+    let mut fields = Fields::of(value, "counts")?;
+    let (now, head) = (fields.ms()?, fields.int()?);
+    let mut counts = QueueCounts { now, head_ready_at: u64::try_from(head).ok().map(UnixMs), ..QueueCounts::default() };
+    for count in &mut counts.by_state {
+        *count = u64::try_from(fields.int()?).unwrap_or(0);
+    }
+    Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_come_back_as_they_were() {
+        for detail in [None, Some(Bytes::from_static(b"{}")), Some(Bytes::new())] {
+            let error = TaskError { message: "größer".into(), kind: String::new(), detail };
+            assert_eq!(unpack_error(&pack_error(&error)).unwrap(), error);
+        }
+        assert!(unpack_error(b"\xff\xff\xff\xffx").is_err());
+    }
+}

@@ -1,0 +1,18 @@
+//! The Redis store: one Lua function library, one call for many operations, every key declared.
+//!
+//! The library carries a hash of its text in its name, so that two versions of the server can share a Redis during a
+//! rollout. A call that timed out may have run; every operation is idempotent or fenced, so the caller may repeat it.
+#![forbid(unsafe_code)]
+
+mod answer;
+mod args;
+mod connect;
+mod keys;
+mod library;
+mod ping;
+mod store;
+mod wakeups;
+
+pub use connect::ConnectError;
+pub use ping::RedisPing;
+pub use store::RedisStore;

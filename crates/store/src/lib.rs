@@ -1,0 +1,21 @@
+//! What a queue asks of its storage: the [`Store`] trait, batch first, and an in-memory reference of its meaning.
+//!
+//! One call works on one shard and carries the operations of many callers; each operation is answered by index and
+//! a refused one never fails its neighbours. Operations of one call take effect in their order. A backend is right
+//! when it passes the suite in `conformance` (feature `conformance`), case by case the same for all of them.
+#![forbid(unsafe_code)]
+
+pub mod engine;
+mod error;
+mod memory;
+mod store;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
+pub use error::{Refused, StoreError};
+pub use memory::MemoryStore;
+pub use store::{
+    Answer, ClaimOp, Enqueued, FailOp, HeartbeatOp, QueueCounts, QueueInfo, Store, Wake, WorkDone, WorkOp,
+    WorkResult,
+};

@@ -1,0 +1,244 @@
+use std::time::Duration;
+
+use async_trait::async_trait;
+use brisq_model::{
+    LeaseToken, NewTask, QueueName, QueueNumber, Shard, Task, TaskError, TaskId, TaskState, TenantName,
+    UnixMs, WorkerName,
+};
+use bytes::Bytes;
+use tokio::sync::mpsc::Receiver;
+
+use crate::{Refused, StoreError};
+
+/// Storage of tasks, shared by all requests of a server.
+///
+/// Time is the store's: every deadline is computed from its own clock in whole milliseconds, and no caller's clock is
+/// ever compared with it.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// One sentence about what this is and what a crash can lose, for the log and for `/readyz`.
+    fn describe(&self) -> String;
+
+    /// Resolves when the store can claim and write; says what is missing otherwise.
+    async fn ready(&self) -> Result<(), StoreError>;
+
+    /// Number of the queue, given on first use and then for ever the same.
+    async fn open_queue(&self, tenant: &TenantName, queue: &QueueName) -> Result<QueueNumber, StoreError>;
+
+    /// Number of the queue if it was ever used.
+    async fn find_queue(
+        &self,
+        tenant: &TenantName,
+        queue: &QueueName,
+    ) -> Result<Option<QueueNumber>, StoreError>;
+
+    /// Whose queue the number is.
+    async fn queue_info(&self, queue: QueueNumber) -> Result<Option<QueueInfo>, StoreError>;
+
+    /// All queues of a tenant, by name.
+    async fn queues(&self, tenant: &TenantName) -> Result<Vec<QueueInfo>, StoreError>;
+
+    /// Adds tasks. Every id must name `shard`.
+    async fn enqueue(
+        &self,
+        shard: Shard,
+        tasks: Vec<NewTask>,
+    ) -> Result<Answer<Result<Enqueued, Refused>>, StoreError>;
+
+    /// Claims tasks and acts on leases, in the order given. Every id must name `shard`.
+    async fn work(&self, shard: Shard, ops: Vec<WorkOp>) -> Result<Answer<WorkResult>, StoreError>;
+
+    /// The task, if it is kept.
+    async fn get(&self, id: TaskId) -> Result<Option<Task>, StoreError>;
+
+    /// How many tasks the shard holds in each state. Kept, not counted: O(1).
+    async fn counts(&self, shard: Shard) -> Result<QueueCounts, StoreError>;
+
+    /// Asks for wake-ups of this shard: from now on an enqueue by **any** server that shares the store is told to
+    /// [`Self::wakeups`]. Idempotent. A store that only this process can write to has nothing to do: the server
+    /// wakes its own waiters itself.
+    fn listen(&self, _shard: Shard) {}
+
+    /// The wake-ups, for one listener; `None` when they were taken before or this store has none.
+    fn wakeups(&self) -> Option<Receiver<Wake>> {
+        None
+    }
+}
+
+/// Something that may concern parked claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// The shard became non-empty.
+    Ready(Shard),
+    /// Messages may have been missed: every parked claim should look once. Poll slowly until [`Self::Restored`].
+    Lost,
+    /// Messages flow again.
+    Restored,
+}
+
+/// A queue's identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueInfo {
+    /// Its number.
+    pub number: QueueNumber,
+    /// Whose it is.
+    pub tenant: TenantName,
+    /// Its name.
+    pub name: QueueName,
+}
+
+/// Answer of one call.
+#[derive(Clone, Debug)]
+pub struct Answer<T> {
+    /// One for each operation, by index.
+    pub results: Vec<T>,
+    /// The store's time of the call.
+    pub now: UnixMs,
+    /// Tasks that are ready and unclaimed after the call.
+    pub ready: u64,
+    /// Time from `now` until the next delay falls due or the next lease expires, if there is one.
+    pub next_due: Option<Duration>,
+}
+
+/// What became of an accepted enqueue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Enqueued {
+    /// The task was added; its creation time is the answer's `now`.
+    Created {
+        /// [`TaskState::Ready`] or [`TaskState::Delayed`].
+        state: TaskState,
+        /// When it becomes claimable.
+        ready_at: UnixMs,
+    },
+    /// A task with the same idempotency key is kept.
+    Existing(Box<Task>),
+}
+
+/// An operation on tasks that exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkOp {
+    /// Take the first ready tasks, after a bounded slice of due delays and expired leases was moved.
+    Claim(ClaimOp),
+    /// End the task with a result.
+    Complete {
+        /// The task.
+        id: TaskId,
+        /// Its lease's token.
+        token: LeaseToken,
+        /// JSON as it was sent.
+        result: Option<Bytes>,
+    },
+    /// End the attempt with an error.
+    Fail(FailOp),
+    /// Give the task back; no attempt is consumed. With `delay_ms` 0 it gets its original place back.
+    Release {
+        /// The task.
+        id: TaskId,
+        /// Its lease's token.
+        token: LeaseToken,
+        /// Not claimable before, ms from now.
+        delay_ms: u64,
+    },
+    /// Keep the lease.
+    Heartbeat(HeartbeatOp),
+    /// Take the task back for its producer: queued -> cancelled at once; leased -> the holder is asked to stop.
+    Cancel {
+        /// The task.
+        id: TaskId,
+    },
+}
+
+/// See [`WorkOp::Claim`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimOp {
+    /// Most tasks to take, 1 to [`brisq_model::limits::CLAIM_MAX_TASKS`].
+    pub max: u16,
+    /// Length of the lease.
+    pub lease_ms: u64,
+    /// Who claims.
+    pub worker: Option<WorkerName>,
+    /// Fresh token of all leases of this claim.
+    pub token: LeaseToken,
+}
+
+/// See [`WorkOp::Fail`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailOp {
+    /// The task.
+    pub id: TaskId,
+    /// Its lease's token.
+    pub token: LeaseToken,
+    /// What went wrong.
+    pub error: TaskError,
+    /// Whether another attempt makes sense.
+    pub retryable: bool,
+    /// Instead of the task's retry policy.
+    pub delay_ms: Option<u64>,
+    /// Uniform chance for the policy's jitter.
+    pub dice: u32,
+}
+
+/// See [`WorkOp::Heartbeat`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeartbeatOp {
+    /// The task.
+    pub id: TaskId,
+    /// Its lease's token.
+    pub token: LeaseToken,
+    /// The lease then ends this long from now; `None` is the length it was claimed with.
+    pub extend_ms: Option<u64>,
+    /// JSON as it was sent; replaces the last one.
+    pub progress: Option<Bytes>,
+}
+
+/// What an operation answers.
+pub type WorkResult = Result<WorkDone, Refused>;
+
+/// What became of an accepted operation. Repeating one with the same token answers the same again: a complete, a
+/// fail or a release that ended the lease is a success when the token is the one that ended it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkDone {
+    /// The tasks, each with its payload and lease; empty when nothing is ready.
+    Claimed(Vec<Task>),
+    /// Completed, now or by the same token before.
+    Completed,
+    /// The attempt failed.
+    Failed {
+        /// [`TaskState::Delayed`] or [`TaskState::Ready`] (delay 0) when tried again, else [`TaskState::Dead`] or
+        /// [`TaskState::Failed`].
+        state: TaskState,
+        /// When it is claimable again, if it is.
+        next_attempt_at: Option<UnixMs>,
+    },
+    /// Given back.
+    Released,
+    /// Still held.
+    Extended {
+        /// New end of the lease.
+        expires_at: UnixMs,
+        /// Whether the producer wants the task back.
+        cancel_requested: bool,
+    },
+    /// Cancelled, or asked to stop when it is leased: see the task's state.
+    Cancelled(Box<Task>),
+}
+
+/// Tasks of a shard by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// Number of tasks in each state, indexed by [`TaskState::code`].
+    pub by_state: [u64; TaskState::ALL.len()],
+    /// Since when the first task in line has been ready; `None` when none is. It is the head of the highest band that
+    /// is not empty.
+    pub head_ready_at: Option<UnixMs>,
+    /// The store's time of the answer.
+    pub now: UnixMs,
+}
+
+impl QueueCounts {
+    /// Number of tasks in `state`.
+    #[must_use]
+    pub fn of(&self, state: TaskState) -> u64 {
+        self.by_state.get(usize::from(state.code())).copied().unwrap_or(0)
+    }
+}

@@ -1,0 +1,16 @@
+//! Real parts for tests: programs of ours and of others as child processes on free ports, and a plain HTTP client.
+//!
+//! Whatever is started here ends with the value that stands for it, by its process id.
+#![forbid(unsafe_code)]
+
+mod http;
+mod process;
+mod program;
+mod redis;
+mod tools;
+
+pub use http::{Answer, Http};
+pub use process::Process;
+pub use program::{Program, ProgramOptions, binary};
+pub use redis::{Redis, RedisOptions};
+pub use tools::pprof;

@@ -1,0 +1,120 @@
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::Process;
+
+/// How long Redis may take to answer after its start, its append-only file read.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How a Redis is started.
+#[derive(Clone, Debug)]
+pub struct RedisOptions {
+    /// `always`, `everysec` or `no`.
+    pub appendfsync: &'static str,
+    /// Further arguments, such as `--maxmemory 10mb`.
+    pub args: Vec<String>,
+}
+
+impl Default for RedisOptions {
+    /// Every answer is on disk.
+    fn default() -> Self {
+        Self { appendfsync: "always", args: Vec::new() }
+    }
+}
+
+/// A real Redis in a temporary folder, on a free port that it keeps over restarts.
+#[derive(Debug)]
+pub struct Redis {
+    process: Process,
+    options: RedisOptions,
+    folder: TempDir,
+    port: u16,
+}
+
+impl Redis {
+    /// Starts `redis-server` and waits until it answers.
+    ///
+    /// # Errors
+    /// When it is not installed or does not answer.
+    pub fn start(options: RedisOptions) -> io::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        // Another program may take the port between the two: then the start fails, and says so.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let process = launch(&options, folder.path(), port)?;
+        let mut redis = Self { process, options, folder, port };
+        redis.wait_until_it_answers()?;
+        Ok(redis)
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill9(&mut self) {
+        self.process.kill9();
+    }
+
+    /// Starts it again on the same port with the same data.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.process.kill9();
+        self.process = launch(&self.options, self.folder.path(), self.port)?;
+        self.wait_until_it_answers()
+    }
+
+    /// Sends one command and returns the first line of its answer.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn command(&self, line: &str) -> io::Result<String> {
+        use std::io::{BufRead, Write};
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(format!("{line}\r\n").as_bytes())?;
+        let mut answer = String::new();
+        io::BufReader::new(stream).read_line(&mut answer)?;
+        Ok(answer.trim_end().to_owned())
+    }
+
+    fn wait_until_it_answers(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        while self.command("PING").ok().as_deref() != Some("+PONG") {
+            if Instant::now() > deadline || !self.process.is_running() {
+                let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+                return Err(io::Error::other(format!("redis-server does not answer; it wrote:\n{log}")));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+fn launch(options: &RedisOptions, folder: &std::path::Path, port: u16) -> io::Result<Process> {
+    let log = std::fs::File::options().create(true).append(true).open(folder.join("log"))?;
+    let mut command = Command::new("redis-server");
+    command
+        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", options.appendfsync])
+        .args(["--port", &port.to_string(), "--dir"])
+        .arg(folder)
+        .args(&options.args)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    Process::spawn(&mut command).map_err(|error| {
+        io::Error::new(error.kind(), format!("redis-server cannot be started: {error}; install the package redis-server"))
+    })
+}

@@ -1,0 +1,118 @@
+//! The one mapping of what can go wrong to what is answered.
+
+use axum::response::{IntoResponse, Response};
+use brisq_api::{ApiError, ErrorCode};
+use brisq_model::limits;
+use brisq_store::{Refused, StoreError};
+use http_body_util::Full;
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+
+use crate::coalescer::LaneFull;
+
+/// An error on its way out of a handler.
+#[derive(Debug)]
+pub struct Failure(pub ApiError);
+
+/// What a handler returns.
+pub type Answered = Result<Response, Failure>;
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = json(status, &self.0.envelope());
+        if let Some(seconds) = self.0.code.retry_after_seconds() {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// A JSON answer.
+pub fn json<T: serde::Serialize>(status: StatusCode, body: &T) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(bytes) => {
+            let mut response = Response::new(axum::body::Body::new(Full::from(bytes)));
+            *response.status_mut() = status;
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+        Err(error) => {
+            tracing::error!(%error, "an answer could not be written as JSON");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// What a refused operation answers.
+pub fn refused(refused: Refused) -> ApiError {
+    match refused {
+        Refused::TaskNotFound => ApiError::task_not_found(),
+        Refused::LeaseLost => ApiError::lease_lost(),
+        Refused::AlreadyFinished => ApiError::new(
+            ErrorCode::AlreadyFinished,
+            "The task has ended and cannot be cancelled. Read its result instead.",
+        ),
+        Refused::IdTaken => {
+            ApiError::new(ErrorCode::Internal, "No free task id was found; try again.").with("cause", "id_taken")
+        }
+    }
+}
+
+/// What a failed store call answers. The cause is for the log; the client learns what it can do.
+pub fn store_error(error: StoreError) -> ApiError {
+    match error {
+        StoreError::Unavailable(cause) => {
+            tracing::warn!(cause, "the store does not answer");
+            ApiError::new(
+                ErrorCode::StoreUnavailable,
+                "The store does not answer. The call may have taken effect; try again: all calls are idempotent or fenced.",
+            )
+        }
+        StoreError::Full(cause) => {
+            tracing::warn!(cause, "the store is full");
+            ApiError::new(
+                ErrorCode::StoreFull,
+                "The store has no room for new tasks. Complete tasks, shorten retention or give the store more memory.",
+            )
+        }
+        StoreError::TooManyQueues(limit) => ApiError::new(
+            ErrorCode::TooManyQueues,
+            format!("The store has {limit} queues, which is its limit. Use fewer queue names."),
+        ),
+        StoreError::Corrupt(cause) => {
+            tracing::error!(cause, "the store's data or answer is not understood");
+            ApiError::new(ErrorCode::Internal, "The store's data is not understood; the server's log says more.")
+        }
+    }
+}
+
+/// What an operation answers that found its lane full.
+pub fn overloaded(_: LaneFull) -> ApiError {
+    ApiError::new(ErrorCode::Overloaded, "The queue has as many calls waiting as it takes. Try again later.")
+        .with("callsWaitingMax", crate::coalescer::LANE_PENDING_MAX)
+}
+
+/// The server is on its way out.
+pub fn draining() -> ApiError {
+    ApiError::new(ErrorCode::Draining, "The server is shutting down. Try again: another one answers.")
+}
+
+/// No such path.
+pub fn no_such_path(path: &str) -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "There is no such path. `/openapi.json` lists all of them.").with("path", path)
+}
+
+/// The body is larger than the server takes.
+pub fn body_too_large() -> ApiError {
+    ApiError::new(
+        ErrorCode::BodyTooLarge,
+        format!("A request body has at most {} bytes. Split the batch.", limits::BODY_MAX_BYTES),
+    )
+}

@@ -1,0 +1,33 @@
+//! The queue server: HTTP in, store out.
+//!
+//! A request passes the accept loop ([`connection`]), authentication and the one list of routes, and reaches the core
+//! as plain values. The core groups concurrent calls into few store calls, parks claims on empty queues in memory,
+//! and gives tasks back whose client went away. It knows a store only as `dyn Store`: `main` chooses one.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod auth;
+mod coalescer;
+mod config;
+mod connection;
+mod console;
+mod error;
+mod extract;
+mod handout;
+mod metrics;
+mod queues;
+mod results;
+mod router;
+mod routes;
+mod running;
+mod shard;
+mod state;
+mod work;
+
+pub use auth::Auth;
+pub use config::{Config, Flags, StoreChoice};
+pub use connection::Limits;
+pub use console::{CaptureView, Console, Watch};
+pub use metrics::Metrics;
+pub use router::{ClaimLayer, openapi_document};
+pub use running::{Options, Running};

@@ -1,0 +1,137 @@
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use brisq_recorder::{ClaimLog, Recorder};
+use brisq_store::{Store, StoreError};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::admin::{self, Admin};
+use crate::auth::Auth;
+use crate::connection::{Limits, bind, serve};
+use crate::console::Console;
+use crate::metrics::Metrics;
+use crate::queues::Queues;
+use crate::results::ResultWaiters;
+use crate::router::{ClaimLayer, router};
+use crate::state::{App, AppState};
+
+/// Pause between two looks at a store that is not ready.
+const READY_PAUSE: Duration = Duration::from_millis(100);
+/// Admin connections at once: scrapers and people.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// How a server is to run.
+#[derive(Debug)]
+pub struct Options {
+    /// Public API.
+    pub listen: SocketAddr,
+    /// Metrics and profiles.
+    pub admin_listen: SocketAddr,
+    /// Who may call.
+    pub auth: Auth,
+    /// Whether other servers may write to the same store.
+    pub store_is_shared: bool,
+    /// Bounds of the public listener.
+    pub limits: Limits,
+    /// What the page shows beside the queues.
+    pub console: Console,
+    /// A layer around all routes.
+    pub around: Option<ClaimLayer>,
+}
+
+/// A server that runs.
+pub struct Running {
+    /// Where the public API listens.
+    pub listen: SocketAddr,
+    /// Where metrics and profiles are.
+    pub admin_listen: SocketAddr,
+    /// Counters of the server.
+    pub metrics: Arc<Metrics>,
+    store: Arc<dyn Store>,
+    shutdown: watch::Sender<bool>,
+    servers: [JoinHandle<usize>; 2],
+}
+
+impl Running {
+    /// Binds both listeners and serves.
+    ///
+    /// # Errors
+    /// When an address cannot be listened on; the text says which and what to do.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        claims: Arc<ClaimLog>,
+        recorder: Arc<Recorder>,
+        options: Options,
+    ) -> io::Result<Self> {
+        let listener = bind(options.listen).await?;
+        let admin_listener = bind(options.admin_listen).await?;
+        let (listen, admin_listen) = (listener.local_addr()?, admin_listener.local_addr()?);
+        let (shutdown, going_down) = watch::channel(false);
+        let metrics = Arc::new(Metrics::default());
+        let queues = Arc::new(Queues::new(Arc::clone(&store), Arc::clone(&metrics)));
+        if let Some(wakeups) = store.wakeups() {
+            tokio::spawn(Arc::clone(&queues).pass_on(wakeups));
+        }
+        let guarded = options.auth.is_on() || !admin_listen.ip().is_loopback();
+        let app: App = Arc::new(AppState {
+            store: Arc::clone(&store),
+            store_is_shared: options.store_is_shared,
+            queues,
+            metrics: Arc::clone(&metrics),
+            claims,
+            auth: options.auth,
+            results: ResultWaiters::default(),
+            console: options.console,
+            shutdown: going_down.clone(),
+        });
+        let public = serve(listener, router(&app, options.around), options.limits, going_down.clone());
+        let admin_limits = Limits { connections_max: ADMIN_CONNECTIONS_MAX, ..options.limits };
+        let admin = admin::router(Admin { app, recorder, guarded });
+        let admin = serve(admin_listener, admin, admin_limits, going_down);
+        let servers = [tokio::spawn(public), tokio::spawn(admin)];
+        Ok(Self { listen, admin_listen, metrics, store, shutdown, servers })
+    }
+
+    /// Resolves once the store can be worked with, and writes the ready file then.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn ready(&self, ready_file: Option<&Path>) -> io::Result<()> {
+        let mut said: Option<String> = None;
+        while let Err(error) = self.store.ready().await {
+            note_once(&mut said, &error);
+            tokio::time::sleep(READY_PAUSE).await;
+        }
+        let Some(path) = ready_file else { return Ok(()) };
+        let (listen, admin, pid) = (self.listen, self.admin_listen, std::process::id());
+        let text = format!("{{\"listen\":\"{listen}\",\"admin\":\"{admin}\",\"pid\":{pid}}}\n");
+        let beside = path.with_extension("tmp");
+        tokio::fs::write(&beside, text).await?;
+        tokio::fs::rename(&beside, path).await
+    }
+
+    /// Lets requests in progress finish and parked claims go home empty; whatever is left at the deadline is cut.
+    pub async fn drain(self) {
+        // Nobody listening is fine: then nobody has to be told.
+        let _ = self.shutdown.send(true);
+        for server in self.servers {
+            match server.await {
+                Ok(0) => {}
+                Ok(cut) => tracing::warn!(cut, "connections were cut at the drain deadline"),
+                Err(error) => tracing::error!(%error, "a listener did not end by itself"),
+            }
+        }
+    }
+}
+
+fn note_once(said: &mut Option<String>, error: &StoreError) {
+    let text = error.to_string();
+    if said.as_ref() != Some(&text) {
+        tracing::warn!(error = text, "not ready: the store cannot be worked with yet");
+        *said = Some(text);
+    }
+}

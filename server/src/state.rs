@@ -1,0 +1,55 @@
+use std::sync::Arc;
+
+use brisq_recorder::ClaimLog;
+use brisq_store::Store;
+use tokio::sync::watch;
+
+use crate::auth::Auth;
+use crate::console::Console;
+use crate::metrics::Metrics;
+use crate::queues::Queues;
+use crate::results::ResultWaiters;
+
+/// What all handlers share.
+pub struct AppState {
+    /// Where tasks live.
+    pub store: Arc<dyn Store>,
+    /// Whether other servers may write to it.
+    pub store_is_shared: bool,
+    /// Queues that were met.
+    pub queues: Arc<Queues>,
+    /// Counted by everyone.
+    pub metrics: Arc<Metrics>,
+    /// Claims in flight and finished, for the objective.
+    pub claims: Arc<ClaimLog>,
+    /// Who may call.
+    pub auth: Auth,
+    /// Who waits for results.
+    pub results: ResultWaiters,
+    /// What the page at `/` shows beside the queues.
+    pub console: Console,
+    /// Turns true when the server shuts down.
+    pub shutdown: watch::Receiver<bool>,
+}
+
+/// Shared state as handlers take it.
+pub type App = Arc<AppState>;
+
+impl std::fmt::Debug for AppState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AppState").field("store", &self.store.describe()).finish_non_exhaustive()
+    }
+}
+
+impl AppState {
+    /// Whether the server is shutting down: nobody waits any more.
+    pub fn draining(&self) -> bool {
+        *self.shutdown.borrow()
+    }
+
+    /// Resolves when the server begins to shut down.
+    pub async fn drain_begins(&self) {
+        // An error means that the sender is gone, and with it the server.
+        let _ = self.shutdown.clone().wait_for(|down| *down).await;
+    }
+}
