@@ -1,1 +1,19 @@
-//! brisq-profiler
+//! Keeps the rings, sees the breach, and turns it into an artifact that names the cause.
+//!
+//! What comes in is a process's hello and its frames, one a second, and nothing else: here over a channel, in a pod over
+//! a socket. What goes out is a bundle: the profile of the breach and of the calm time before it, the evidence, the
+//! diagnosis and a report, with the manifest written last. All work is done on OS threads of its own, so that a frozen
+//! server cannot stop it, and nothing slow is done while frames are awaited.
+#![forbid(unsafe_code)]
+
+mod bundle;
+mod capture;
+mod flame;
+mod report;
+mod signals;
+mod timeline;
+mod watch;
+
+pub use bundle::{Bundle, FileEntry, Manifest, WriteError};
+pub use capture::{Recording, TopFunction};
+pub use watch::{Event, Profiler, ProfilerConfig, Written};

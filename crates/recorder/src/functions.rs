@@ -61,7 +61,7 @@ impl Functions {
             folded.push_str(&frame.function.replace(';', ":"));
         }
         *self.folded.entry(folded).or_default() += cores;
-        let own = path.iter().position(|frame| is_own(frame)).unwrap_or(0);
+        let own = path.iter().position(is_own).unwrap_or(0);
         let mut seen = HashSet::new();
         for (index, frame) in path.iter().enumerate() {
             if !seen.insert(&frame.function) {

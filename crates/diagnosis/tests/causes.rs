@@ -1,0 +1,150 @@
+//! Tables of evidence as it was measured, and the cause each must lead to.
+
+use brisq_diagnosis::{Cause, Evidence, Hot, Signals, diagnose};
+
+fn calm() -> Signals {
+    Signals {
+        claim_p99_us: Some(1_800.0),
+        receive_mean_us: Some(60.0),
+        admit_mean_us: Some(5.0),
+        coalesce_mean_us: Some(200.0),
+        store_mean_us: Some(700.0),
+        respond_mean_us: Some(30.0),
+        os_late_us: Some(150.0),
+        runtime_late_us: Some(1_300.0),
+        process_cores: Some(0.3),
+        runtime_busy_cores: Some(0.2),
+        run_delay_cores: Some(0.02),
+        throttled_share: Some(0.0),
+        node_cores: Some(0.5),
+        commit_mean_us: Some(500.0),
+        commit_in_flight_us: Some(800.0),
+        commit_share: Some(0.3),
+        major_faults: Some(0.0),
+        resident_bytes: Some(60e6),
+        claims_per_second: Some(200.0),
+        slow_runtime_us: Some(300.0),
+        ping_us: None,
+    }
+}
+
+fn evidence(change: impl FnOnce(&mut Signals), hot: Option<(&str, f64)>) -> Evidence {
+    let mut breach = calm();
+    change(&mut breach);
+    let hot = hot.map(|(function, grown_cores)| Hot { function: function.to_owned(), grown_cores });
+    Evidence { breach, baseline: calm(), cpus: 2.0, runtime_workers: 2.0, hot }
+}
+
+#[track_caller]
+fn check(evidence: &Evidence, cause: Cause) {
+    let diagnosis = diagnose(evidence);
+    assert_eq!(diagnosis.cause, cause, "{diagnosis:#?}");
+    assert!(cause == Cause::Unknown || diagnosis.confidence > 0.2, "{diagnosis:#?}");
+    assert!(!diagnosis.evidence.is_empty() && !diagnosis.next_step.is_empty());
+    assert!(diagnosis.ruled_out.iter().all(|ruled_out| ruled_out.cause != cause));
+}
+
+#[test]
+fn a_used_up_quota_is_throttling_though_everything_is_late() {
+    for share in [0.06, 0.3, 0.8] {
+        let throttled = |s: &mut Signals| {
+            s.throttled_share = Some(share);
+            s.os_late_us = Some(60_000.0);
+            s.runtime_late_us = Some(80_000.0);
+            s.run_delay_cores = Some(0.6);
+            s.commit_mean_us = Some(20_000.0);
+        };
+        check(&evidence(throttled, Some(("everything", 0.1))), Cause::CgroupCpuThrottled);
+    }
+}
+
+#[test]
+fn all_cpus_busy_with_us_is_saturation_though_commits_are_slow_too() {
+    let saturated = |s: &mut Signals| {
+        s.process_cores = Some(1.92);
+        s.runtime_busy_cores = Some(1.95);
+        s.run_delay_cores = Some(1.4);
+        s.os_late_us = Some(9_000.0);
+        s.runtime_late_us = Some(40_000.0);
+        s.commit_mean_us = Some(4_000.0);
+    };
+    check(&evidence(saturated, Some(("spin", 1.5))), Cause::CpuSaturated);
+    let mut one_cpu = evidence(saturated, Some(("spin", 0.6)));
+    one_cpu.cpus = 1.0;
+    one_cpu.breach.process_cores = Some(0.97);
+    check(&one_cpu, Cause::CpuSaturated);
+}
+
+#[test]
+fn busy_workers_without_cpu_are_blocked() {
+    for (busy, late) in [(0.4, 20_000.0), (1.2, 100_000.0)] {
+        let blocked = |s: &mut Signals| {
+            s.runtime_busy_cores = Some(busy);
+            s.runtime_late_us = Some(late);
+            s.process_cores = Some(0.32);
+            s.receive_mean_us = Some(15_000.0);
+        };
+        check(&evidence(blocked, None), Cause::BlockingInAsyncWorker);
+    }
+}
+
+#[test]
+fn a_function_that_computes_in_some_polls_is_named() {
+    for grown in [0.15, 0.3, 0.55] {
+        let spinning = |s: &mut Signals| {
+            s.runtime_busy_cores = Some(0.2 + grown);
+            s.process_cores = Some(0.3 + grown);
+            s.runtime_late_us = Some(19_000.0);
+            s.receive_mean_us = Some(1_500.0);
+        };
+        let evidence = evidence(spinning, Some(("checksum", grown)));
+        check(&evidence, Cause::CpuInLongPoll);
+        assert!(diagnose(&evidence).next_step.contains("checksum"));
+    }
+}
+
+#[test]
+fn slow_commits_are_the_disk() {
+    for commit in [6_000.0, 60_000.0] {
+        let slow = |s: &mut Signals| {
+            s.commit_mean_us = Some(commit);
+            s.commit_in_flight_us = Some(commit * 1.2);
+            s.store_mean_us = Some(commit);
+        };
+        check(&evidence(slow, None), Cause::DiskSlow);
+    }
+}
+
+#[test]
+fn what_no_rule_explains_is_unknown_with_its_evidence_ranked() {
+    let slept = |s: &mut Signals| {
+        s.claim_p99_us = Some(60_000.0);
+        s.admit_mean_us = Some(50_000.0);
+        s.slow_runtime_us = Some(50_000.0);
+    };
+    let evidence = evidence(slept, None);
+    check(&evidence, Cause::Unknown);
+    let first: Vec<_> = diagnose(&evidence).evidence.iter().take(2).map(|item| item.signal).collect();
+    assert!(first.contains(&"admit_mean_us") && first.contains(&"slow_runtime_us"), "{first:?}");
+}
+
+#[test]
+fn near_misses_are_not_blamed() {
+    check(&evidence(|s| s.throttled_share = Some(0.012), None), Cause::Unknown);
+    check(&evidence(|s| s.process_cores = Some(1.2), None), Cause::Unknown);
+    check(&evidence(|s| s.commit_mean_us = Some(900.0), None), Cause::Unknown);
+    check(&evidence(|s| s.runtime_late_us = Some(2_000.0), None), Cause::Unknown);
+}
+
+#[test]
+fn missing_signals_are_said_and_lower_the_confidence() {
+    let slow = |s: &mut Signals| s.commit_mean_us = Some(30_000.0);
+    let whole = diagnose(&evidence(slow, None));
+    let mut partial = evidence(slow, None);
+    partial.breach.throttled_share = None;
+    partial.breach.runtime_late_us = None;
+    let partial = diagnose(&partial);
+    assert_eq!(partial.cause, Cause::DiskSlow);
+    assert!(partial.missing.contains(&"throttled_share") && partial.missing.contains(&"runtime_late_us"));
+    assert!(partial.confidence < whole.confidence);
+}

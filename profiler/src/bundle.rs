@@ -1,0 +1,151 @@
+//! A capture's files, and how they reach their store: the manifest last, and only if it is absent.
+
+use std::sync::Arc;
+
+use brisq_recorder::wire::Hello;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+/// Largest bundle; a larger one is refused rather than filling a disk.
+pub(crate) const BUNDLE_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// Why a bundle was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The store refused or failed.
+    #[error("the artifact store failed: {0}")]
+    Store(#[from] object_store::Error),
+    /// Too large.
+    #[error("the bundle has {0} bytes, at most {BUNDLE_MAX_BYTES} are written")]
+    TooLarge(usize),
+    /// A part could not be made.
+    #[error("{0} could not be made: {1}")]
+    Part(&'static str, String),
+}
+
+/// What a bundle holds, and what it stands on.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// `Breach`, `Escalation`, `Control` or `Manual`.
+    pub reason: String,
+    /// Whether the window holds the moment at which the breach began.
+    pub onset_inside: bool,
+    /// That moment, Unix ms.
+    pub onset_ms: Option<u64>,
+    /// When the objective was seen broken, Unix ms.
+    pub seen_ms: u64,
+    /// When the rings were frozen, Unix ms.
+    pub frozen_ms: u64,
+    /// What the profile covers.
+    pub window: Window,
+    /// Stack samples in it.
+    pub samples: u64,
+    /// Samples that found no room.
+    pub lost: u64,
+    /// How stacks were taken, and what that cannot see.
+    pub engine: Engine,
+    /// Of the programs that took part.
+    pub versions: Versions,
+    /// All files but this one.
+    pub files: Vec<FileEntry>,
+}
+
+/// Span of time, Unix ms.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Window {
+    /// Begin.
+    pub from_ms: u64,
+    /// End.
+    pub to_ms: u64,
+}
+
+/// How stacks were taken.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Engine {
+    /// Such as `in-process`.
+    pub name: String,
+    /// What it cannot see.
+    pub blind_spots: String,
+}
+
+/// Versions.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Versions {
+    /// Of the recorded server.
+    pub server: String,
+    /// Of the profiler.
+    pub profiler: String,
+    /// Of the messages between them.
+    pub protocol: u32,
+}
+
+impl Versions {
+    pub(crate) fn of(hello: &Hello) -> Self {
+        let profiler = env!("CARGO_PKG_VERSION").to_owned();
+        Self { server: hello.version.clone(), profiler, protocol: hello.protocol }
+    }
+}
+
+/// A file of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileEntry {
+    /// Its name in the bundle.
+    pub name: String,
+    /// Lower-case hex.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: usize,
+}
+
+/// Files on their way to a store.
+#[derive(Debug, Default)]
+pub struct Bundle {
+    files: Vec<(String, Vec<u8>)>,
+}
+
+impl Bundle {
+    /// Adds a file.
+    pub fn add(&mut self, name: &str, bytes: impl Into<Vec<u8>>) {
+        self.files.push((name.to_owned(), bytes.into()));
+    }
+
+    /// What a manifest says of the files.
+    #[must_use]
+    pub fn entries(&self) -> Vec<FileEntry> {
+        let entry = |(name, bytes): &(String, Vec<u8>)| {
+            let sha256 = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            FileEntry { name: name.clone(), sha256, bytes: bytes.len() }
+        };
+        self.files.iter().map(entry).collect()
+    }
+
+    /// Writes all files and then the manifest. A bundle without one is not whole, and nobody should read it.
+    ///
+    /// # Errors
+    /// When it is too large, the store fails, or the manifest is there already.
+    pub async fn write(
+        self,
+        store: &Arc<dyn ObjectStore>,
+        folder: &Path,
+        manifest: &Manifest,
+    ) -> Result<(), WriteError> {
+        let size: usize = self.files.iter().map(|(_, bytes)| bytes.len()).sum();
+        if size > BUNDLE_MAX_BYTES {
+            return Err(WriteError::TooLarge(size));
+        }
+        for (name, bytes) in self.files {
+            store.put(&folder.clone().join(name), PutPayload::from(bytes)).await?;
+        }
+        let manifest = serde_json::to_vec_pretty(manifest)
+            .map_err(|error| WriteError::Part("manifest.json", error.to_string()))?;
+        let only_if_absent = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        store.put_opts(&folder.clone().join("manifest.json"), PutPayload::from(manifest), only_if_absent).await?;
+        Ok(())
+    }
+}

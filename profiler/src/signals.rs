@@ -1,0 +1,90 @@
+//! Frames as the signals of a diagnosis.
+
+use std::sync::Arc;
+
+use brisq_diagnosis::Signals;
+use brisq_recorder::wire::{Frame, Stage, Tick};
+use brisq_slo::Histogram;
+
+/// Share of ticks that may be worse than what a canary is quoted with.
+const CANARY_QUANTILE: f64 = 0.95;
+
+/// What the frames say. Totals become rates over the time between the first and the last tick that has them.
+pub(crate) fn signals(frames: &[Arc<Frame>]) -> Signals {
+    let ticks: Vec<&Tick> = frames.iter().flat_map(|frame| &frame.ticks).collect();
+    let seconds = frames.iter().map(|f| f.to_ms.saturating_sub(f.from_ms)).sum::<u64>() as f64 / 1_000.0;
+    let claims = latency(frames);
+    let cores = |get: fn(&Tick) -> Option<u64>| rate(&ticks, get).map(|us_per_second| us_per_second / 1e6);
+    let commits = rate(&ticks, |tick| tick.commits_total);
+    let commit_us = rate(&ticks, |tick| tick.commit_us_total);
+    let commit_mean_us = match (commit_us, commits) {
+        (Some(us), Some(commits)) if commits > 0.0 => Some(us / commits),
+        _ => None,
+    };
+    Signals {
+        claim_p99_us: claims.quantile_us(0.99).map(|us| us as f64),
+        receive_mean_us: stage_mean(frames, Stage::Receive),
+        admit_mean_us: stage_mean(frames, Stage::Admit),
+        coalesce_mean_us: stage_mean(frames, Stage::Coalesce),
+        store_mean_us: stage_mean(frames, Stage::Store),
+        respond_mean_us: stage_mean(frames, Stage::Respond),
+        slow_runtime_us: slow_runtime(frames),
+        os_late_us: quantile(&ticks, |tick| tick.os_late_us),
+        runtime_late_us: quantile(&ticks, |tick| tick.runtime_late_us),
+        ping_us: quantile(&ticks, |tick| tick.ping_us),
+        process_cores: cores(|tick| tick.process_cpu_us_total),
+        runtime_busy_cores: cores(|tick| tick.runtime_busy_us_total),
+        run_delay_cores: cores(|tick| tick.run_delay_us_total),
+        throttled_share: cores(|tick| tick.throttled_us_total),
+        node_cores: cores(|tick| tick.node_busy_us_total),
+        commit_mean_us,
+        commit_in_flight_us: quantile(&ticks, |tick| tick.commit_in_flight_us),
+        commit_share: commit_us.map(|us| us / 1e6),
+        major_faults: rate(&ticks, |tick| tick.major_faults_total),
+        resident_bytes: ticks.iter().rev().find_map(|tick| tick.resident_bytes).map(|bytes| bytes as f64),
+        claims_per_second: (seconds > 0.0).then(|| claims.total() as f64 / seconds),
+    }
+}
+
+/// All latencies of the frames.
+pub(crate) fn latency(frames: &[Arc<Frame>]) -> Histogram {
+    let mut histogram = Histogram::default();
+    for (bucket, count) in frames.iter().flat_map(|frame| &frame.latency) {
+        histogram.add((*bucket).into(), (*count).into());
+    }
+    histogram
+}
+
+fn stage_mean(frames: &[Arc<Frame>], stage: Stage) -> Option<f64> {
+    let index = Stage::ALL.iter().position(|other| *other == stage)?;
+    let of_stage = frames.iter().filter_map(|frame| frame.stages.get(index));
+    let (sum, count) = of_stage.fold((0, 0), |(sum, count), s| (sum + s.sum_us, count + s.count));
+    (count > 0).then(|| sum as f64 / count as f64)
+}
+
+/// Of each second's slowest claims, the time outside the store and its queue.
+fn slow_runtime(frames: &[Arc<Frame>]) -> Option<f64> {
+    let slowest = frames.iter().filter_map(|frame| frame.slowest.first());
+    let own = slowest.map(|claim| {
+        let [receive, admit, _, _, respond] = claim.stages_us;
+        (receive + admit + respond).min(claim.latency_us)
+    });
+    let values: Vec<u64> = own.collect();
+    (!values.is_empty()).then(|| values.iter().sum::<u64>() as f64 / values.len() as f64)
+}
+
+fn quantile(ticks: &[&Tick], get: fn(&Tick) -> Option<u64>) -> Option<f64> {
+    let mut values: Vec<u64> = ticks.iter().filter_map(|tick| get(tick)).collect();
+    values.sort_unstable();
+    let rank = ((values.len() as f64 * CANARY_QUANTILE).ceil() as usize).saturating_sub(1);
+    values.get(rank).map(|us| *us as f64)
+}
+
+/// Growth of a total, per second.
+fn rate(ticks: &[&Tick], get: fn(&Tick) -> Option<u64>) -> Option<f64> {
+    let mut known = ticks.iter().filter_map(|tick| get(tick).map(|total| (tick.at_ms, total)));
+    let (first_ms, first) = known.next()?;
+    let (last_ms, last) = known.next_back()?;
+    let seconds = last_ms.saturating_sub(first_ms) as f64 / 1_000.0;
+    (seconds > 0.0).then(|| last.saturating_sub(first) as f64 / seconds)
+}
