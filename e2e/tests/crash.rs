@@ -56,7 +56,8 @@ fn work(address: &str, history: &Mutex<History>, stop: &AtomicBool, round: usize
         if stop.load(Ordering::Relaxed) {
             return None;
         }
-        let tasks: Vec<Value> = (0..1 + n % 3).map(|i| json!({"payload": {"round": round, "n": n, "i": i}})).collect();
+        let tasks: Vec<Value> =
+            (0..1 + n % 3).map(|i| json!({"payload": {"round": round, "n": n, "i": i}})).collect();
         let answer = post(&mut http, &format!("/v1/queues/{QUEUE}/tasks"), &json!({ "tasks": tasks }))?;
         for item in answer["results"].as_array()? {
             if let Some(id) = text(&item["task"]["id"]) {

@@ -65,10 +65,18 @@ fn a_task_is_enqueued_claimed_and_completed() {
         assert_eq!(tasks[0]["payload"], json!({"n": 1}));
         assert_eq!((&tasks[0]["attempt"], &tasks[0]["state"]), (&json!(1), &json!("leased")));
         let (_, token) = lease(&tasks[0]);
-        refused(&post(http, &format!("/v1/tasks/{id}/complete"), &json!({"token": "0".repeat(32)})), 409, "lease_lost");
+        refused(
+            &post(http, &format!("/v1/tasks/{id}/complete"), &json!({"token": "0".repeat(32)})),
+            409,
+            "lease_lost",
+        );
         let body = json!({"token": token, "result": {"sum": 3}});
         assert_eq!(ok(post(http, &format!("/v1/tasks/{id}/complete"), &body), 200), json!({}));
-        assert_eq!(ok(post(http, &format!("/v1/tasks/{id}/complete"), &body), 200), json!({}), "a repeat succeeds");
+        assert_eq!(
+            ok(post(http, &format!("/v1/tasks/{id}/complete"), &body), 200),
+            json!({}),
+            "a repeat succeeds"
+        );
         let result = ok(get(http, &format!("/v1/tasks/{id}/result")), 200);
         assert_eq!(result, json!({"state": "completed", "result": {"sum": 3}}));
         let task = ok(get(http, &format!("/v1/tasks/{id}")), 200);
@@ -109,7 +117,11 @@ fn a_batch_answers_each_item_by_index() {
             .as_array()
             .expect("results")
             .iter()
-            .map(|item| item["error"]["code"].as_str().unwrap_or_else(|| item["task"]["state"].as_str().unwrap_or("?")))
+            .map(|item| {
+                item["error"]["code"]
+                    .as_str()
+                    .unwrap_or_else(|| item["task"]["state"].as_str().unwrap_or("?"))
+            })
             .collect();
         assert_eq!(codes, ["ready", "invalid_field", "unknown_field", "invalid_field", "ready"]);
         let tasks = claim(http, "q", &json!({"max": 10}));
@@ -201,14 +213,20 @@ fn failures_are_retried_until_dead_and_keep_their_errors() {
             let (_, token) = lease(&task);
             assert_eq!(task["attempt"], attempt);
             let error = json!({"message": "no luck", "kind": "Luck", "detail": {"n": attempt}});
-            let answer = ok(post(http, &format!("/v1/tasks/{id}/fail"), &json!({"token": token, "error": error})), 200);
+            let answer = ok(
+                post(http, &format!("/v1/tasks/{id}/fail"), &json!({"token": token, "error": error})),
+                200,
+            );
             assert_eq!(answer["state"], if attempt == 1 { "delayed" } else { "dead" });
             assert_eq!(answer.get("nextAttemptAt").is_some(), attempt == 1);
         }
         let task = ok(get(http, &format!("/v1/tasks/{id}")), 200);
         assert_eq!((&task["state"], &task["deadReason"]), (&json!("dead"), &json!("exhausted")));
         assert_eq!(task["attempts"].as_array().expect("attempts").len(), 2);
-        assert_eq!(task["attempts"][1]["error"], json!({"message": "no luck", "kind": "Luck", "detail": {"n": 2}}));
+        assert_eq!(
+            task["attempts"][1]["error"],
+            json!({"message": "no luck", "kind": "Luck", "detail": {"n": 2}})
+        );
         let result = ok(get(http, &format!("/v1/tasks/{id}/result")), 200);
         assert_eq!(result["error"]["kind"], "Luck");
     });
@@ -220,7 +238,11 @@ fn cancel_takes_queued_tasks_back_and_asks_for_running_ones() {
         let queued = enqueue(http, "c", &json!({"payload": 1, "delayMs": 60000}));
         let answer = ok(http.call("DELETE", &format!("/v1/tasks/{queued}"), "").expect("an answer"), 200);
         assert_eq!(answer["state"], "cancelled");
-        refused(&http.call("DELETE", &format!("/v1/tasks/{queued}"), "").expect("an answer"), 409, "already_finished");
+        refused(
+            &http.call("DELETE", &format!("/v1/tasks/{queued}"), "").expect("an answer"),
+            409,
+            "already_finished",
+        );
         let running = enqueue(http, "c", &json!({"payload": 2}));
         let (_, token) = lease(&claim(http, "c", &json!({})).remove(0));
         let answer = ok(http.call("DELETE", &format!("/v1/tasks/{running}"), "").expect("an answer"), 200);
@@ -245,7 +267,10 @@ fn an_idempotency_key_answers_the_task_that_is_there() {
 fn a_result_is_waited_for() {
     on_each_store(|http, server| {
         let id = enqueue(http, "r", &json!({"payload": 1}));
-        assert_eq!(ok(get(http, &format!("/v1/tasks/{id}/result?waitMs=50")), 202), json!({"state": "ready"}));
+        assert_eq!(
+            ok(get(http, &format!("/v1/tasks/{id}/result?waitMs=50")), 202),
+            json!({"state": "ready"})
+        );
         let mut waiting = server.program.http().expect("a connection");
         waiting.send("GET", &format!("/v1/tasks/{id}/result?waitMs=20000"), "").expect("sent");
         let (_, token) = lease(&claim(http, "r", &json!({})).remove(0));
@@ -281,7 +306,12 @@ fn mistakes_get_a_code_and_name_the_field() {
         ("/v1/queues/q/tasks", r#"{"payload":1"#, 400, "invalid_json"),
         ("/v1/queues/q/tasks", r#"{"payload":1,"prio":3}"#, 400, "unknown_field"),
         ("/v1/queues/q/tasks", r#"{"priority":3}"#, 400, "invalid_field"),
-        ("/v1/queues/q/tasks", r#"{"payload":1,"delayMs":1,"runAt":"2026-11-23T13:05:09.042Z"}"#, 400, "invalid_field"),
+        (
+            "/v1/queues/q/tasks",
+            r#"{"payload":1,"delayMs":1,"runAt":"2026-11-23T13:05:09.042Z"}"#,
+            400,
+            "invalid_field",
+        ),
         ("/v1/queues/q/tasks", r#"{"payload":1,"orderingKey":"k"}"#, 400, "not_supported"),
         ("/v1/queues/q/tasks", r#"{"payload":1,"deadlineMs":5}"#, 400, "not_supported"),
         ("/v1/queues/Q!/tasks", r#"{"payload":1}"#, 400, "invalid_name"),
@@ -343,7 +373,8 @@ fn tokens_bound_what_a_caller_may_do() {
         - {name: o, sha256: d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa, tenant: other, scopes: [work, \"tasks:write\", \"tasks:read\"]}\n\
         - {name: r, sha256: 3d0941964aa3ebdcb00ccef58b1bb399f9f898465e9886d5aec7f31090a0fb30, tenant: acme, scopes: [\"tasks:read\"]}\n";
     std::fs::write(&file, yaml).expect("written");
-    let server = Server::start(Store::Embedded, &["--tokens", &file.display().to_string()]).expect("a server");
+    let server =
+        Server::start(Store::Embedded, &["--tokens", &file.display().to_string()]).expect("a server");
     let connect = |token: &str| server.program.http().expect("a connection").with_token(token);
     let (mut worker, mut other, mut reader) = (connect("worker"), connect("other"), connect("reader"));
     let mut nobody = server.program.http().expect("a connection");
@@ -399,7 +430,8 @@ fn a_drain_finishes_requests_and_sends_waiting_claims_home() {
         assert!(sent.success());
         let began = Instant::now();
         assert_eq!(ok(waiting.receive().expect("an answer"), 200), json!({"tasks": []}));
-        while TcpStream::connect(&server.program.listen).is_ok() && began.elapsed() < Duration::from_secs(15) {
+        while TcpStream::connect(&server.program.listen).is_ok() && began.elapsed() < Duration::from_secs(15)
+        {
             std::thread::sleep(Duration::from_millis(20));
         }
         assert!(began.elapsed() < Duration::from_secs(10), "it ends by itself: {:?}", began.elapsed());
@@ -415,7 +447,10 @@ fn all_configuration_mistakes_end_with_exit_2() {
     };
     let (code, text) = run(&["--listen", "0.0.0.0:0", "--durability", "maybe"]);
     assert_eq!(code, Some(2));
-    assert!(text.contains("--tokens") && text.contains("--durability maybe") && text.contains("no store"), "{text}");
+    assert!(
+        text.contains("--tokens") && text.contains("--durability maybe") && text.contains("no store"),
+        "{text}"
+    );
     assert_eq!(run(&["--nonsense"]).0, Some(2));
 }
 

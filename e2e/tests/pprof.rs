@@ -13,7 +13,8 @@ fn load(address: &str, stop: &AtomicBool) {
     let mut http = Http::connect(address).expect("a connection");
     let payload = "x".repeat(2_000);
     while !stop.load(Ordering::Relaxed) {
-        http.call("POST", "/v1/queues/load/tasks", &format!(r#"{{"payload":"{payload}"}}"#)).expect("an answer");
+        http.call("POST", "/v1/queues/load/tasks", &format!(r#"{{"payload":"{payload}"}}"#))
+            .expect("an answer");
         let answer = http.call("POST", "/v1/queues/load/claims", "{}").expect("an answer").json();
         let task = &answer["tasks"][0];
         if let (Some(id), Some(token)) = (task["id"].as_str(), task["lease"]["token"].as_str()) {
@@ -57,7 +58,10 @@ fn pprof_opens_the_cpu_profile_and_lists_our_lines() {
         assert!(top.contains("brisq_"), "functions of ours are named:\n{top}");
         let list = pprof(&["-list", "brisq_store_local", &url]);
         assert!(list.contains("ROUTINE") && list.contains(".rs"), "{list}");
-        assert!(list.lines().filter(|line| line.contains("fn ")).count() > 0, "source lines are shown:\n{list}");
+        assert!(
+            list.lines().filter(|line| line.contains("fn ")).count() > 0,
+            "source lines are shown:\n{list}"
+        );
     });
 }
 
@@ -77,7 +81,12 @@ fn a_bad_duration_is_refused() {
     let server = Server::start(Store::Embedded, &[]).expect("a server");
     let mut admin = Http::connect(&server.program.admin).expect("a connection");
     for seconds in ["0", "121", "x"] {
-        let answer = admin.call("GET", &format!("/debug/pprof/profile?seconds={seconds}"), "").expect("an answer");
-        assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &"invalid_field".into()), "{seconds}");
+        let answer =
+            admin.call("GET", &format!("/debug/pprof/profile?seconds={seconds}"), "").expect("an answer");
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["code"]),
+            (400, &"invalid_field".into()),
+            "{seconds}"
+        );
     }
 }

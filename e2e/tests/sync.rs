@@ -24,7 +24,8 @@ fn each_lone_call_has_a_sync_of_its_own() {
     let folder = tempfile::tempdir().expect("a folder");
     let trace = folder.path().join("trace");
     let path = trace.display().to_string();
-    let strace = ["strace", "-f", "--seccomp-bpf", "-e", "trace=fsync,fdatasync,sync_file_range,msync", "-o", &path];
+    let strace =
+        ["strace", "-f", "--seccomp-bpf", "-e", "trace=fsync,fdatasync,sync_file_range,msync", "-o", &path];
     let server = Server::start_under(&strace, Store::Embedded, &[]).expect("a server under strace");
     let mut http = server.program.http().expect("a connection");
     for cycle in 0..CYCLES {

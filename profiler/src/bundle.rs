@@ -145,7 +145,9 @@ impl Bundle {
         let manifest = serde_json::to_vec_pretty(manifest)
             .map_err(|error| WriteError::Part("manifest.json", error.to_string()))?;
         let only_if_absent = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        store.put_opts(&folder.clone().join("manifest.json"), PutPayload::from(manifest), only_if_absent).await?;
+        store
+            .put_opts(&folder.clone().join("manifest.json"), PutPayload::from(manifest), only_if_absent)
+            .await?;
         Ok(())
     }
 }

@@ -186,14 +186,14 @@ impl Recording {
     }
 }
 
-
 impl Analysis {
     fn comparable(&self) -> bool {
         self.samples >= DIFF_SAMPLES_MIN && self.baseline_samples >= DIFF_SAMPLES_MIN
     }
 
     fn to_json(&self) -> Result<Vec<u8>, WriteError> {
-        let Diagnosis { cause, reason, confidence, evidence, ruled_out, missing, next_step } = &self.diagnosis;
+        let Diagnosis { cause, reason, confidence, evidence, ruled_out, missing, next_step } =
+            &self.diagnosis;
         let evidence: Vec<_> = evidence
             .iter()
             .map(|e| {
@@ -207,7 +207,8 @@ impl Analysis {
             "ruledOut": ruled_out, "missing": missing, "nextStep": next_step, "topFunctions": self.top,
             "samples": {"breach": self.samples, "baseline": self.baseline_samples, "neededForADiff": DIFF_SAMPLES_MIN},
         });
-        serde_json::to_vec_pretty(&value).map_err(|error| WriteError::Part("diagnosis.json", error.to_string()))
+        serde_json::to_vec_pretty(&value)
+            .map_err(|error| WriteError::Part("diagnosis.json", error.to_string()))
     }
 }
 

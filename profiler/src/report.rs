@@ -58,7 +58,11 @@ fn push_head(page: &mut String, report: &Report<'_>) {
     let (recording, diagnosis) = (report.recording, &report.analysis.diagnosis);
     let objective = if recording.objective.is_empty() { "no objective" } else { &recording.objective };
     let onset = recording.onset_ms.map_or_else(String::new, |ms| {
-        format!(" · began {} · {}", clock(ms), if recording.onset_inside() { "onset in the window" } else { "onset not in the window" })
+        format!(
+            " · began {} · {}",
+            clock(ms),
+            if recording.onset_inside() { "onset in the window" } else { "onset not in the window" }
+        )
     });
     let _ = write!(
         page,
@@ -118,13 +122,19 @@ fn functions_table(top: &[TopFunction], comparable: bool) -> String {
     let mut table = if comparable {
         String::new()
     } else {
-        format!("<p>No comparison: one side has fewer than {DIFF_SAMPLES_MIN} samples. These are the breach's own.</p>")
+        format!(
+            "<p>No comparison: one side has fewer than {DIFF_SAMPLES_MIN} samples. These are the breach's own.</p>"
+        )
     };
     table.push_str(
         "<table><tr><th>function</th><th class=\"n\">grew by</th><th class=\"n\">own</th><th class=\"n\">with callees</th><th>at</th></tr>",
     );
     for function in top.iter().take(FUNCTIONS) {
-        let place = if function.file.is_empty() { String::new() } else { format!("{}:{}", function.file, function.line) };
+        let place = if function.file.is_empty() {
+            String::new()
+        } else {
+            format!("{}:{}", function.file, function.line)
+        };
         let _ = write!(
             table,
             "<tr><td><code>{}</code></td><td class=\"n\">{:+.3} cores</td><td class=\"n\">{:.3}</td><td class=\"n\">{:.3}</td><td class=\"soft\"><code>{}</code></td></tr>",
@@ -148,7 +158,8 @@ fn timeline(recording: &Recording) -> String {
     let frames = &recording.frames;
     let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return String::new() };
     let span = Span { from_ms: first.from_ms, to_ms: last.to_ms };
-    let mut marks: Vec<Mark<'_>> = recording.onset_ms.map(|at_ms| Mark { name: "onset", at_ms }).into_iter().collect();
+    let mut marks: Vec<Mark<'_>> =
+        recording.onset_ms.map(|at_ms| Mark { name: "onset", at_ms }).into_iter().collect();
     if recording.onset_ms.is_some() {
         marks.push(Mark { name: "breach seen, frozen", at_ms: recording.seen_ms });
     }
@@ -196,7 +207,11 @@ fn canary_lines(frames: &[Arc<Frame>]) -> Vec<Line<'static>> {
     vec![
         Line { name: "OS thread", class: "two", points: late(|tick| tick.os_late_us) },
         Line { name: "runtime", class: "", points: late(|tick| tick.runtime_late_us) },
-        Line { name: "store", class: "three", points: late(|tick| tick.ping_us.or(tick.commit_in_flight_us)) },
+        Line {
+            name: "store",
+            class: "three",
+            points: late(|tick| tick.ping_us.or(tick.commit_in_flight_us)),
+        },
     ]
 }
 

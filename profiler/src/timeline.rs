@@ -116,12 +116,15 @@ pub(crate) fn heat_map(frames: &[Arc<Frame>], span: Span, marks: &[Mark<'_>], th
     threads.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     threads.truncate(threads_max);
     let height = threads.len() as f64 * ROW + 40.0;
-    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"CPU by thread and second\">");
+    let mut svg = format!(
+        "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"CPU by thread and second\">"
+    );
     for (row, (name, _)) in threads.iter().enumerate() {
         let y = 34.0 + row as f64 * ROW;
         let _ = write!(svg, "<text x=\"2\" y=\"{:.1}\">{}</text>", y + 12.0, crate::report::escape(name));
         for frame in frames {
-            let own = busy(frame).into_iter().find(|(thread, _)| thread == name).map_or(0, |(_, count)| count);
+            let own =
+                busy(frame).into_iter().find(|(thread, _)| thread == name).map_or(0, |(_, count)| count);
             if own == 0 {
                 continue;
             }
@@ -137,11 +140,14 @@ pub(crate) fn heat_map(frames: &[Arc<Frame>], span: Span, marks: &[Mark<'_>], th
             );
         }
     }
-    let shifted: Vec<Mark<'_>> = marks.iter().map(|mark| Mark { name: mark.name, at_ms: mark.at_ms }).collect();
+    let shifted: Vec<Mark<'_>> =
+        marks.iter().map(|mark| Mark { name: mark.name, at_ms: mark.at_ms }).collect();
     let mut group = String::new();
     push_marks(&mut group, span, &shifted, height);
     let _ = write!(svg, "<g transform=\"translate(60 0)\">{group}</g></svg>");
-    format!("<figure><figcaption>CPU by thread and second; full colour is one core</figcaption>{svg}</figure>")
+    format!(
+        "<figure><figcaption>CPU by thread and second; full colour is one core</figcaption>{svg}</figure>"
+    )
 }
 
 /// Samples of a frame by thread name.

@@ -11,7 +11,8 @@ use brisq_model::UnixMs;
 use brisq_recorder::spawn_thread;
 use brisq_recorder::wire::{Frame, Hello, RING_SECONDS};
 use brisq_slo::{
-    Action, Episode, Evaluation, Evaluator, Fleet, Limits, NotCaptured, Objective, ProcessId, Reading, Reason, Tick,
+    Action, Episode, Evaluation, Evaluator, Fleet, Limits, NotCaptured, Objective, ProcessId, Reading,
+    Reason, Tick,
 };
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
@@ -136,7 +137,11 @@ impl Profiler {
     ///
     /// # Errors
     /// When the folder for captures cannot be made or a thread cannot be started.
-    pub fn start(hello: Hello, frames: Receiver<Arc<Frame>>, config: ProfilerConfig) -> std::io::Result<Self> {
+    pub fn start(
+        hello: Hello,
+        frames: Receiver<Arc<Frame>>,
+        config: ProfilerConfig,
+    ) -> std::io::Result<Self> {
         std::fs::create_dir_all(&config.data)?;
         let store = LocalFileSystem::new_with_prefix(&config.data).map_err(std::io::Error::other)?;
         let (orders, inbox) = sync_channel(ORDERS_PENDING_MAX);
@@ -326,7 +331,12 @@ impl Watch {
             seen_ms,
             frozen_ms,
             frames: self.ring.iter().filter(|frame| frame.to_ms > from_ms).cloned().collect(),
-            baseline: self.calm.iter().filter(|f| onset_ms.is_none_or(|onset| f.to_ms <= onset)).cloned().collect(),
+            baseline: self
+                .calm
+                .iter()
+                .filter(|f| onset_ms.is_none_or(|onset| f.to_ms <= onset))
+                .cloned()
+                .collect(),
         };
         (self.config.on_event)(Event::Frozen { capture: name, reason: reason.to_owned(), at_ms: frozen_ms });
         self.tail = Some(Tail { recording, left: self.config.post_seconds.max(1) });

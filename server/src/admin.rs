@@ -114,7 +114,8 @@ fn gzip_profile(profile: Result<Vec<u8>, String>) -> Answered {
         Ok(bytes) => Ok(([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response()),
         Err(error) => {
             tracing::error!(error, "a profile could not be made");
-            Err(ApiError::new(ErrorCode::Internal, "The profile could not be made; the log says more.").into())
+            Err(ApiError::new(ErrorCode::Internal, "The profile could not be made; the log says more.")
+                .into())
         }
     }
 }

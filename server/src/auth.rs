@@ -136,7 +136,10 @@ impl Auth {
         let file: TokensFile =
             serde_saphyr::from_str(text).map_err(|error| vec![format!("not a tokens file: {error}")])?;
         if file.tokens.len() > TOKENS_MAX {
-            return Err(vec![format!("tokens: {} entries, at most {TOKENS_MAX} are taken", file.tokens.len())]);
+            return Err(vec![format!(
+                "tokens: {} entries, at most {TOKENS_MAX} are taken",
+                file.tokens.len()
+            )]);
         }
         let mut tokens = HashMap::new();
         let mut mistakes = Vec::new();
@@ -170,7 +173,9 @@ impl Auth {
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         match tokens.get(&hash) {
             Some(caller) => Ok(caller),
-            None => refused("This server does not know the token. Check it against the server's tokens file."),
+            None => {
+                refused("This server does not know the token. Check it against the server's tokens file.")
+            }
         }
     }
 }
@@ -213,7 +218,8 @@ impl TokenEntry {
             match Scope::ALL.into_iter().find(|scope| scope.name() == text) {
                 Some(scope) => scopes.push(scope),
                 None => {
-                    mistakes.push(format!("scopes: `{text}` is none of tasks:write, tasks:read, work, admin"));
+                    mistakes
+                        .push(format!("scopes: `{text}` is none of tasks:write, tasks:read, work, admin"));
                 }
             }
         }
@@ -222,7 +228,9 @@ impl TokenEntry {
             match Pattern::parse(text) {
                 Some(pattern) => queues.push(pattern),
                 None => {
-                    mistakes.push(format!("queues: `{text}` is neither a queue name nor a prefix with `*` at its end"));
+                    mistakes.push(format!(
+                        "queues: `{text}` is neither a queue name nor a prefix with `*` at its end"
+                    ));
                 }
             }
         }
@@ -274,7 +282,8 @@ mod tests {
         let caller = auth.caller(Some("Bearer secret")).unwrap();
         assert!(caller.check_scope(Scope::Work).is_ok());
         assert_eq!(caller.check_scope(Scope::TasksWrite).unwrap_err().code, ErrorCode::Forbidden);
-        for (queue, covered) in [("emails", true), ("orders.eu", true), ("orders", false), ("emails2", false)] {
+        for (queue, covered) in [("emails", true), ("orders.eu", true), ("orders", false), ("emails2", false)]
+        {
             assert_eq!(caller.check_queue(&QueueName::new(queue).unwrap()).is_ok(), covered, "{queue}");
         }
     }

@@ -167,7 +167,12 @@ where
     }
 }
 
-fn deliver<I, O>(answer: Answer<O>, waiting: Vec<Waiting<O>>, times: CallTimes, caller: &Arc<impl Caller<I, O>>) {
+fn deliver<I, O>(
+    answer: Answer<O>,
+    waiting: Vec<Waiting<O>>,
+    times: CallTimes,
+    caller: &Arc<impl Caller<I, O>>,
+) {
     let meta = Meta { now: answer.now };
     let mut results = answer.results.into_iter();
     for (count, reply) in waiting {

@@ -113,11 +113,17 @@ impl Flags {
             }
         }
         let listen = address("--listen", self.listen.as_deref().unwrap_or(LISTEN_DEFAULT), &mut mistakes);
-        let admin =
-            address("--admin-listen", self.admin_listen.as_deref().unwrap_or(ADMIN_LISTEN_DEFAULT), &mut mistakes);
+        let admin = address(
+            "--admin-listen",
+            self.admin_listen.as_deref().unwrap_or(ADMIN_LISTEN_DEFAULT),
+            &mut mistakes,
+        );
         let store = self.store(&mut mistakes);
-        let insecure = choice("--insecure", self.insecure.as_deref(), "false", &["true", "false"], &mut mistakes) == "true";
-        let recorder = choice("--recorder", self.recorder.as_deref(), "on", &["on", "off"], &mut mistakes) == "on";
+        let insecure =
+            choice("--insecure", self.insecure.as_deref(), "false", &["true", "false"], &mut mistakes)
+                == "true";
+        let recorder =
+            choice("--recorder", self.recorder.as_deref(), "on", &["on", "off"], &mut mistakes) == "on";
         let threshold = self.threshold(&mut mistakes);
         let auth = self.auth(read, &mut mistakes);
         if let (Some(listen), Some(admin), Some(auth)) = (listen, admin, &auth) {
@@ -135,7 +141,16 @@ impl Flags {
                 if mistakes.is_empty() =>
             {
                 let ready_file = self.ready_file.map(PathBuf::from);
-                Ok(Config { store, listen, admin_listen, auth, insecure, ready_file, claim_threshold, recorder })
+                Ok(Config {
+                    store,
+                    listen,
+                    admin_listen,
+                    auth,
+                    insecure,
+                    ready_file,
+                    claim_threshold,
+                    recorder,
+                })
             }
             _ => Err(mistakes),
         }
@@ -155,7 +170,9 @@ impl Flags {
                 }
                 for url in &self.redis {
                     if !["redis://", "rediss://", "redis+sentinel://"].iter().any(|s| url.starts_with(s)) {
-                        mistakes.push(format!("--redis {url}: begins with redis://, rediss:// or redis+sentinel://"));
+                        mistakes.push(format!(
+                            "--redis {url}: begins with redis://, rediss:// or redis+sentinel://"
+                        ));
                     }
                 }
                 Some(StoreChoice::Redis { urls: self.redis.clone() })
@@ -184,7 +201,8 @@ impl Flags {
 
     fn auth(&self, read: ReadFile<'_>, mistakes: &mut Vec<String>) -> Option<Auth> {
         let Some(path) = &self.tokens else { return Some(Auth::off()) };
-        let parsed = read(path).map_err(|error| vec![error.to_string()]).and_then(|text| Auth::from_yaml(&text));
+        let parsed =
+            read(path).map_err(|error| vec![error.to_string()]).and_then(|text| Auth::from_yaml(&text));
         match parsed {
             Ok(auth) => Some(auth),
             Err(entries) => {
@@ -259,7 +277,9 @@ fn parse_file(text: &str) -> Result<BTreeMap<String, FileValue>, String> {
 
 fn address(flag: &str, text: &str, mistakes: &mut Vec<String>) -> Option<SocketAddr> {
     text.parse()
-        .map_err(|_| mistakes.push(format!("{flag} {text}: is an IP address and port such as 127.0.0.1:7070")))
+        .map_err(|_| {
+            mistakes.push(format!("{flag} {text}: is an IP address and port such as 127.0.0.1:7070"))
+        })
         .ok()
 }
 

@@ -81,7 +81,8 @@ pub fn routes() -> Router<App> {
 }
 
 async fn page() -> Response {
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
+    let policy =
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
     ([(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, policy)], PAGE).into_response()
 }
 
@@ -136,15 +137,21 @@ async fn snapshot(app: &AppState, caller: &Caller) -> Result<Snapshot, ApiError>
 
 /// A file of a bundle. Reports are self-contained and run no foreign script, which the policy states once more.
 async fn capture_file(State(app): State<App>, Path(path): Path<String>) -> Answered {
-    let missing = || Failure(ApiError::new(ErrorCode::NotFound, "There is no such file in the captures.").with("path", &path));
+    let missing = || {
+        Failure(
+            ApiError::new(ErrorCode::NotFound, "There is no such file in the captures.").with("path", &path),
+        )
+    };
     let root = app.console.captures.as_deref().ok_or_else(missing)?;
     let file = inside(root, &path).ok_or_else(missing)?;
-    let small = tokio::fs::metadata(&file).await.is_ok_and(|meta| meta.is_file() && meta.len() <= FILE_MAX_BYTES);
+    let small =
+        tokio::fs::metadata(&file).await.is_ok_and(|meta| meta.is_file() && meta.len() <= FILE_MAX_BYTES);
     if !small {
         return Err(missing());
     }
     let bytes = tokio::fs::read(&file).await.map_err(|_| missing())?;
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: 'self'";
+    let policy =
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: 'self'";
     Ok(([(CONTENT_TYPE, content_type(&file)), (CONTENT_SECURITY_POLICY, policy)], bytes).into_response())
 }
 

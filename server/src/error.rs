@@ -59,9 +59,8 @@ pub fn refused(refused: Refused) -> ApiError {
             ErrorCode::AlreadyFinished,
             "The task has ended and cannot be cancelled. Read its result instead.",
         ),
-        Refused::IdTaken => {
-            ApiError::new(ErrorCode::Internal, "No free task id was found; try again.").with("cause", "id_taken")
-        }
+        Refused::IdTaken => ApiError::new(ErrorCode::Internal, "No free task id was found; try again.")
+            .with("cause", "id_taken"),
     }
 }
 
@@ -88,7 +87,10 @@ pub fn store_error(error: StoreError) -> ApiError {
         ),
         StoreError::Corrupt(cause) => {
             tracing::error!(cause, "the store's data or answer is not understood");
-            ApiError::new(ErrorCode::Internal, "The store's data is not understood; the server's log says more.")
+            ApiError::new(
+                ErrorCode::Internal,
+                "The store's data is not understood; the server's log says more.",
+            )
         }
     }
 }
@@ -106,7 +108,8 @@ pub fn draining() -> ApiError {
 
 /// No such path.
 pub fn no_such_path(path: &str) -> ApiError {
-    ApiError::new(ErrorCode::NotFound, "There is no such path. `/openapi.json` lists all of them.").with("path", path)
+    ApiError::new(ErrorCode::NotFound, "There is no such path. `/openapi.json` lists all of them.")
+        .with("path", path)
 }
 
 /// The body is larger than the server takes.

@@ -63,7 +63,10 @@ async fn collect(mut body: axum::body::Body) -> Result<Bytes, ApiError> {
 async fn next_data(body: &mut axum::body::Body) -> Result<Option<Bytes>, ApiError> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
-            ApiError::new(ErrorCode::InvalidJson, format!("The body broke off: {error}. Send the request again."))
+            ApiError::new(
+                ErrorCode::InvalidJson,
+                format!("The body broke off: {error}. Send the request again."),
+            )
         })?;
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));

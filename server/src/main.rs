@@ -76,7 +76,10 @@ async fn serve(config: Config, claims: Arc<ClaimLog>, recorder: Arc<Recorder>) -
     let mut interrupt = signal(SignalKind::interrupt())?;
     let running = Running::start(Arc::clone(&opened.store), claims, Arc::clone(&recorder), options).await?;
     if !config.auth.is_on() {
-        tracing::warn!(insecure = config.insecure, "authentication is off: everybody who reaches the address may call");
+        tracing::warn!(
+            insecure = config.insecure,
+            "authentication is off: everybody who reaches the address may call"
+        );
     }
     tracing::info!(listen = %running.listen, admin = %running.admin_listen, "listening");
     tokio::select! {

@@ -62,10 +62,21 @@ impl Default for Metrics {
             claim.clone(),
         );
         let stages: Histograms<StageLabel> = Family::new_with_constructor(latency_histogram);
-        registry.register_with_unit("claim_stage", "Where claims spend their time", Unit::Seconds, stages.clone());
-        let claim_stages = Stage::ALL.map(|stage| stages.get_or_create(&StageLabel { stage: stage.name() }).clone());
+        registry.register_with_unit(
+            "claim_stage",
+            "Where claims spend their time",
+            Unit::Seconds,
+            stages.clone(),
+        );
+        let claim_stages =
+            Stage::ALL.map(|stage| stages.get_or_create(&StageLabel { stage: stage.name() }).clone());
         let store_call = latency_histogram();
-        registry.register_with_unit("store_call", "Duration of store calls", Unit::Seconds, store_call.clone());
+        registry.register_with_unit(
+            "store_call",
+            "Duration of store calls",
+            Unit::Seconds,
+            store_call.clone(),
+        );
         let store_tasks_per_call = Histogram::new(exponential_buckets(1.0, 2.0, 11));
         registry.register(
             "store_tasks_per_call",
@@ -90,7 +101,11 @@ impl Default for Metrics {
         let completed = by_queue("tasks_completed", "Tasks completed");
         let failed = by_queue("tasks_failed", "Attempts that failed");
         let wakeups_lost = Gauge::default();
-        registry.register("wakeups_lost", "1 while wake-ups of other servers may be missed", wakeups_lost.clone());
+        registry.register(
+            "wakeups_lost",
+            "1 while wake-ups of other servers may be missed",
+            wakeups_lost.clone(),
+        );
         Self {
             registry,
             claim,

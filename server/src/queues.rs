@@ -47,7 +47,8 @@ impl Queues {
             return Ok(Some(known));
         }
         let number = self.store.find_queue(tenant, name).await.map_err(store_error)?;
-        Ok(number.map(|number| self.remember(QueueInfo { number, tenant: tenant.clone(), name: name.clone() })))
+        Ok(number
+            .map(|number| self.remember(QueueInfo { number, tenant: tenant.clone(), name: name.clone() })))
     }
 
     /// The queue of a task, if it is the tenant's.

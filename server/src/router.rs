@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::Router;
 use brisq_api::{ApiError, ErrorCode};
 use hyper::Method;
 use hyper::header::AUTHORIZATION;
@@ -105,7 +105,12 @@ pub fn router(app: &App, around: Option<ClaimLayer>) -> Router {
 }
 
 /// Lets a request in whose caller may make it.
-async fn admit(State(app): State<App>, matched: Option<MatchedPath>, mut request: Request, next: Next) -> Response {
+async fn admit(
+    State(app): State<App>,
+    matched: Option<MatchedPath>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let handled = Instant::now();
     let need = matched.as_ref().and_then(|path| need_of(request.method(), path.as_str()));
     let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -138,10 +143,10 @@ async fn not_found(request: Request) -> Response {
 }
 
 async fn method_not_allowed(request: Request) -> Response {
-    let message = format!("This path does not take {}. `/openapi.json` lists what it takes.", request.method());
+    let message =
+        format!("This path does not take {}. `/openapi.json` lists what it takes.", request.method());
     Failure(ApiError::new(ErrorCode::MethodNotAllowed, message)).into_response()
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -74,7 +74,10 @@ impl ShardHandle {
     }
 
     /// Hands operations to the store.
-    pub fn work(self: &Arc<Self>, ops: Vec<WorkOp>) -> Result<oneshot::Receiver<Reply<WorkResult>>, LaneFull> {
+    pub fn work(
+        self: &Arc<Self>,
+        ops: Vec<WorkOp>,
+    ) -> Result<oneshot::Receiver<Reply<WorkResult>>, LaneFull> {
         self.works.submit(ops, self)
     }
 
@@ -183,9 +186,8 @@ impl Caller<NewTask, EnqueueResult> for ShardHandle {
     }
 
     fn answered(self: &Arc<Self>, answer: &Answer<EnqueueResult>, times: CallTimes) {
-        let ready = |result: &&EnqueueResult| {
-            matches!(result, Ok(Enqueued::Created { state: TaskState::Ready, .. }))
-        };
+        let ready =
+            |result: &&EnqueueResult| matches!(result, Ok(Enqueued::Created { state: TaskState::Ready, .. }));
         let newly_ready = answer.results.iter().filter(ready).count() as u64;
         self.note(answer, times, newly_ready);
     }

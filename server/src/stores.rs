@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use brisq_recorder::{CommitCounts, CommitStats, Evidence, EvidenceSources, Ping, Recorder, runtime_busy, runtime_canary};
+use brisq_recorder::{
+    CommitCounts, CommitStats, Evidence, EvidenceSources, Ping, Recorder, runtime_busy, runtime_canary,
+};
 use brisq_server::StoreChoice;
 use brisq_store::Store;
 use brisq_store_local::{Durability, LocalConfig, LocalStore};

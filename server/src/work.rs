@@ -138,7 +138,14 @@ impl AppState {
             }
             let asked = Instant::now();
             let (tasks, times, meta) = self.claim_once(shard, op.clone()).await?;
-            let times = ClaimTimes { began, handled, asked, store: (times.sent, times.answered), parked, claimable: None };
+            let times = ClaimTimes {
+                began,
+                handled,
+                asked,
+                store: (times.sent, times.answered),
+                parked,
+                claimable: None,
+            };
             let patient = Instant::now() < deadline && !self.draining() && !connection.client_is_gone();
             if !tasks.is_empty() || waiting.is_none() || !patient {
                 let times = ClaimTimes { claimable: claimable_since(&tasks, meta, times.store.1), ..times };
@@ -146,7 +153,10 @@ impl AppState {
                 let out = HandedOut { ticket, times, queue: shard.info.name.clone(), tasks: held };
                 if connection.client_is_gone() {
                     self.metrics.claim_abandoned();
-                    return Err(ApiError::new(ErrorCode::RequestTimeout, "The client closed its connection."));
+                    return Err(ApiError::new(
+                        ErrorCode::RequestTimeout,
+                        "The client closed its connection.",
+                    ));
                 }
                 return Ok(Claimed { tasks, out });
             }
@@ -179,7 +189,9 @@ impl AppState {
         match results.into_iter().next() {
             Some(Ok(WorkDone::Claimed(tasks))) => Ok((tasks, times, meta)),
             Some(Err(error)) => Err(refused(error)),
-            _ => Err(store_error(brisq_store::StoreError::Corrupt("a claim was answered as another act".into()))),
+            _ => Err(store_error(brisq_store::StoreError::Corrupt(
+                "a claim was answered as another act".into(),
+            ))),
         }
     }
 
@@ -219,8 +231,9 @@ impl AppState {
 
 /// A queue's name from a path.
 pub fn queue_name(text: &str) -> Result<QueueName, ApiError> {
-    QueueName::new(text)
-        .map_err(|error| ApiError::new(ErrorCode::InvalidName, format!("`{text}` is no queue name: {error}.")))
+    QueueName::new(text).map_err(|error| {
+        ApiError::new(ErrorCode::InvalidName, format!("`{text}` is no queue name: {error}."))
+    })
 }
 
 /// The task that an operation may end.

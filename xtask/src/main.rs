@@ -1,1 +1,55 @@
-fn main() {}
+//! What the project does to itself: test, tidy, generate.
+#![forbid(unsafe_code)]
+
+mod codegen;
+mod stages;
+mod step;
+mod test;
+mod tidy;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+
+  test [--fast] [--only STAGE]... [--without STAGE]...
+                     everything that CI runs; --fast is the inner loop
+  tidy               the laws of ARCHITECTURE.md
+  codegen [--check]  writes generated files, or fails where they differ
+";
+
+/// Wrong usage.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("."));
+    if let Err(error) = std::env::set_current_dir(root) {
+        eprintln!("xtask: {}: {error}", root.display());
+        return ExitCode::FAILURE;
+    }
+    let result = match words.as_slice() {
+        ["test", options @ ..] => match test::Options::parse(options) {
+            Ok(options) => test::run(&options),
+            Err(mistake) => return usage(&mistake),
+        },
+        ["tidy"] => tidy::run(),
+        ["codegen"] => codegen::run(false),
+        ["codegen", "--check"] => codegen::run(true),
+        [] => return usage("a command is missing"),
+        [other, ..] => return usage(&format!("`{other}` is not understood")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage(mistake: &str) -> ExitCode {
+    eprint!("xtask: {mistake}\n\n{USAGE}");
+    ExitCode::from(EXIT_USAGE)
+}

@@ -123,8 +123,11 @@ impl ApiError {
 
     /// A field of the contract that has no effect yet.
     pub fn not_supported(field: &str) -> Self {
-        Self::new(ErrorCode::NotSupported, format!("`{field}` is not supported by this version; leave it out"))
-            .with("field", field)
+        Self::new(
+            ErrorCode::NotSupported,
+            format!("`{field}` is not supported by this version; leave it out"),
+        )
+        .with("field", field)
     }
 
     /// No such task in this tenant.
@@ -149,9 +152,7 @@ impl ApiError {
     #[must_use]
     pub fn envelope(&self) -> ErrorEnvelope {
         let detail = self.detail.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        ErrorEnvelope {
-            error: ErrorBody { code: self.code.as_str(), message: self.message.clone(), detail },
-        }
+        ErrorEnvelope { error: ErrorBody { code: self.code.as_str(), message: self.message.clone(), detail } }
     }
 }
 

@@ -15,12 +15,12 @@ pub use error::{ApiError, ErrorBody, ErrorCode, ErrorEnvelope};
 pub use queue::{QueueList, QueueView, StateCounts};
 pub use raw::{AnyJson, parse, raw_value};
 pub use task::{
-    AttemptView, EnqueueItem, EnqueueRequest, EnqueueResults, ErrorView, LeaseView, ResultView, RetryRequest,
-    RetentionRequest, TaskRequest, TaskView,
+    AttemptView, EnqueueItem, EnqueueRequest, EnqueueResults, ErrorView, LeaseView, ResultView,
+    RetentionRequest, RetryRequest, TaskRequest, TaskView,
 };
 pub use time::{parse_rfc3339, rfc3339};
 pub use work::{
-    BatchRequest, BatchResults, ClaimRequest, ClaimResponse, CompleteRequest, Empty, FailRequest, FailResponse,
-    HeartbeatRequest, HeartbeatResponse, ItemResult, LeaseRequest, ReleaseRequest, TaskErrorRequest,
-    lease_token, task_id,
+    BatchRequest, BatchResults, ClaimRequest, ClaimResponse, CompleteRequest, Empty, FailRequest,
+    FailResponse, HeartbeatRequest, HeartbeatResponse, ItemResult, LeaseRequest, ReleaseRequest,
+    TaskErrorRequest, lease_token, task_id,
 };

@@ -1,8 +1,8 @@
 //! Enqueueing, and tasks as they are answered.
 
 use brisq_model::{
-    Attempt, Backoff, IdempotencyKey, NewTask, Priority, Retention, RetryPolicy, Start, Task, TaskId, TaskState,
-    limits,
+    Attempt, Backoff, IdempotencyKey, NewTask, Priority, Retention, RetryPolicy, Start, Task, TaskId,
+    TaskState, limits,
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -48,21 +48,46 @@ impl<'a> EnqueueRequest<'a> {
     /// When it has fields of both forms.
     pub fn into_parts(self) -> Result<Result<Vec<&'a RawValue>, TaskRequest<'a>>, ApiError> {
         let Self {
-            tasks, payload, priority, delay_ms, run_at, max_attempts, idempotency_key, retry, retention,
-            deadline_ms, ordering_key, fairness_key, callback_url,
+            tasks,
+            payload,
+            priority,
+            delay_ms,
+            run_at,
+            max_attempts,
+            idempotency_key,
+            retry,
+            retention,
+            deadline_ms,
+            ordering_key,
+            fairness_key,
+            callback_url,
         } = self;
         let one = TaskRequest {
-            payload, priority, delay_ms, run_at, max_attempts, idempotency_key, retry, retention, deadline_ms,
-            ordering_key, fairness_key, callback_url,
+            payload,
+            priority,
+            delay_ms,
+            run_at,
+            max_attempts,
+            idempotency_key,
+            retry,
+            retention,
+            deadline_ms,
+            ordering_key,
+            fairness_key,
+            callback_url,
         };
         match tasks {
             None => Ok(Err(one)),
-            Some(_) if one.payload.is_some() => {
-                Err(ApiError::invalid_field("tasks", "A request has either `tasks` or the fields of one task."))
-            }
+            Some(_) if one.payload.is_some() => Err(ApiError::invalid_field(
+                "tasks",
+                "A request has either `tasks` or the fields of one task.",
+            )),
             Some(tasks) if tasks.len() > limits::BATCH_MAX_ITEMS => Err(ApiError::new(
                 ErrorCode::BatchTooLarge,
-                format!("A batch takes at most {} items; send the rest in further calls.", limits::BATCH_MAX_ITEMS),
+                format!(
+                    "A batch takes at most {} items; send the rest in further calls.",
+                    limits::BATCH_MAX_ITEMS
+                ),
             )
             .with("items", tasks.len())),
             Some(tasks) => Ok(Ok(tasks)),
@@ -147,15 +172,23 @@ impl TaskRequest<'_> {
                 return Err(ApiError::not_supported(field));
             }
         }
-        let payload = self.payload.ok_or_else(|| ApiError::invalid_field("payload", "A task has a `payload`."))?;
+        let payload =
+            self.payload.ok_or_else(|| ApiError::invalid_field("payload", "A task has a `payload`."))?;
         Ok(NewTask {
             id,
             payload: checked_payload(payload)?,
             priority: priority(self.priority)?,
             start: start(self.delay_ms, self.run_at.as_deref())?,
-            max_attempts: within("maxAttempts", self.max_attempts, 1..=limits::ATTEMPTS_MAX, limits::ATTEMPTS_DEFAULT)?,
+            max_attempts: within(
+                "maxAttempts",
+                self.max_attempts,
+                1..=limits::ATTEMPTS_MAX,
+                limits::ATTEMPTS_DEFAULT,
+            )?,
             retry: self.retry.map_or_else(|| Ok(RetryPolicy::default()), RetryRequest::into_policy)?,
-            retention: self.retention.map_or_else(|| Ok(Retention::default()), RetentionRequest::into_retention)?,
+            retention: self
+                .retention
+                .map_or_else(|| Ok(Retention::default()), RetentionRequest::into_retention)?,
             idempotency_key: self
                 .idempotency_key
                 .map(|key| IdempotencyKey::new(&key))
@@ -169,7 +202,10 @@ fn checked_payload(raw: &RawValue) -> Result<Bytes, ApiError> {
     if raw.get().len() > limits::PAYLOAD_MAX_BYTES {
         return Err(ApiError::new(
             ErrorCode::PayloadTooLarge,
-            format!("A payload has at most {} bytes; store large data elsewhere and send a reference.", limits::PAYLOAD_MAX_BYTES),
+            format!(
+                "A payload has at most {} bytes; store large data elsewhere and send a reference.",
+                limits::PAYLOAD_MAX_BYTES
+            ),
         )
         .with("bytes", raw.get().len()));
     }
@@ -180,8 +216,9 @@ fn priority(asked: Option<u8>) -> Result<Priority, ApiError> {
     asked.map_or_else(
         || Ok(Priority::default()),
         |n| {
-            Priority::new(n)
-                .ok_or_else(|| ApiError::invalid_field("priority", "`priority` is 0 to 9, 9 is served first."))
+            Priority::new(n).ok_or_else(|| {
+                ApiError::invalid_field("priority", "`priority` is 0 to 9, 9 is served first.")
+            })
         },
     )
 }
@@ -253,7 +290,12 @@ impl RetentionRequest {
         let default = Retention::default();
         let bound = 0..=limits::RETENTION_MAX_MS;
         Ok(Retention {
-            completed_ms: within("retention.completedMs", self.completed_ms, bound.clone(), default.completed_ms)?,
+            completed_ms: within(
+                "retention.completedMs",
+                self.completed_ms,
+                bound.clone(),
+                default.completed_ms,
+            )?,
             dead_ms: within("retention.deadMs", self.dead_ms, bound, default.dead_ms)?,
         })
     }
@@ -420,10 +462,10 @@ impl<'a> TaskView<'a> {
     /// The task as its holder sees it: with the lease's token.
     #[must_use]
     pub fn held(queue: &'a str, task: &'a Task) -> Self {
-        let lease = task.lease.as_ref().map(|lease| LeaseView {
-            token: lease.token.to_string(),
-            expires_at: rfc3339(lease.expires_at),
-        });
+        let lease = task
+            .lease
+            .as_ref()
+            .map(|lease| LeaseView { token: lease.token.to_string(), expires_at: rfc3339(lease.expires_at) });
         Self { lease, ..Self::of(queue, task) }
     }
 }

@@ -4,7 +4,8 @@ use brisq_model::UnixMs;
 #[must_use]
 pub fn rfc3339(at: UnixMs) -> String {
     let ms = i64::try_from(at.0).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| "9999-12-30T22:00:00.000Z".to_owned(), |t| format!("{t:.3}"))
+    jiff::Timestamp::from_millisecond(ms)
+        .map_or_else(|_| "9999-12-30T22:00:00.000Z".to_owned(), |t| format!("{t:.3}"))
 }
 
 /// Reads RFC 3339 with any offset; times before 1970 are 1970.

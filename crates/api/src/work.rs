@@ -37,7 +37,12 @@ impl ClaimRequest {
     pub fn checked(self) -> Result<(u16, u64, u64, Option<WorkerName>), ApiError> {
         Ok((
             within("max", self.max, 1..=limits::CLAIM_MAX_TASKS, 1)?,
-            within("leaseMs", self.lease_ms, limits::LEASE_MIN_MS..=limits::LEASE_MAX_MS, limits::LEASE_DEFAULT_MS)?,
+            within(
+                "leaseMs",
+                self.lease_ms,
+                limits::LEASE_MIN_MS..=limits::LEASE_MAX_MS,
+                limits::LEASE_DEFAULT_MS,
+            )?,
             within("waitMs", self.wait_ms, 0..=limits::WAIT_MAX_MS, 0)?,
             self.worker
                 .map(|name| WorkerName::new(&name))
@@ -158,12 +163,14 @@ impl BatchRequest<'_> {
         }
         Err(ApiError::new(
             ErrorCode::BatchTooLarge,
-            format!("A batch takes at most {} items; send the rest in further calls.", limits::BATCH_MAX_ITEMS),
+            format!(
+                "A batch takes at most {} items; send the rest in further calls.",
+                limits::BATCH_MAX_ITEMS
+            ),
         )
         .with("items", self.items.len()))
     }
 }
-
 
 /// What the four bodies above have in common: they name a task and the token of its lease.
 pub trait LeaseRequest {
@@ -212,7 +219,9 @@ fn bounded(field: &'static str, raw: Option<&RawValue>, max_bytes: usize) -> Res
     match raw {
         Some(raw) if raw.get().len() > max_bytes => Err(ApiError::new(
             ErrorCode::ResultTooLarge,
-            format!("`{field}` has at most {max_bytes} bytes; store large data elsewhere and send a reference."),
+            format!(
+                "`{field}` has at most {max_bytes} bytes; store large data elsewhere and send a reference."
+            ),
         )
         .with("field", field)
         .with("bytes", raw.get().len())),

@@ -92,7 +92,8 @@ fn blocking_in_async_worker(e: &Evidence) -> Opinion {
     // Of the busy time that came, how much was no CPU time: 4302 ms busy against 456 ms CPU when blocked, 2451
     // against 2384 when spinning.
     let idle_share = if busy_grown > 0.0 { 1.0 - (cpu_grown / busy_grown).min(1.0) } else { 0.0 };
-    let score = ramp(late, LATE_US / 2.0, LATE_US) * ramp(busy_grown, 0.02, 0.08) * ramp(idle_share, 0.3, 0.6);
+    let score =
+        ramp(late, LATE_US / 2.0, LATE_US) * ramp(busy_grown, 0.02, 0.08) * ramp(idle_share, 0.3, 0.6);
     let reason = format!(
         "requests waited {:.1} ms in the server beyond any lack of CPU; its workers were busy {busy_grown:.2} cores more for \
          {cpu_grown:.2} cores more CPU",
@@ -107,9 +108,11 @@ fn cpu_in_long_poll(e: &Evidence) -> Opinion {
         return unknown(Cause::CpuInLongPoll, &["runtime_late_us", "process_cores"]);
     };
     let cpu_grown = cpu - e.baseline.process_cores.unwrap_or(0.0);
-    let busy_grown = e.breach.runtime_busy_cores.map(|busy| busy - e.baseline.runtime_busy_cores.unwrap_or(0.0));
+    let busy_grown =
+        e.breach.runtime_busy_cores.map(|busy| busy - e.baseline.runtime_busy_cores.unwrap_or(0.0));
     // Busy time that CPU time explains: spinning, not blocking.
-    let explained = busy_grown.map_or(0.7, |busy| if busy > 0.0 { (cpu_grown / busy).clamp(0.0, 1.0) } else { 0.7 });
+    let explained =
+        busy_grown.map_or(0.7, |busy| if busy > 0.0 { (cpu_grown / busy).clamp(0.0, 1.0) } else { 0.7 });
     let (hot, hot_text) = match &e.hot {
         Some(hot) => (
             0.5 + 0.5 * ramp(hot.grown_cores, 0.02, 0.1),
@@ -117,7 +120,8 @@ fn cpu_in_long_poll(e: &Evidence) -> Opinion {
         ),
         None => (0.6, "no profile to compare with".to_owned()),
     };
-    let score = ramp(late, LATE_US / 2.0, LATE_US) * ramp(cpu_grown, 0.02, 0.1) * ramp(explained, 0.3, 0.6) * hot;
+    let score =
+        ramp(late, LATE_US / 2.0, LATE_US) * ramp(cpu_grown, 0.02, 0.1) * ramp(explained, 0.3, 0.6) * hot;
     let reason = format!(
         "requests waited {:.1} ms in the server while CPU use grew by {cpu_grown:.2} cores; {hot_text}",
         late.max(0.0) / 1_000.0

@@ -39,7 +39,9 @@ impl Cause {
             Self::CgroupCpuThrottled => "The kernel stopped the process because its CPU quota was used up.",
             Self::CpuSaturated => "The process used all the CPU it may use, and its threads queued for more.",
             Self::BlockingInAsyncWorker => "A call blocked a runtime worker, and requests behind it waited.",
-            Self::CpuInLongPoll => "A function kept a runtime worker computing, and requests behind it waited.",
+            Self::CpuInLongPoll => {
+                "A function kept a runtime worker computing, and requests behind it waited."
+            }
             Self::DiskSlow => "Commits waited for the disk.",
             Self::Unknown => "No known cause fits the evidence.",
         }
@@ -117,8 +119,11 @@ pub struct Diagnosis {
 pub fn diagnose(evidence: &Evidence) -> Diagnosis {
     let opinions: Vec<Opinion> = RULES.iter().map(|rule| rule(evidence)).collect();
     let chosen = opinions.iter().position(|opinion| opinion.score >= SURE);
-    let missing: Vec<&'static str> =
-        SIGNALS.iter().filter(|signal| (signal.get)(&evidence.breach).is_none()).map(|signal| signal.name).collect();
+    let missing: Vec<&'static str> = SIGNALS
+        .iter()
+        .filter(|signal| (signal.get)(&evidence.breach).is_none())
+        .map(|signal| signal.name)
+        .collect();
     let (cause, reason, confidence) = match chosen.and_then(|index| opinions.get(index).map(|o| (index, o))) {
         Some((index, opinion)) => {
             // Causes above explain nothing here, and causes below may be symptoms: the runner-up is the strongest of
@@ -153,11 +158,16 @@ fn ranked(evidence: &Evidence) -> Vec<EvidenceItem> {
     for signal in SIGNALS {
         let Some(value) = (signal.get)(&evidence.breach) else { continue };
         let baseline = (signal.get)(&evidence.baseline);
-        let ratio = baseline.filter(|before| before.abs() > signal.floor / 100.0).map(|before| value / before);
+        let ratio =
+            baseline.filter(|before| before.abs() > signal.floor / 100.0).map(|before| value / before);
         let departure = (value - baseline.unwrap_or(0.0)).abs() / signal.floor;
         let against = baseline.unwrap_or(0.0).abs().max(signal.floor);
-        let weight = departure.min((value.abs().max(signal.floor) / against).max(against / value.abs().max(signal.floor)));
-        items.push((weight, EvidenceItem { signal: signal.name, value, baseline, ratio, source: signal.source }));
+        let weight = departure
+            .min((value.abs().max(signal.floor) / against).max(against / value.abs().max(signal.floor)));
+        items.push((
+            weight,
+            EvidenceItem { signal: signal.name, value, baseline, ratio, source: signal.source },
+        ));
     }
     items.sort_by(|a, b| b.0.total_cmp(&a.0));
     items.into_iter().map(|(_, item)| item).collect()

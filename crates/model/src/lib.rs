@@ -14,7 +14,5 @@ mod time;
 pub use id::{IdError, LeaseToken, QueueNumber, Shard, TaskId};
 pub use name::{IdempotencyKey, NameError, QueueName, TenantName, WorkerName};
 pub use retry::{Backoff, RetryPolicy};
-pub use task::{
-    Attempt, DeadReason, Lease, NewTask, Priority, Retention, Start, Task, TaskError, TaskState,
-};
+pub use task::{Attempt, DeadReason, Lease, NewTask, Priority, Retention, Start, Task, TaskError, TaskState};
 pub use time::UnixMs;

@@ -81,7 +81,8 @@ impl Engine {
             let weight = weight.unwrap_or(u32::MAX).max(1);
             let depth = sample.callchain.len().min(STACK_DEPTH_MAX);
             let addresses = sample.callchain.get(..depth).unwrap_or_default().to_vec();
-            if counts.len() >= STACKS_PER_WINDOW_MAX && !counts.contains_key(&(sample.tid, addresses.clone())) {
+            if counts.len() >= STACKS_PER_WINDOW_MAX && !counts.contains_key(&(sample.tid, addresses.clone()))
+            {
                 lost += u64::from(weight);
                 return;
             }

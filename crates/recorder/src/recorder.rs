@@ -150,8 +150,18 @@ impl Shared {
         let mut state = self.state.lock();
         let ticks = state.evidence.as_ref().map(Evidence::drain_ticks).unwrap_or_default();
         let to_ms = unix_ms().max(*from_ms);
-        let frame =
-            Frame { from_ms: *from_ms, to_ms, stacks, lost, threads, ticks, claims: counts, stages, slowest, latency };
+        let frame = Frame {
+            from_ms: *from_ms,
+            to_ms,
+            stacks,
+            lost,
+            threads,
+            ticks,
+            claims: counts,
+            stages,
+            slowest,
+            latency,
+        };
         *from_ms = to_ms;
         let frame = Arc::new(frame);
         state.subscribers.retain(|subscriber| {

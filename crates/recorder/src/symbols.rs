@@ -57,7 +57,10 @@ impl Symbolizer {
             if let Some(index) = self.mapping_of(address)
                 && let Some(mapping) = self.mappings.get(index)
             {
-                wanted.entry(index).or_default().push((address, address - mapping.start + mapping.file_offset));
+                wanted
+                    .entry(index)
+                    .or_default()
+                    .push((address, address - mapping.start + mapping.file_offset));
             }
         }
         for (index, addresses) in wanted {
@@ -116,7 +119,9 @@ fn unknown(address: u64) -> SourceFrame {
 /// Without the compiler's hash: `core::ptr::read::h0123456789abcdef` is `core::ptr::read`.
 fn plain_name(name: &str) -> String {
     match name.rsplit_once("::h") {
-        Some((plain, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => plain.to_owned(),
+        Some((plain, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            plain.to_owned()
+        }
         _ => name.to_owned(),
     }
 }

@@ -319,7 +319,10 @@ mod tests {
         let limits = Limits { cooldown_ms: 30_000, ..Limits::default() };
         let shares = [[0.05; 5].as_slice(), &[0.0; 100]].concat();
         let captured = captures(&run(&shares, &limits));
-        assert_eq!(captured.iter().map(|(_, reason)| *reason).collect::<Vec<_>>(), [Reason::Breach, Reason::Control]);
+        assert_eq!(
+            captured.iter().map(|(_, reason)| *reason).collect::<Vec<_>>(),
+            [Reason::Breach, Reason::Control]
+        );
     }
 
     #[test]

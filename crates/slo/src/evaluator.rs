@@ -82,7 +82,13 @@ impl Evaluator {
     /// Empty windows.
     #[must_use]
     pub fn new(objective: Objective) -> Self {
-        Self { objective, seconds: VecDeque::new(), verdicts: VecDeque::new(), onset_ms: None, good_in_a_row: 0 }
+        Self {
+            objective,
+            seconds: VecDeque::new(),
+            verdicts: VecDeque::new(),
+            onset_ms: None,
+            good_in_a_row: 0,
+        }
     }
 
     /// What it judges by.
@@ -115,7 +121,15 @@ impl Evaluator {
         let sustained = self.verdicts.iter().filter(|bad| **bad).count() >= SUSTAIN;
         let breached = stalled || sustained;
         let calm = !(stalled || short || long) && share <= allowed;
-        Evaluation { at_ms: second.at_ms, breached, calm, stalled, share, samples: judged, onset_ms: self.onset_ms }
+        Evaluation {
+            at_ms: second.at_ms,
+            breached,
+            calm,
+            stalled,
+            share,
+            samples: judged,
+            onset_ms: self.onset_ms,
+        }
     }
 
     /// A run of bad seconds begins with its first and survives single good ones.
@@ -182,7 +196,9 @@ mod tests {
         for n in 0..24 * 3_600 {
             let slow = (0..100)
                 .filter(|_| {
-                    chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    chance = chance
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
                     (chance >> 33) % 1_000 < 5
                 })
                 .count() as u64;

@@ -63,7 +63,9 @@ impl<'a> Reader<'a> {
         let mut reader = Self(bytes);
         match reader.u8()? {
             VERSION => Ok(reader),
-            other => Err(StoreError::Corrupt(format!("a record has version {other}, this program reads {VERSION}"))),
+            other => Err(StoreError::Corrupt(format!(
+                "a record has version {other}, this program reads {VERSION}"
+            ))),
         }
     }
 
@@ -186,7 +188,15 @@ pub fn body(bytes: &[u8]) -> Read<Body> {
     let retention = read_retention(&mut r)?;
     let key = r.option(|r| IdempotencyKey::new(r.text()?).map_err(|_| damage("an idempotency key")))?;
     let created_at = r.ms()?;
-    Ok(Body { payload: r.bytes()?, priority, max_attempts, retry, retention, idempotency_key: key, created_at })
+    Ok(Body {
+        payload: r.bytes()?,
+        priority,
+        max_attempts,
+        retry,
+        retention,
+        idempotency_key: key,
+        created_at,
+    })
 }
 
 const ENDED: [Ended; 5] = [Ended::NotYet, Ended::Completed, Ended::Failed, Ended::Released, Ended::Expired];
@@ -210,7 +220,11 @@ pub fn record_bytes(record: &Record) -> Vec<u8> {
         w.u64(grip.lease_ms);
         w.u64(grip.started_at.0);
         w.option(grip.worker.as_ref(), |w, worker| w.bytes(worker.as_str().as_bytes()));
-        w.u8(ENDED.iter().position(|ended| *ended == grip.ended).and_then(|n| u8::try_from(n).ok()).unwrap_or(0));
+        w.u8(ENDED
+            .iter()
+            .position(|ended| *ended == grip.ended)
+            .and_then(|n| u8::try_from(n).ok())
+            .unwrap_or(0));
     });
     w.0
 }
@@ -267,7 +281,12 @@ pub fn extra(bytes: &[u8]) -> Read<Extra> {
     let attempts = r.list(|r| {
         let (number, worker, failed_at) = (r.u32()?, r.option(Reader::worker)?, r.ms()?);
         let (message, kind) = (r.text()?.to_owned(), r.text()?.to_owned());
-        Ok(Attempt { number, worker, failed_at, error: TaskError { message, kind, detail: r.option(Reader::bytes)? } })
+        Ok(Attempt {
+            number,
+            worker,
+            failed_at,
+            error: TaskError { message, kind, detail: r.option(Reader::bytes)? },
+        })
     })?;
     Ok(Extra { attempts, progress: r.option(Reader::bytes)?, result: r.option(Reader::bytes)? })
 }
@@ -307,9 +326,11 @@ mod tests {
             until: UnixMs(4),
             grip: Some(Box::new(grip)),
         };
-        let error = TaskError { message: "m".into(), kind: "k".into(), detail: Some(Bytes::from_static(b"1")) };
+        let error =
+            TaskError { message: "m".into(), kind: "k".into(), detail: Some(Bytes::from_static(b"1")) };
         let attempt = Attempt { number: 1, worker: None, failed_at: UnixMs(6), error };
-        let extra = Extra { attempts: vec![attempt], progress: None, result: Some(Bytes::from_static(b"null")) };
+        let extra =
+            Extra { attempts: vec![attempt], progress: None, result: Some(Bytes::from_static(b"null")) };
         (body, record, extra)
     }
 

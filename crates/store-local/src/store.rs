@@ -8,9 +8,7 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName, UnixMs};
 use brisq_store::engine::Engine;
-use brisq_store::{
-    Answer, Enqueued, QueueCounts, QueueInfo, Refused, Store, StoreError, WorkOp, WorkResult,
-};
+use brisq_store::{Answer, Enqueued, QueueCounts, QueueInfo, Refused, Store, StoreError, WorkOp, WorkResult};
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use tokio::sync::{mpsc, oneshot};
 
@@ -119,7 +117,8 @@ impl LocalStore {
         let writer = rebuild(database, &mut config, Arc::clone(&stats)).map_err(damaged)?;
         let (calls, receiver) = mpsc::channel(CALLS_PENDING_MAX);
         let run = Box::new(move || writer.run(receiver));
-        let writer = (config.spawn_thread)("brisq-store", run).map_err(|error| unusable(error.to_string()))?;
+        let writer =
+            (config.spawn_thread)("brisq-store", run).map_err(|error| unusable(error.to_string()))?;
         Ok(Self { calls, stats, durability: config.durability, place, writer })
     }
 
@@ -135,10 +134,15 @@ impl LocalStore {
     /// When the writer had panicked.
     pub fn close(self) -> Result<(), StoreError> {
         drop(self.calls);
-        self.writer.join().map_err(|_| StoreError::Corrupt("the writer of the embedded store panicked".into()))
+        self.writer
+            .join()
+            .map_err(|_| StoreError::Corrupt("the writer of the embedded store panicked".into()))
     }
 
-    async fn call<T>(&self, make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Call) -> Result<T, StoreError> {
+    async fn call<T>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Call,
+    ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let closed = || StoreError::Unavailable("the embedded store has stopped; the log says why".into());
         self.calls.send(make(reply)).await.map_err(|_| closed())?;
@@ -172,7 +176,11 @@ fn check_format(database: &Database, place: &str) -> Result<(), OpenError> {
     }
 }
 
-fn rebuild(database: Database, config: &mut LocalConfig, stats: Arc<CommitStats>) -> Result<Writer, StoreError> {
+fn rebuild(
+    database: Database,
+    config: &mut LocalConfig,
+    stats: Arc<CommitStats>,
+) -> Result<Writer, StoreError> {
     let transaction = database.begin_read().map_err(failed)?;
     let records = transaction.open_table(RECORDS).map_err(failed)?;
     let bodies = transaction.open_table(BODIES).map_err(failed)?;
@@ -200,7 +208,17 @@ fn rebuild(database: Database, config: &mut LocalConfig, stats: Arc<CommitStats>
     drop((records, bodies, transaction));
     let clock = floor.max(wall_clock());
     let durability = config.durability;
-    Ok(Writer { database, durability, stats, engines, queues, by_name, clock, clock_written: UnixMs(0), broken: None })
+    Ok(Writer {
+        database,
+        durability,
+        stats,
+        engines,
+        queues,
+        by_name,
+        clock,
+        clock_written: UnixMs(0),
+        broken: None,
+    })
 }
 
 fn read_queues(transaction: &redb::ReadTransaction) -> Result<Vec<QueueInfo>, StoreError> {

@@ -152,7 +152,12 @@ impl Writer {
     }
 
     /// Reads see what their group wrote before them, so they too are answered after the commit.
-    fn read(&self, call: Call, tables: &impl Records, deliveries: &mut Vec<Deliver>) -> Result<(), StoreError> {
+    fn read(
+        &self,
+        call: Call,
+        tables: &impl Records,
+        deliveries: &mut Vec<Deliver>,
+    ) -> Result<(), StoreError> {
         deliveries.push(match call {
             Call::Get(id, reply) => {
                 let task = match self.engines.get(&id.shard()) {
@@ -168,7 +173,8 @@ impl Writer {
             Call::Find(tenant, name, reply) => later(reply, self.by_name.get(&(tenant, name)).copied()),
             Call::Info(number, reply) => later(reply, self.info(number).cloned()),
             Call::List(tenant, reply) => {
-                let mut own: Vec<_> = self.queues.iter().filter(|info| info.tenant == tenant).cloned().collect();
+                let mut own: Vec<_> =
+                    self.queues.iter().filter(|info| info.tenant == tenant).cloned().collect();
                 own.sort_by(|a, b| a.name.cmp(&b.name));
                 later(reply, own)
             }

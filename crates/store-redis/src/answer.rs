@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use brisq_model::{
-    Attempt, DeadReason, IdempotencyKey, Lease, LeaseToken, Priority, Task, TaskError, TaskId, TaskState, UnixMs,
-    WorkerName,
+    Attempt, DeadReason, IdempotencyKey, Lease, LeaseToken, Priority, Task, TaskError, TaskId, TaskState,
+    UnixMs, WorkerName,
 };
 use brisq_store::{Answer, Enqueued, QueueCounts, Refused, StoreError, WorkDone, WorkResult};
 use bytes::Bytes;
@@ -175,7 +175,8 @@ fn task(value: Value) -> Read<Task> {
     let payload = f.bytes()?;
     let state = f.state()?;
     let band = u8::try_from(f.int()?).map_err(|_| strange("a band"))?;
-    let priority = Priority::HIGHEST.checked_sub(band).and_then(Priority::new).ok_or_else(|| strange("a band"))?;
+    let priority =
+        Priority::HIGHEST.checked_sub(band).and_then(Priority::new).ok_or_else(|| strange("a band"))?;
     let (failed, expiries, max_attempts) = (f.u32()?, f.u32()?, f.u32()?);
     let (created_at, ready_at, until, started) = (f.ms()?, f.ms()?, f.ms()?, f.int()?);
     let token: Option<[u8; 16]> = f.bytes()?.as_ref().try_into().ok();
@@ -253,7 +254,8 @@ fn unpack_error(mut bytes: &[u8]) -> Read<TaskError> {
 pub(crate) fn counts(value: Value) -> Read<QueueCounts> {
     let mut fields = Fields::of(value, "counts")?;
     let (now, head) = (fields.ms()?, fields.int()?);
-    let mut counts = QueueCounts { now, head_ready_at: u64::try_from(head).ok().map(UnixMs), ..QueueCounts::default() };
+    let mut counts =
+        QueueCounts { now, head_ready_at: u64::try_from(head).ok().map(UnixMs), ..QueueCounts::default() };
     for count in &mut counts.by_state {
         *count = u64::try_from(fields.int()?).unwrap_or(0);
     }

@@ -13,7 +13,12 @@ pub(crate) fn enqueue(command: &mut Cmd, tasks: &[NewTask]) {
             Start::InMs(ms) => ("i", ms),
             Start::At(at) => ("a", at.0),
         };
-        command.arg(&task.id.to_bytes()).arg(task.payload.as_ref()).arg(task.priority.band()).arg(kind).arg(ms);
+        command
+            .arg(&task.id.to_bytes())
+            .arg(task.payload.as_ref())
+            .arg(task.priority.band())
+            .arg(kind)
+            .arg(ms);
         command.arg(task.max_attempts).arg(retry(&task.retry));
         command.arg(task.retention.completed_ms).arg(task.retention.dead_ms);
         command.arg(task.idempotency_key.as_ref().map_or("", |key| key.as_str()));
@@ -35,8 +40,14 @@ pub(crate) fn work(command: &mut Cmd, ops: &[WorkOp]) {
                 optional(command, result.as_deref());
             }
             WorkOp::Fail(fail) => {
-                command.arg("F").arg(&fail.id.to_bytes()).arg(&fail.token.to_bytes()).arg(u8::from(fail.retryable));
-                command.arg(fail.delay_ms.map_or(-1, |ms| i64::try_from(ms).unwrap_or(i64::MAX))).arg(fail.dice);
+                command
+                    .arg("F")
+                    .arg(&fail.id.to_bytes())
+                    .arg(&fail.token.to_bytes())
+                    .arg(u8::from(fail.retryable));
+                command
+                    .arg(fail.delay_ms.map_or(-1, |ms| i64::try_from(ms).unwrap_or(i64::MAX)))
+                    .arg(fail.dice);
                 command.arg(crate::answer::pack_error(&fail.error));
             }
             WorkOp::Release { id, token, delay_ms } => {

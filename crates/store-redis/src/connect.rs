@@ -77,9 +77,15 @@ pub(crate) async fn facts(connection: &mut ConnectionManager) -> Result<Facts, C
     let append_only = setting(connection, "appendonly").await;
     let sync = setting(connection, "appendfsync").await;
     let persistence = match (append_only.as_deref(), sync.as_deref()) {
-        (Some("yes"), Some("always")) => "appendfsync always, a crash loses nothing that was answered".to_owned(),
-        (Some("yes"), Some("everysec")) => "appendfsync everysec, a crash can lose the last second".to_owned(),
-        (Some("yes"), Some(other)) => format!("appendfsync {other}, a crash can lose what the system had not written"),
+        (Some("yes"), Some("always")) => {
+            "appendfsync always, a crash loses nothing that was answered".to_owned()
+        }
+        (Some("yes"), Some("everysec")) => {
+            "appendfsync everysec, a crash can lose the last second".to_owned()
+        }
+        (Some("yes"), Some(other)) => {
+            format!("appendfsync {other}, a crash can lose what the system had not written")
+        }
         (Some(_), _) => "no append-only file, a crash loses all since the last snapshot".to_owned(),
         (None, _) => "persistence unknown, its settings cannot be read".to_owned(),
     };

@@ -42,7 +42,10 @@ impl RedisStore {
         let mut connection = connection(&client).await?;
         let facts = facts(&mut connection).await?;
         if facts.eviction != "noeviction" {
-            tracing::warn!(policy = facts.eviction, "maxmemory-policy is not noeviction: a full Redis throws tasks away");
+            tracing::warn!(
+                policy = facts.eviction,
+                "maxmemory-policy is not noeviction: a full Redis throws tasks away"
+            );
         }
         let (listens, listened) = mpsc::channel(LISTENS_PENDING_MAX);
         let (wakes, wakeups) = mpsc::channel(WAKEUPS_PENDING_MAX);
@@ -191,7 +194,8 @@ impl Store for RedisStore {
         shard: Shard,
         tasks: Vec<NewTask>,
     ) -> Result<Answer<Result<Enqueued, Refused>>, StoreError> {
-        let answer = self.call("enqueue", &shard_keys(shard), |command| args::enqueue(command, &tasks)).await?;
+        let answer =
+            self.call("enqueue", &shard_keys(shard), |command| args::enqueue(command, &tasks)).await?;
         answer::enqueued(answer)
     }
 

@@ -39,9 +39,10 @@ impl Answer {
     /// A header's value.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().filter_map(|line| line.split_once(':')).find_map(|(header, value)| {
-            header.eq_ignore_ascii_case(name).then(|| value.trim())
-        })
+        self.head
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .find_map(|(header, value)| header.eq_ignore_ascii_case(name).then(|| value.trim()))
     }
 }
 
@@ -84,9 +85,11 @@ impl Http {
     /// # Errors
     /// When the connection has ended.
     pub fn send(&mut self, method: &str, path: &str, body: &str) -> io::Result<()> {
-        let token = self.token.as_ref().map_or_else(String::new, |t| format!("authorization: Bearer {t}\r\n"));
+        let token =
+            self.token.as_ref().map_or_else(String::new, |t| format!("authorization: Bearer {t}\r\n"));
         let length = body.len();
-        let head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n{token}content-length: {length}\r\n\r\n");
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nhost: test\r\n{token}content-length: {length}\r\n\r\n");
         self.stream.get_mut().write_all(&[head.as_bytes(), body.as_bytes()].concat())
     }
 

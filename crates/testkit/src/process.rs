@@ -37,7 +37,11 @@ impl Process {
     /// When the signal could not be sent.
     pub fn signal(&self, name: &str) -> io::Result<()> {
         let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status()?;
-        if status.success() { Ok(()) } else { Err(io::Error::other(format!("kill -{name} failed: {status}"))) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("kill -{name} failed: {status}")))
+        }
     }
 
     /// Its exit status, once it has ended.
@@ -51,7 +55,10 @@ impl Process {
                 return Ok(status);
             }
             if Instant::now() >= deadline {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("process {} runs on", self.pid())));
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("process {} runs on", self.pid()),
+                ));
             }
             sleep(POLL);
         }

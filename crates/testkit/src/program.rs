@@ -140,7 +140,11 @@ fn launch(binary: &Path, options: &ProgramOptions, folder: &Path) -> io::Result<
             let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(20).collect();
             let tail: Vec<&str> = tail.into_iter().rev().collect();
-            return Err(io::Error::other(format!("{} is not ready; it wrote:\n{}", binary.display(), tail.join("\n"))));
+            return Err(io::Error::other(format!(
+                "{} is not ready; it wrote:\n{}",
+                binary.display(),
+                tail.join("\n")
+            )));
         }
         std::thread::sleep(Duration::from_millis(2));
     }

@@ -107,7 +107,16 @@ fn launch(options: &RedisOptions, folder: &std::path::Path, port: u16) -> io::Re
     let log = std::fs::File::options().create(true).append(true).open(folder.join("log"))?;
     let mut command = Command::new("redis-server");
     command
-        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", options.appendfsync])
+        .args([
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            options.appendfsync,
+        ])
         .args(["--port", &port.to_string(), "--dir"])
         .arg(folder)
         .args(&options.args)
@@ -115,6 +124,9 @@ fn launch(options: &RedisOptions, folder: &std::path::Path, port: u16) -> io::Re
         .stdout(log.try_clone()?)
         .stderr(log);
     Process::spawn(&mut command).map_err(|error| {
-        io::Error::new(error.kind(), format!("redis-server cannot be started: {error}; install the package redis-server"))
+        io::Error::new(
+            error.kind(),
+            format!("redis-server cannot be started: {error}; install the package redis-server"),
+        )
     })
 }

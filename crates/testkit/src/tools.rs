@@ -24,10 +24,11 @@ fn go_tool(name: &str) -> io::Result<PathBuf> {
     }
     std::fs::create_dir_all(&folder)?;
     // Built beside and renamed: two tests that build at once both end with a whole tool.
-    let beside = folder.join(format!("{name}.{}", std::process::id()));
+    let beside = tempfile::tempdir_in(&folder)?;
+    let built = beside.path().join(name);
     let output = Command::new("go")
         .args(["build", "-trimpath", "-o"])
-        .arg(&beside)
+        .arg(&built)
         .arg(".")
         .current_dir(&module)
         .env("GOFLAGS", "-mod=mod")
@@ -37,7 +38,7 @@ fn go_tool(name: &str) -> io::Result<PathBuf> {
         let text = String::from_utf8_lossy(&output.stderr);
         return Err(io::Error::other(format!("tools/{name} cannot be built:\n{text}")));
     }
-    std::fs::rename(&beside, &tool)?;
+    std::fs::rename(&built, &tool)?;
     Ok(tool)
 }
 

@@ -186,7 +186,9 @@ impl Drop for Counted {
 pub async fn bind(address: std::net::SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => "; another program listens there: stop it or choose another port (`:0` picks a free one)",
+            io::ErrorKind::AddrInUse => {
+                "; another program listens there: stop it or choose another port (`:0` picks a free one)"
+            }
             _ => "",
         };
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}{hint}"))

@@ -345,16 +345,22 @@ where
             }
         }
     }
-    let results = results.into_iter().map(|r| r.unwrap_or_else(|error| ItemResult::Refused(error.envelope())));
+    let results =
+        results.into_iter().map(|r| r.unwrap_or_else(|error| ItemResult::Refused(error.envelope())));
     Ok(Batch { results: results.collect(), first_shard })
 }
 
-async fn prepare<'a, R>(app: &App, caller: &Caller, raw: &'a str) -> Result<(Arc<ShardHandle>, WorkOp), ApiError>
+async fn prepare<'a, R>(
+    app: &App,
+    caller: &Caller,
+    raw: &'a str,
+) -> Result<(Arc<ShardHandle>, WorkOp), ApiError>
 where
     R: Act + serde::Deserialize<'a>,
 {
     let request: R = brisq_api::parse(raw.as_bytes())?;
-    let id = request.id().ok_or_else(|| ApiError::invalid_field("id", "An item has the `id` of its task."))?;
+    let id =
+        request.id().ok_or_else(|| ApiError::invalid_field("id", "An item has the `id` of its task."))?;
     let id = task_id(id)?;
     let shard = app.queue_of(caller, id).await?;
     let op = request.op(id, lease_token(request.token())?)?;

@@ -44,8 +44,11 @@ pub async fn get(
     let name = queue_name(&queue)?;
     caller.check_queue(&name)?;
     let shard = app.queues.find(&caller.tenant, &name).await?.ok_or_else(|| {
-        ApiError::new(ErrorCode::QueueNotFound, "The queue was never used: the first enqueue or claim makes it.")
-            .with("queue", &name)
+        ApiError::new(
+            ErrorCode::QueueNotFound,
+            "The queue was never used: the first enqueue or claim makes it.",
+        )
+        .with("queue", &name)
     })?;
     Ok(json(StatusCode::OK, &app.queue_view(&shard).await?))
 }

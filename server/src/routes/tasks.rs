@@ -6,8 +6,8 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::{Path, Query, State};
 use brisq_api::{
-    ApiError, EnqueueItem, EnqueueRequest, EnqueueResults, ErrorEnvelope, ResultView, TaskRequest,
-    TaskView, task_id,
+    ApiError, EnqueueItem, EnqueueRequest, EnqueueResults, ErrorEnvelope, ResultView, TaskRequest, TaskView,
+    task_id,
 };
 use brisq_model::{NewTask, Task, TaskId, limits};
 use brisq_store::{Enqueued, WorkDone, WorkOp};
@@ -56,7 +56,9 @@ async fn enqueue_one(app: &App, shard: &Arc<ShardHandle>, request: TaskRequest<'
             let created = created(id, &task, state, ready_at, meta);
             Ok(json(StatusCode::CREATED, &without_payload(queue, &created)))
         }
-        Some((_, Ok(Enqueued::Existing(existing)))) => Ok(json(StatusCode::OK, &without_payload(queue, &existing))),
+        Some((_, Ok(Enqueued::Existing(existing)))) => {
+            Ok(json(StatusCode::OK, &without_payload(queue, &existing)))
+        }
         Some((_, Err(error))) => Err(refused(error).into()),
         None => Err(store_error(brisq_store::StoreError::Corrupt("no answer to an enqueue".into())).into()),
     }
@@ -178,7 +180,8 @@ pub async fn result(
     Path(id): Path<String>,
     wait: Result<Query<Wait>, axum::extract::rejection::QueryRejection>,
 ) -> Answered {
-    let wait_ms = wait.ok().map(|Query(wait)| wait.wait_ms.unwrap_or(0)).filter(|ms| *ms <= limits::WAIT_MAX_MS);
+    let wait_ms =
+        wait.ok().map(|Query(wait)| wait.wait_ms.unwrap_or(0)).filter(|ms| *ms <= limits::WAIT_MAX_MS);
     let wait_ms = wait_ms.ok_or_else(|| ApiError::invalid_field("waitMs", "`waitMs` is 0 to 60000."))?;
     let id = task_id(&id)?;
     app.queue_of(&caller, id).await?;
@@ -209,7 +212,9 @@ pub async fn cancel(
             Ok(json(StatusCode::OK, &TaskView::of(shard.info.name.as_str(), &task)))
         }
         Some(Err(error)) => Err(refused(error).into()),
-        _ => Err(store_error(brisq_store::StoreError::Corrupt("a cancel was answered as another act".into())).into()),
+        _ => {
+            Err(store_error(brisq_store::StoreError::Corrupt("a cancel was answered as another act".into()))
+                .into())
+        }
     }
 }
-

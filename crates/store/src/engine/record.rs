@@ -165,7 +165,8 @@ impl Record {
 
     /// Number of the attempt that runs or ran last: released and expired claims do not count.
     fn attempt(&self) -> u32 {
-        let runs = self.grip.as_ref().is_some_and(|grip| matches!(grip.ended, Ended::NotYet | Ended::Completed));
+        let runs =
+            self.grip.as_ref().is_some_and(|grip| matches!(grip.ended, Ended::NotYet | Ended::Completed));
         self.failed + u32::from(runs)
     }
 }

@@ -157,7 +157,8 @@ impl Engine {
         for _ in 0..limits::SWEEP_SLICE {
             let crowded = self.ended.len() as u64 > limits::COMPLETED_KEPT_MAX;
             let oldest = self.ended.first().filter(|(expires, _)| crowded || *expires <= now);
-            let Some((_, id)) = oldest.or_else(|| self.dead.first().filter(|(expires, _)| *expires <= now)) else {
+            let Some((_, id)) = oldest.or_else(|| self.dead.first().filter(|(expires, _)| *expires <= now))
+            else {
                 return Ok(());
             };
             let id = *id;

@@ -24,8 +24,8 @@ impl Engine {
     ) -> Result<WorkResult, StoreError> {
         match op {
             WorkOp::Claim(op) => self.claim(now, &op, records).map(Ok),
-            WorkOp::Complete { id, token, result } => {
-                self.acting(id, token, Ended::Completed, records, |engine, records| {
+            WorkOp::Complete { id, token, result } => self
+                .acting(id, token, Ended::Completed, records, |engine, records| {
                     if result.is_some() {
                         let mut extra = records.extra(id)?;
                         extra.result = result;
@@ -36,8 +36,7 @@ impl Engine {
                         set_ended(record, Ended::Completed);
                     })
                 })
-                .map(|done| done.map(|_| WorkDone::Completed))
-            }
+                .map(|done| done.map(|_| WorkDone::Completed)),
             WorkOp::Fail(op) => self.fail(now, op, records),
             WorkOp::Release { id, token, delay_ms } => {
                 let next = if delay_ms == 0 { Next::SamePlace } else { Next::At(now.plus_ms(delay_ms)) };
@@ -51,7 +50,12 @@ impl Engine {
         }
     }
 
-    fn claim<R: Records>(&mut self, now: UnixMs, op: &ClaimOp, records: &mut R) -> Result<WorkDone, StoreError> {
+    fn claim<R: Records>(
+        &mut self,
+        now: UnixMs,
+        op: &ClaimOp,
+        records: &mut R,
+    ) -> Result<WorkDone, StoreError> {
         let mut tasks = Vec::new();
         let mut bytes = 0;
         while tasks.len() < usize::from(op.max) {
@@ -79,7 +83,12 @@ impl Engine {
         Ok(WorkDone::Claimed(tasks))
     }
 
-    fn fail<R: Records>(&mut self, now: UnixMs, op: FailOp, records: &mut R) -> Result<WorkResult, StoreError> {
+    fn fail<R: Records>(
+        &mut self,
+        now: UnixMs,
+        op: FailOp,
+        records: &mut R,
+    ) -> Result<WorkResult, StoreError> {
         let FailOp { id, token, error, retryable, delay_ms, dice } = op;
         let done = self.acting(id, token, Ended::Failed, records, |engine, records| {
             let body = records.body(id)?;
@@ -107,7 +116,10 @@ impl Engine {
                 };
                 record.ok_or(Refused::TaskNotFound).map(|record| {
                     let queued = matches!(record.state, TaskState::Delayed | TaskState::Ready);
-                    WorkDone::Failed { state: record.state, next_attempt_at: queued.then_some(record.ready_at) }
+                    WorkDone::Failed {
+                        state: record.state,
+                        next_attempt_at: queued.then_some(record.ready_at),
+                    }
                 })
             }
         })
@@ -139,7 +151,12 @@ impl Engine {
         Ok(Ok(WorkDone::Extended { expires_at: answer.0, cancel_requested: answer.1 }))
     }
 
-    fn cancel<R: Records>(&mut self, now: UnixMs, id: TaskId, records: &mut R) -> Result<WorkResult, StoreError> {
+    fn cancel<R: Records>(
+        &mut self,
+        now: UnixMs,
+        id: TaskId,
+        records: &mut R,
+    ) -> Result<WorkResult, StoreError> {
         let Some(record) = self.live.get(&id) else {
             let finished = records.record(id)?.is_some();
             return Ok(Err(if finished { Refused::AlreadyFinished } else { Refused::TaskNotFound }));

@@ -1,0 +1,115 @@
+//! What `cargo xtask test` runs, cheapest first. A new stage is one more line of the table.
+
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+
+use crate::step::{Cases, cargo_test, output, run};
+use crate::{codegen, tidy};
+
+/// Programs that the stages need, and the Debian packages that bring them.
+const NEEDS: &[(&str, &str)] =
+    &[("redis-server", "redis-server"), ("strace", "strace"), ("chromium", "chromium"), ("go", "golang-go")];
+
+/// One stage.
+pub struct Stage {
+    /// Its name, for `--only` and `--without`.
+    pub name: &'static str,
+    /// What it may take on a warm machine of two cores, s.
+    pub budget_s: u64,
+    /// Part of the inner loop.
+    pub fast: bool,
+    /// Runs it; answers how many cases passed.
+    pub run: fn() -> anyhow::Result<Cases>,
+}
+
+/// All stages, in order.
+pub const STAGES: &[Stage] = &[
+    Stage { name: "setup", budget_s: 120, fast: false, run: setup },
+    Stage { name: "format", budget_s: 10, fast: true, run: format },
+    Stage { name: "tidy", budget_s: 10, fast: true, run: tidy_stage },
+    Stage { name: "lint", budget_s: 240, fast: false, run: lint },
+    Stage { name: "codegen", budget_s: 60, fast: true, run: codegen_stage },
+    Stage { name: "unit", budget_s: 300, fast: true, run: unit },
+    Stage { name: "build", budget_s: 600, fast: false, run: build },
+    Stage { name: "http", budget_s: 60, fast: false, run: || e2e("http") },
+    Stage { name: "sync", budget_s: 60, fast: false, run: || e2e("sync") },
+    Stage { name: "pprof", budget_s: 90, fast: false, run: || e2e("pprof") },
+    Stage { name: "crash", budget_s: 240, fast: false, run: || e2e("crash") },
+];
+
+/// Installs what is missing, where it may.
+fn setup() -> anyhow::Result<Cases> {
+    ensure!(
+        cfg!(target_os = "linux"),
+        "the stages need Linux; leave this one out with `--without setup` to try anyway"
+    );
+    let missing: Vec<&(&str, &str)> = NEEDS.iter().filter(|(program, _)| !is_installed(program)).collect();
+    if missing.is_empty() {
+        return Ok(NEEDS.len());
+    }
+    let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    println!("installing {}", packages.join(", "));
+    let by_hand = format!(
+        "install these by hand and leave this stage out with `--without setup`: {}",
+        packages.join(" ")
+    );
+    ensure!(Path::new("/usr/bin/apt-get").exists(), "not a Debian machine: {by_hand}");
+    let root = output("id", &["-u"])?.trim() == "0";
+    ensure!(root || is_installed("sudo"), "neither root nor sudo: {by_hand}");
+    let apt = |args: &[&str]| {
+        let command = [&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"], args].concat();
+        match (root, command.split_first()) {
+            (true, Some((program, args))) => run(program, args),
+            _ => run("sudo", &command),
+        }
+    };
+    apt(&["update"])?;
+    apt(&[&["install", "-y", "--no-install-recommends"], packages.as_slice()].concat())?;
+    Ok(NEEDS.len())
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+fn format() -> anyhow::Result<Cases> {
+    run("cargo", &["fmt", "--all", "--check"])?;
+    Ok(1)
+}
+
+fn tidy_stage() -> anyhow::Result<Cases> {
+    tidy::check()
+}
+
+fn lint() -> anyhow::Result<Cases> {
+    let all = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked"];
+    let denied = ["--", "-D", "warnings"];
+    run("cargo", &[all.as_slice(), &denied].concat())?;
+    run("cargo", &[all.as_slice(), &["--features", "brisq-server/faults"], &denied].concat())?;
+    Ok(2)
+}
+
+fn codegen_stage() -> anyhow::Result<Cases> {
+    codegen::check()
+}
+
+fn unit() -> anyhow::Result<Cases> {
+    cargo_test(&["--workspace", "--exclude", "brisq-e2e"])
+}
+
+/// The programs that the stages behind this one run: first with the faults, kept aside, then as they are released.
+fn build() -> anyhow::Result<Cases> {
+    let release = ["build", "--release", "--locked", "-p", "brisq-server"];
+    run("cargo", &[release.as_slice(), &["--features", "brisq-server/faults"]].concat())?;
+    std::fs::create_dir_all("target/faults")?;
+    std::fs::copy("target/release/brisq-server", "target/faults/brisq-server")
+        .context("the server with faults cannot be kept")?;
+    run("cargo", &[release.as_slice(), &["-p", "brisq"]].concat())?;
+    Ok(2)
+}
+
+fn e2e(test: &str) -> anyhow::Result<Cases> {
+    cargo_test(&["--release", "-p", "brisq-e2e", "--test", test, "--", "--nocapture"])
+}
