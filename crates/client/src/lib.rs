@@ -1,1 +1,10 @@
-//! brisq-client
+//! The client that load, bench and the command line share: one keep-alive connection with little CPU of its own, the
+//! calls a worker makes, and a load generator that never hides a stall.
+#![forbid(unsafe_code)]
+
+mod calls;
+mod connection;
+pub mod load;
+
+pub use calls::{ClaimedTask, Lease, Queue, QueueCounts};
+pub use connection::{ClientError, Connection, Response, Target};

@@ -4,9 +4,8 @@
 //! prefers `perf_event_open` where the kernel lets it, which would sample other threads than those we register and
 //! need rights that a restricted pod has not; so its timers are forced.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
@@ -19,8 +18,11 @@ use crate::wire::{SAMPLE_HZ, STACK_DEPTH_MAX, Stack, Thread};
 const STACKS_PER_WINDOW_MAX: usize = 20_000;
 const FORCE_TIMERS: &str = "DIAL9_FORCE_CTIMER";
 
+/// Names of ended threads kept for their last samples.
+const ENDED_THREADS_MAX: usize = 1_024;
+
 static RUNNING: AtomicBool = AtomicBool::new(false);
-static REGISTERED: OnceLock<Mutex<HashMap<u32, String>>> = OnceLock::new();
+static THREADS: Mutex<Threads> = Mutex::new(Threads { alive: BTreeMap::new(), ended: BTreeMap::new() });
 
 /// Why the recorder did not start.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +38,19 @@ pub enum StartError {
     Twice,
 }
 
-/// The running timers.
-pub struct Engine(PerfSampler);
+/// Names by thread id.
+struct Threads {
+    alive: BTreeMap<u32, String>,
+    /// Ended since the last window, which may hold samples of theirs.
+    ended: BTreeMap<u32, String>,
+}
+
+/// The running timers, and what they brought since the last window.
+pub struct Engine {
+    sampler: PerfSampler,
+    counts: HashMap<(u32, Vec<u64>), u32>,
+    lost: u64,
+}
 
 /// Stacks of one window.
 #[derive(Debug, Default)]
@@ -68,44 +81,51 @@ impl Engine {
             other => return Err(StartError::Backend(other.as_str())),
         }
         register_current_thread();
-        Ok(Self(sampler))
+        Ok(Self { sampler, counts: HashMap::new(), lost: 0 })
     }
 
-    /// Takes the samples since the last call.
-    pub fn drain(&mut self) -> Window {
-        let mut counts: HashMap<(u32, Vec<u64>), u32> = HashMap::new();
-        let mut lost = 0;
-        self.0.for_each_sample(|sample| {
-            // A period covers the timer's overruns too: a sample stands for all of them.
-            let weight = u32::try_from((sample.period * u64::from(SAMPLE_HZ) + 500_000_000) / 1_000_000_000);
-            let weight = weight.unwrap_or(u32::MAX).max(1);
+    /// Takes samples out of the library's ring. It holds 4,096 and does not tell how many it refused, so call this
+    /// many times a second: at every 50 ms it takes 800 busy CPUs to fill it.
+    pub fn collect(&mut self) {
+        let (counts, lost) = (&mut self.counts, &mut self.lost);
+        self.sampler.for_each_sample(|sample| {
+            let weight = weight_of(sample.period);
             let depth = sample.callchain.len().min(STACK_DEPTH_MAX);
-            let addresses = sample.callchain.get(..depth).unwrap_or_default().to_vec();
-            if counts.len() >= STACKS_PER_WINDOW_MAX && !counts.contains_key(&(sample.tid, addresses.clone()))
-            {
-                lost += u64::from(weight);
-                return;
+            let stack = (sample.tid, sample.callchain.get(..depth).unwrap_or_default().to_vec());
+            if let Some(count) = counts.get_mut(&stack) {
+                *count += weight;
+            } else if counts.len() < STACKS_PER_WINDOW_MAX {
+                counts.insert(stack, weight);
+            } else {
+                *lost += u64::from(weight);
             }
-            *counts.entry((sample.tid, addresses)).or_default() += weight;
         });
-        let stacks: Vec<Stack> =
-            counts.into_iter().map(|((tid, addresses), count)| Stack { tid, count, addresses }).collect();
-        let threads = names_of(&stacks);
-        Window { stacks, lost, threads }
     }
+
+    /// What was sampled since the last call.
+    pub fn drain(&mut self) -> Window {
+        self.collect();
+        let counts = std::mem::take(&mut self.counts).into_iter();
+        let stacks: Vec<Stack> =
+            counts.map(|((tid, addresses), count)| Stack { tid, count, addresses }).collect();
+        Window { threads: names_of(&stacks), stacks, lost: std::mem::take(&mut self.lost) }
+    }
+}
+
+/// A period covers the timer's overruns too: a sample stands for all of them.
+fn weight_of(period_ns: u64) -> u32 {
+    let weight = (period_ns.saturating_mul(u64::from(SAMPLE_HZ)) + 500_000_000) / 1_000_000_000;
+    u32::try_from(weight).unwrap_or(u32::MAX).max(1)
 }
 
 fn names_of(stacks: &[Stack]) -> Vec<Thread> {
-    let known = registered().lock();
-    let mut tids: Vec<u32> = stacks.iter().map(|stack| stack.tid).collect();
-    tids.sort_unstable();
-    tids.dedup();
-    let name = |tid: &u32| known.get(tid).cloned().unwrap_or_else(|| format!("thread-{tid}"));
-    tids.iter().map(|tid| Thread { tid: *tid, name: name(tid) }).collect()
-}
-
-fn registered() -> &'static Mutex<HashMap<u32, String>> {
-    REGISTERED.get_or_init(Mutex::default)
+    let mut threads = THREADS.lock();
+    let ended = std::mem::take(&mut threads.ended);
+    let tids: BTreeSet<u32> = stacks.iter().map(|stack| stack.tid).collect();
+    let name = |tid: &u32| threads.alive.get(tid).or_else(|| ended.get(tid)).cloned();
+    tids.iter()
+        .map(|tid| Thread { tid: *tid, name: name(tid).unwrap_or_else(|| format!("thread-{tid}")) })
+        .collect()
 }
 
 /// Has the calling thread sampled until it ends. For a runtime's `on_thread_start`; other threads are started by
@@ -127,7 +147,7 @@ impl Registration {
         let tid = current_tid();
         if dial9_perf_self_profile::register_current_thread().is_ok() {
             let name = std::thread::current().name().unwrap_or("unnamed").to_owned();
-            registered().lock().insert(tid, name);
+            THREADS.lock().alive.insert(tid, name);
         }
         Self(tid)
     }
@@ -136,7 +156,12 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         dial9_perf_self_profile::unregister_current_thread();
-        registered().lock().remove(&self.0);
+        let mut threads = THREADS.lock();
+        if let Some(name) = threads.alive.remove(&self.0)
+            && threads.ended.len() < ENDED_THREADS_MAX
+        {
+            threads.ended.insert(self.0, name);
+        }
     }
 }
 
@@ -155,11 +180,13 @@ pub fn spawn_thread<F: FnOnce() + Send + 'static>(name: &str, run: F) -> io::Res
 /// to nobody here.
 #[must_use]
 pub fn unregistered_threads() -> Vec<(u32, String)> {
-    let known = registered().lock();
+    let threads = THREADS.lock();
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
     let tids = tasks.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let name = |tid| std::fs::read_to_string(format!("/proc/self/task/{tid}/comm")).unwrap_or_default();
-    tids.filter(|tid| !known.contains_key(tid)).map(|tid| (tid, name(tid).trim().to_owned())).collect()
+    tids.filter(|tid| !threads.alive.contains_key(tid))
+        .map(|tid| (tid, name(tid).trim().to_owned()))
+        .collect()
 }
 
 #[expect(unsafe_code, reason = "std does not tell the kernel's thread id")]

@@ -39,7 +39,8 @@ fn parse_line(line: &str) -> Option<Mapping> {
     })
 }
 
-fn build_id_of_file(path: &str) -> String {
+/// The build id of a file as hex; empty when it has none.
+pub fn build_id_of_file(path: &str) -> String {
     let read = || {
         let mut head = Vec::new();
         File::open(path).ok()?.take(HEAD_BYTES).read_to_end(&mut head).ok()?;

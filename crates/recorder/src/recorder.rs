@@ -126,7 +126,7 @@ impl Drop for Recorder {
 
 impl Shared {
     fn run(&self) {
-        /// A stop is noticed within this time.
+        /// Samples are taken in, and a stop is noticed, within this time.
         const NAP: Duration = Duration::from_millis(50);
         let mut due = Instant::now() + Duration::from_millis(WINDOW_MS);
         loop {
@@ -135,6 +135,9 @@ impl Shared {
                     return;
                 }
                 sleep(NAP.min(due.saturating_duration_since(Instant::now())));
+                if let Some(engine) = &mut self.window.lock().0 {
+                    engine.collect();
+                }
             }
             self.window();
             // Late windows are longer, never doubled.

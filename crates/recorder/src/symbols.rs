@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use blazesym::symbolize::source::{Elf, Source};
-use blazesym::symbolize::{Input, Symbolized, Symbolizer as Blazesym};
+use blazesym::symbolize::{CodeInfo, Input, Symbolized, Symbolizer as Blazesym};
 
+use crate::mappings::build_id_of_file;
 use crate::wire::Mapping;
 
 /// Addresses kept in the cache; beyond it the cache begins again.
@@ -86,30 +87,47 @@ impl Symbolizer {
     fn look_up(&mut self, index: usize, addresses: &[(u64, u64)]) {
         let Some(mapping) = self.mappings.get(index) else { return };
         let path = Path::new(&mapping.path);
-        if !path.is_file() {
+        // Another file at this path, as after an upgrade, would answer with wrong names.
+        if !path.is_file() || build_id_of_file(&mapping.path) != mapping.build_id {
             let name = SourceFrame { function: mapping.path.clone(), file: String::new(), line: 0 };
             self.cache.extend(addresses.iter().map(|(address, _)| (*address, vec![name.clone()])));
             return;
         }
         let offsets: Vec<u64> = addresses.iter().map(|(_, offset)| *offset).collect();
-        let source = Source::Elf(Elf::new(path));
-        let Ok(found) = self.blazesym.symbolize(&source, Input::FileOffset(&offsets)) else { return };
-        for ((address, _), symbolized) in addresses.iter().zip(found) {
-            if let Symbolized::Sym(symbol) = symbolized {
-                let code = |info: &blazesym::symbolize::CodeInfo<'_>| {
-                    (info.to_path().display().to_string(), info.line.unwrap_or(0))
-                };
-                let (file, line) = symbol.code_info.as_deref().map(code).unwrap_or_default();
-                let mut frames = vec![SourceFrame { function: plain_name(&symbol.name), file, line }];
-                for inlined in &symbol.inlined {
-                    let (file, line) = inlined.code_info.as_ref().map(code).unwrap_or_default();
-                    frames.push(SourceFrame { function: plain_name(&inlined.name), file, line });
-                }
-                frames.reverse();
-                self.cache.insert(*address, frames);
-            }
+        // Line tables name functions without their path; the symbol table has it, for all that were not inlined.
+        let symbols = self.names(path, &offsets);
+        let Ok(found) = self.blazesym.symbolize(&Source::Elf(Elf::new(path)), Input::FileOffset(&offsets))
+        else {
+            return;
+        };
+        for (((address, _), symbolized), name) in addresses.iter().zip(found).zip(symbols) {
+            let Symbolized::Sym(symbol) = symbolized else { continue };
+            let name = name.unwrap_or_else(|| plain_name(&symbol.name));
+            let mut frames = vec![frame(name, symbol.code_info.as_deref())];
+            let inlined = symbol.inlined.iter().map(|f| frame(plain_name(&f.name), f.code_info.as_ref()));
+            frames.extend(inlined);
+            frames.reverse();
+            self.cache.insert(*address, frames);
         }
     }
+
+    /// Names from the symbol table.
+    fn names(&self, path: &Path, offsets: &[u64]) -> Vec<Option<String>> {
+        let mut elf = Elf::new(path);
+        elf.debug_syms = false;
+        match self.blazesym.symbolize(&Source::Elf(elf), Input::FileOffset(offsets)) {
+            Ok(found) => {
+                found.into_iter().map(|s| s.into_sym().map(|symbol| plain_name(&symbol.name))).collect()
+            }
+            Err(_) => vec![None; offsets.len()],
+        }
+    }
+}
+
+fn frame(function: String, code: Option<&CodeInfo<'_>>) -> SourceFrame {
+    let (file, line) =
+        code.map(|info| (info.to_path().display().to_string(), info.line.unwrap_or(0))).unwrap_or_default();
+    SourceFrame { function, file, line }
 }
 
 fn unknown(address: u64) -> SourceFrame {
