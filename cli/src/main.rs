@@ -1,3 +1,81 @@
-//! `brisq`: the queue on a laptop, and the tool for those who run it.
+//! `brisq`: all of Brisq in one process on a laptop, load on any server, and what people need around manifests and
+//! tokens.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod board;
+mod demo;
+mod load;
+mod slowdown;
+mod token;
+mod up;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// A task queue that tells you why it got slow
+#[derive(Parser)]
+#[command(name = "brisq", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the whole of it in this process: queue, recorder, captures and a live page
+    Up(up::Flags),
+    /// Put load on a server and measure it
+    Load(load::Flags),
+    /// Check a manifest and say every mistake
+    Validate(validate::Flags),
+    /// Make tokens for a server's `--tokens` file
+    #[command(subcommand)]
+    Token(token::Command),
+}
+
+/// How a command failed.
+enum Failed {
+    /// It could not do its work: exit code 1.
+    Work(anyhow::Error),
+    /// It was asked for something that cannot be: exit code 2.
+    Usage(Vec<String>),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Work(error.into())
+    }
+}
+
+impl Failed {
+    fn usage(mistake: impl Into<String>) -> Self {
+        Self::Usage(vec![mistake.into()])
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Up(flags) => up::run(flags),
+        Command::Load(flags) => load::run(flags),
+        Command::Validate(flags) => validate::run(&flags),
+        Command::Token(command) => token::run(&command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed::Work(error)) => {
+            eprintln!("brisq: {error:#}");
+            ExitCode::FAILURE
+        }
+        Err(Failed::Usage(mistakes)) => {
+            for mistake in mistakes {
+                eprintln!("brisq: {mistake}");
+            }
+            ExitCode::from(2)
+        }
+    }
+}

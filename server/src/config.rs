@@ -278,7 +278,7 @@ fn parse_file(text: &str) -> Result<BTreeMap<String, FileValue>, String> {
 fn address(flag: &str, text: &str, mistakes: &mut Vec<String>) -> Option<SocketAddr> {
     text.parse()
         .map_err(|_| {
-            mistakes.push(format!("{flag} {text}: is an IP address and port such as 127.0.0.1:7070"))
+            mistakes.push(format!("{flag} {text}: is an IP address and port such as 127.0.0.1:7070"));
         })
         .ok()
 }

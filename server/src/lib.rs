@@ -29,5 +29,5 @@ pub use config::{Config, Flags, StoreChoice};
 pub use connection::Limits;
 pub use console::{CaptureView, Console, Watch};
 pub use metrics::Metrics;
-pub use router::{ClaimLayer, openapi_document};
+pub use router::{InClaim, openapi_document};
 pub use running::{Options, Running};

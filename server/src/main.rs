@@ -10,8 +10,6 @@ use brisq_server::{Config, Flags, Options, Running, StoreChoice};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-mod stores;
-
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -60,7 +58,13 @@ fn run(config: Config) -> anyhow::Result<()> {
 }
 
 async fn serve(config: Config, claims: Arc<ClaimLog>, recorder: Arc<Recorder>) -> anyhow::Result<()> {
-    let mut opened = stores::open(&config.store).await?;
+    let mut opened = match &config.store {
+        StoreChoice::Embedded { data, fsync } => {
+            let progress = |done, total| tracing::info!(done, total, "tasks read");
+            brisq_stores::embedded(data.clone(), *fsync, progress).await?
+        }
+        StoreChoice::Redis { urls } => brisq_stores::redis(urls).await?,
+    };
     tracing::info!(store = opened.store.describe(), "store opened");
     opened.watch(&recorder);
     let options = Options {
@@ -70,7 +74,7 @@ async fn serve(config: Config, claims: Arc<ClaimLog>, recorder: Arc<Recorder>) -
         store_is_shared: matches!(config.store, StoreChoice::Redis { .. }),
         limits: brisq_server::Limits::default(),
         console: brisq_server::Console::default(),
-        around: None,
+        in_claim: None,
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

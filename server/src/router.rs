@@ -29,13 +29,15 @@ pub enum Need {
     Scope(Scope),
 }
 
+const CLAIMS: &str = "/v1/queues/{queue}/claims";
+
 /// Every route. One that is missing here is refused, so a new one cannot be open by oversight.
 pub const NEEDS: &[(Method, &str, Need)] = &[
     (Method::POST, "/v1/queues/{queue}/tasks", Need::Scope(Scope::TasksWrite)),
     (Method::GET, "/v1/tasks/{id}", Need::Scope(Scope::TasksRead)),
     (Method::GET, "/v1/tasks/{id}/result", Need::Scope(Scope::TasksRead)),
     (Method::DELETE, "/v1/tasks/{id}", Need::Scope(Scope::TasksWrite)),
-    (Method::POST, "/v1/queues/{queue}/claims", Need::Scope(Scope::Work)),
+    (Method::POST, CLAIMS, Need::Scope(Scope::Work)),
     (Method::POST, "/v1/tasks/{id}/complete", Need::Scope(Scope::Work)),
     (Method::POST, "/v1/tasks/{id}/fail", Need::Scope(Scope::Work)),
     (Method::POST, "/v1/tasks/{id}/release", Need::Scope(Scope::Work)),
@@ -89,19 +91,31 @@ pub fn openapi_document() -> String {
     document.to_pretty_json().expect("invariant: the document is made of strings and numbers") + "\n"
 }
 
-/// A layer that callers of this crate put around claims: the demo's slowdown.
-pub type ClaimLayer = fn(Router) -> Router;
+/// Called in every claim, on the runtime's worker, before the answer is sent: the demo's slowdown.
+pub type InClaim = fn();
 
-/// The public routes over `app`. `around` wraps all of them, inside authentication.
-pub fn router(app: &App, around: Option<ClaimLayer>) -> Router {
+/// The public routes over `app`.
+pub fn router(app: &App, in_claim: Option<InClaim>) -> Router {
     let (routes, _) = contract().split_for_parts();
     let routes = routes.merge(crate::console::routes()).method_not_allowed_fallback(method_not_allowed);
-    let routes = routes.with_state(Arc::clone(app));
-    let routes = match around {
-        Some(around) => around(routes),
-        None => routes,
-    };
+    let mut routes = routes.with_state(Arc::clone(app));
+    if let Some(in_claim) = in_claim {
+        routes = routes.route_layer(from_fn_with_state(in_claim, slow_claim));
+    }
     routes.route_layer(from_fn_with_state(Arc::clone(app), admit)).fallback(not_found)
+}
+
+async fn slow_claim(
+    State(in_claim): State<InClaim>,
+    matched: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let response = next.run(request).await;
+    if matched.is_some_and(|path| path.as_str() == CLAIMS) {
+        in_claim();
+    }
+    response
 }
 
 /// Lets a request in whose caller may make it.

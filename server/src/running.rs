@@ -16,7 +16,7 @@ use crate::console::Console;
 use crate::metrics::Metrics;
 use crate::queues::Queues;
 use crate::results::ResultWaiters;
-use crate::router::{ClaimLayer, router};
+use crate::router::{InClaim, router};
 use crate::state::{App, AppState};
 
 /// Pause between two looks at a store that is not ready.
@@ -39,8 +39,8 @@ pub struct Options {
     pub limits: Limits,
     /// What the page shows beside the queues.
     pub console: Console,
-    /// A layer around all routes.
-    pub around: Option<ClaimLayer>,
+    /// Called in every claim.
+    pub in_claim: Option<InClaim>,
 }
 
 /// A server that runs.
@@ -88,7 +88,7 @@ impl Running {
             console: options.console,
             shutdown: going_down.clone(),
         });
-        let public = serve(listener, router(&app, options.around), options.limits, going_down.clone());
+        let public = serve(listener, router(&app, options.in_claim), options.limits, going_down.clone());
         let admin_limits = Limits { connections_max: ADMIN_CONNECTIONS_MAX, ..options.limits };
         let admin = admin::router(Admin { app, recorder, guarded });
         let admin = serve(admin_listener, admin, admin_limits, going_down);

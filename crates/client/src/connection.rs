@@ -185,7 +185,11 @@ fn end_of_head(input: &[u8]) -> Option<usize> {
 fn read_head(head: &[u8]) -> Result<(u16, usize), ClientError> {
     let strange = |what: &str| ClientError::Answer(what.to_owned());
     let head = std::str::from_utf8(head).map_err(|_| strange("its head is not text"))?;
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| strange("it has no status"))?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .ok_or_else(|| strange("it has no status"))?;
     let fields = head.lines().filter_map(|line| line.split_once(':'));
     let length = fields
         .filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))

@@ -188,7 +188,11 @@ impl TaskQueueSpec {
             ignored.push("spec.replicas");
         }
         if let Some(redis) = &self.redis {
-            ignored.push(if redis.external.is_some() { "spec.redis.external" } else { "spec.redis.standalone" });
+            ignored.push(if redis.external.is_some() {
+                "spec.redis.external"
+            } else {
+                "spec.redis.standalone"
+            });
         }
         ignored
     }

@@ -24,7 +24,11 @@ pub struct Mistake {
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
+        if self.path.is_empty() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{}: {}", self.path, self.message)
+        }
     }
 }
 
@@ -54,12 +58,18 @@ struct Document<T> {
 pub fn parse(yaml: &str) -> Result<Manifest, Vec<Mistake>> {
     let whole = |message: String| vec![Mistake { path: String::new(), message }];
     if yaml.len() > MANIFEST_MAX_BYTES {
-        return Err(whole(format!("a manifest has at most {MANIFEST_MAX_BYTES} bytes, this one has {}", yaml.len())));
+        return Err(whole(format!(
+            "a manifest has at most {MANIFEST_MAX_BYTES} bytes, this one has {}",
+            yaml.len()
+        )));
     }
     let head: Head = serde_saphyr::from_str(yaml).map_err(|error| whole(error.to_string()))?;
     if head.api_version.as_deref() != Some(API_VERSION) {
         let is = head.api_version.unwrap_or_else(|| "missing".to_owned());
-        return Err(vec![Mistake { path: "apiVersion".into(), message: format!("must be {API_VERSION}, is {is}") }]);
+        return Err(vec![Mistake {
+            path: "apiVersion".into(),
+            message: format!("must be {API_VERSION}, is {is}"),
+        }]);
     }
     let manifest = match head.kind.as_deref() {
         Some("TaskQueue") => {
@@ -123,7 +133,8 @@ impl Check {
 
     fn name(&mut self, name: &str) {
         let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        let whole = name.chars().all(|c| letter(c) || c == '-') && name.starts_with(letter) && name.ends_with(letter);
+        let whole =
+            name.chars().all(|c| letter(c) || c == '-') && name.starts_with(letter) && name.ends_with(letter);
         if !whole || name.len() > NAME_MAX {
             let is = if name.is_empty() { "missing" } else { name };
             self.mistake(
@@ -188,12 +199,15 @@ mod tests {
     const HEAD: &str = "apiVersion: brisq.dev/v1alpha1\nkind: TaskQueue\nmetadata: {name: orders}\n";
 
     fn mistakes(yaml: &str) -> Vec<String> {
-        parse(yaml).map(|_| Vec::new()).unwrap_or_else(|mistakes| mistakes.iter().map(Mistake::to_string).collect())
+        parse(yaml)
+            .map(|_| Vec::new())
+            .unwrap_or_else(|mistakes| mistakes.iter().map(Mistake::to_string).collect())
     }
 
     #[test]
     fn the_example_is_valid_and_says_what_a_laptop_ignores() {
-        let Manifest::TaskQueue { metadata, spec } = parse(include_str!("../../../examples/orders.yaml")).unwrap()
+        let Manifest::TaskQueue { metadata, spec } =
+            parse(include_str!("../../../examples/orders.yaml")).unwrap()
         else {
             panic!("a TaskQueue");
         };

@@ -127,7 +127,8 @@ pub(super) async fn finish(
         [] => return Ok(()),
         [task] => connection.complete(&task.id, &task.lease.token).await?,
         tasks => {
-            let item = |task: &ClaimedTask| format!(r#"{{"id":"{}","token":"{}"}}"#, task.id, task.lease.token);
+            let item =
+                |task: &ClaimedTask| format!(r#"{{"id":"{}","token":"{}"}}"#, task.id, task.lease.token);
             let items: Vec<String> = tasks.iter().map(item).collect();
             let body = format!(r#"{{"items":[{}]}}"#, items.join(","));
             connection.call("POST", "/v1/leases/complete", body.as_bytes()).await?;

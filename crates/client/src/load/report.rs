@@ -61,7 +61,11 @@ impl Percentiles {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} cycles in {:.1} s: {:.0} a second", self.cycles, self.seconds, self.cycles_per_second)?;
+        writeln!(
+            f,
+            "{} cycles in {:.1} s: {:.0} a second",
+            self.cycles, self.seconds, self.cycles_per_second
+        )?;
         writeln!(f, "{:<9}{:>10}{:>10}{:>10}{:>10}{:>10}", "ms", "p50", "p95", "p99", "p99.9", "max")?;
         for (name, p) in [("enqueue", &self.enqueue), ("claim", &self.claim), ("complete", &self.complete)] {
             writeln!(

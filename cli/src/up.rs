@@ -1,0 +1,230 @@
+//! `brisq up`: server, recorder, objective and captures in one process, from the manifest that a cluster takes.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use brisq_crd::{Manifest, TaskQueueSpec};
+use brisq_profiler::{Event, Profiler, ProfilerConfig};
+use brisq_recorder::{ClaimLog, Recorder, RecorderConfig};
+use brisq_server::{Auth, Console, Options, Running};
+use brisq_slo::{Limits, Objective};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{Receiver, channel};
+
+use crate::board::Board;
+use crate::{Failed, demo, slowdown, validate};
+
+/// Objective without a manifest: P99 of claim latency, ms. An outer limit that a laptop's disk can keep.
+const THRESHOLD_DEFAULT_MS: u64 = 100;
+/// Captures that are tried in a day, for each that may succeed.
+const ATTEMPTS_PER_CAPTURE: u32 = 3;
+/// Frames that wait for the profiler, s.
+const FRAMES_PENDING_MAX: usize = 30;
+/// Events that wait for the terminal.
+const EVENTS_PENDING_MAX: usize = 256;
+
+#[derive(clap::Args)]
+pub struct Flags {
+    /// TaskQueue manifest to run; `-` reads standard input [default: p99<100ms, captures on]
+    #[arg(short = 'f', long = "file", value_name = "TASKQUEUE.yaml")]
+    file: Option<String>,
+    /// Folder for tasks and captures; made if absent
+    #[arg(long, env = "BRISQ_DATA", value_name = "DIR", default_value = "./brisq-data")]
+    data: PathBuf,
+    /// Address of the API and the live page, on loopback; port 0 picks a free one
+    #[arg(long, env = "BRISQ_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7070")]
+    listen: SocketAddr,
+    /// Address of metrics and profiles, on loopback
+    #[arg(long, env = "BRISQ_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7071")]
+    admin_listen: SocketAddr,
+    /// Written, whole, once the queue is ready
+    #[arg(long, env = "BRISQ_READY_FILE", value_name = "PATH")]
+    ready_file: Option<PathBuf>,
+    /// Show a breach: load, a calm baseline, a slowdown, and the capture that names it
+    #[arg(long)]
+    demo: bool,
+    /// After the demo, serve on
+    #[arg(long, requires = "demo")]
+    keep: bool,
+}
+
+/// What a manifest asks of a laptop.
+struct Plan {
+    name: String,
+    spec: TaskQueueSpec,
+    objective: Option<Objective>,
+}
+
+/// What runs, for the demo to steer.
+pub struct Up {
+    pub listen: SocketAddr,
+    pub data: PathBuf,
+    pub claims: Arc<ClaimLog>,
+    pub profiler: Profiler,
+    pub board: Board,
+}
+
+pub fn run(flags: Flags) -> Result<(), Failed> {
+    let plan = plan(&flags)?;
+    brisq_telemetry::init_logging("warn");
+    let threshold = plan.objective.as_ref().map_or(THRESHOLD_DEFAULT_MS * 1_000, Objective::threshold_us);
+    let claims = Arc::new(ClaimLog::new(Duration::from_micros(threshold)));
+    let config = RecorderConfig { claims: Arc::clone(&claims), engine: true };
+    let recorder = Arc::new(Recorder::start(config).context("the recorder did not start")?);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("brisq-worker")
+        .on_thread_start(brisq_recorder::register_current_thread)
+        .build()
+        .context("the runtime did not start")?;
+    let served = runtime.block_on(serve(&flags, plan, claims, recorder));
+    runtime.shutdown_background();
+    served.map_err(Failed::Work)
+}
+
+fn plan(flags: &Flags) -> Result<Plan, Failed> {
+    for (flag, at) in [("--listen", flags.listen), ("--admin-listen", flags.admin_listen)] {
+        if !at.ip().is_loopback() {
+            return Err(Failed::usage(format!(
+                "{flag} {at}: `brisq up` serves this machine alone; `brisq-server --tokens FILE` serves others"
+            )));
+        }
+    }
+    let Some(file) = &flags.file else {
+        let objective = (!flags.demo).then(|| Objective::new(99.0, THRESHOLD_DEFAULT_MS * 1_000, 60, 200));
+        let objective = objective.transpose()?;
+        let name = if flags.demo { "demo" } else { "local" }.to_owned();
+        return Ok(Plan { name, spec: TaskQueueSpec::default(), objective });
+    };
+    let manifest = validate::read(file).map_err(|error| Failed::usage(format!("{error:#}")))?;
+    match manifest {
+        Ok(Manifest::TaskQueue { metadata, spec }) => {
+            // The demo arms an objective of its own, once it knows what calm is here.
+            let latency = spec.slo.claim_latency.as_ref().filter(|_| !flags.demo && !spec.profiling.suspend);
+            let objective = latency
+                .map(|l| {
+                    Objective::new(l.percentile, l.threshold_ms * 1_000, l.window_seconds, l.min_samples)
+                })
+                .transpose()?;
+            Ok(Plan { name: metadata.name, spec, objective })
+        }
+        Ok(Manifest::ProfilingPolicy { .. }) => {
+            Err(Failed::usage(format!("{file}: is a ProfilingPolicy; `up` runs a TaskQueue")))
+        }
+        Err(mistakes) => Err(Failed::Usage(mistakes.iter().map(|m| format!("{file}: {m}")).collect())),
+    }
+}
+
+async fn serve(
+    flags: &Flags,
+    plan: Plan,
+    claims: Arc<ClaimLog>,
+    recorder: Arc<Recorder>,
+) -> anyhow::Result<()> {
+    let progress = |done, total| eprintln!("reading tasks: {done} of {total}");
+    let mut opened = brisq_stores::embedded(flags.data.clone(), true, progress).await?;
+    opened.watch(&recorder);
+    let captures = flags.data.join("captures");
+    let (listener, mut events) = channel(EVENTS_PENDING_MAX);
+    let board = Board::new(&captures, listener);
+    let options = Options {
+        listen: flags.listen,
+        admin_listen: flags.admin_listen,
+        auth: Auth::off(),
+        store_is_shared: false,
+        limits: brisq_server::Limits::default(),
+        console: Console { watch: board.watch(), captures: Some(captures) },
+        in_claim: flags.demo.then_some(slowdown::in_claim),
+    };
+    let mut terminate = signal(SignalKind::terminate())?;
+    let running =
+        Running::start(Arc::clone(&opened.store), Arc::clone(&claims), Arc::clone(&recorder), options)
+            .await?;
+    let profiler = profiler(&recorder, &plan, &flags.data, &board)?;
+    if let Some(objective) = &plan.objective {
+        board.arm(objective);
+    }
+    say_where(&running, &flags.data, &plan);
+    running.ready(flags.ready_file.as_deref()).await.context("the ready file cannot be written")?;
+    let up = Up { listen: running.listen, data: flags.data.clone(), claims, profiler, board };
+    let result = tokio::select! {
+        result = work(flags, &up, &mut events) => result,
+        _ = terminate.recv() => Ok(()),
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    };
+    eprintln!("draining");
+    running.drain().await;
+    recorder.flush();
+    // Ends the loop; a capture that is being written is finished first, which takes seconds at most.
+    tokio::task::spawn_blocking(move || drop(up)).await?;
+    result
+}
+
+async fn work(flags: &Flags, up: &Up, events: &mut Receiver<Event>) -> anyhow::Result<()> {
+    if flags.demo {
+        demo::run(up, events).await?;
+        if !flags.keep {
+            return Ok(());
+        }
+        println!("serving on until Ctrl-C");
+    }
+    while let Some(event) = events.recv().await {
+        say(&event, &up.data);
+    }
+    Err(anyhow!("the profiler ended by itself"))
+}
+
+fn profiler(recorder: &Recorder, plan: &Plan, data: &Path, board: &Board) -> anyhow::Result<Profiler> {
+    let profiling = &plan.spec.profiling;
+    let of_events = board.clone();
+    let config = ProfilerConfig {
+        name: plan.name.clone(),
+        data: data.to_path_buf(),
+        objective: plan.objective,
+        limits: Limits {
+            cooldown_ms: profiling.limits.cooldown_seconds * 1_000,
+            captures_per_day: profiling.limits.per_day,
+            attempts_per_day: profiling.limits.per_day * ATTEMPTS_PER_CAPTURE,
+        },
+        pre_seconds: profiling.capture.pre_seconds,
+        post_seconds: profiling.capture.post_seconds,
+        on_event: Arc::new(move |event| of_events.note(event)),
+    };
+    Profiler::start(recorder.hello(), recorder.subscribe(FRAMES_PENDING_MAX), config)
+        .with_context(|| format!("captures cannot be kept in {}", data.display()))
+}
+
+fn say_where(running: &Running, data: &Path, plan: &Plan) {
+    println!("page       http://{}/", running.listen);
+    println!("metrics    http://{}/metrics", running.admin_listen);
+    println!("data       {} (embedded store, synced before each answer)", data.display());
+    match &plan.objective {
+        Some(objective) => println!("objective  {objective} of claim latency"),
+        None => println!("objective  none"),
+    }
+    for path in plan.spec.ignored_on_a_laptop() {
+        println!("ignored    {path}: has no effect outside a cluster");
+    }
+}
+
+/// What a person at the terminal wants to know.
+fn say(event: &Event, data: &Path) {
+    match event {
+        Event::BreachSeen { share, .. } => {
+            println!("breach     {:.1} % of claims are slower than the objective", share * 100.0);
+        }
+        Event::Frozen { capture, .. } => println!("frozen     {capture}"),
+        Event::Written(written) => println!(
+            "cause      {} (confidence {:.2}), report {}",
+            written.cause,
+            written.confidence,
+            data.join(&written.folder).join("report.html").display()
+        ),
+        Event::Failed { capture, error } => println!("failed     {capture}: {error}"),
+        Event::NotCaptured(why) => println!("no capture {}", why.name()),
+        Event::Second { .. } => {}
+    }
+}

@@ -1,0 +1,91 @@
+//! The one place that names concrete stores: programs open theirs here, and have the recorder watch it.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use brisq_recorder::{
+    CommitCounts, CommitStats, Evidence, EvidenceSources, Ping, Recorder, runtime_busy, runtime_canary,
+};
+use brisq_store::Store;
+use brisq_store_local::{Durability, LocalConfig, LocalStore};
+use tokio::runtime::Handle;
+
+/// An open store, and what there is to watch about it.
+pub struct Opened {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    commits: Option<Arc<dyn CommitStats>>,
+    ping: Option<Box<dyn Ping>>,
+}
+
+/// Tells how many of how many tasks are read while a store opens.
+pub type Progress = fn(done: u64, total: u64);
+
+/// Opens the embedded store in `folder`; with `fsync`, answers wait for the disk.
+///
+/// # Errors
+/// When the folder cannot be used, is in use, or holds something else.
+pub async fn embedded(folder: PathBuf, fsync: bool, progress: Progress) -> anyhow::Result<Opened> {
+    let config = LocalConfig {
+        durability: if fsync { Durability::Fsync } else { Durability::Relaxed },
+        progress: Box::new(progress),
+        spawn_thread: |name, run| brisq_recorder::spawn_thread(name, run),
+    };
+    let store = tokio::task::spawn_blocking(move || LocalStore::open(&folder, config)).await??;
+    let commits: Arc<dyn CommitStats> = Arc::new(Commits(store.stats()));
+    Ok(Opened { store: Arc::new(store), commits: Some(commits), ping: None })
+}
+
+/// Connects to the Redis at these URLs.
+///
+/// # Errors
+/// When they cannot be understood. A Redis that does not answer yet is no error: the store is not ready then.
+pub async fn redis(urls: &[String]) -> anyhow::Result<Opened> {
+    let store = brisq_store_redis::RedisStore::connect(urls).await.context("Redis cannot be used")?;
+    let ping: Option<Box<dyn Ping>> =
+        brisq_store_redis::RedisPing::new(urls).map(|ping| Box::new(Pinger(ping)) as Box<dyn Ping>);
+    Ok(Opened { store: Arc::new(store), commits: None, ping })
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("store", &self.store.describe()).finish_non_exhaustive()
+    }
+}
+
+impl Opened {
+    /// Has the recorder watch the runtime and the store from now on.
+    pub fn watch(&mut self, recorder: &Recorder) {
+        let runtime = Handle::current();
+        let workers = u32::try_from(runtime.metrics().num_workers()).unwrap_or(u32::MAX);
+        let evidence = Evidence::start(EvidenceSources {
+            runtime_busy: Some(runtime_busy(&runtime)),
+            ping: self.ping.take(),
+            commits: self.commits.take(),
+        });
+        runtime.spawn(runtime_canary(evidence.canaries()));
+        recorder.attach(evidence, workers);
+    }
+}
+
+struct Commits(Arc<brisq_store_local::CommitStats>);
+
+impl CommitStats for Commits {
+    fn commits(&self) -> CommitCounts {
+        CommitCounts {
+            commits_total: self.0.commits_total(),
+            commit_us_total: self.0.commit_us_total(),
+            in_flight_us: self.0.in_flight_us(),
+        }
+    }
+}
+
+struct Pinger(brisq_store_redis::RedisPing);
+
+impl Ping for Pinger {
+    fn ping(&mut self, timeout: std::time::Duration) -> std::io::Result<()> {
+        self.0.ping(timeout)
+    }
+}
