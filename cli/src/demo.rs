@@ -30,6 +30,8 @@ const WARM_UP_SECONDS: usize = 5;
 const THRESHOLD_MIN_US: u64 = 5_000;
 /// How far above calm the objective lies.
 const THRESHOLD_FACTOR: u64 = 4;
+/// Calm seconds under the armed objective, so that the onset is seen as one.
+const ARMED_SECONDS: usize = 3;
 /// From the slowdown to the written capture.
 const CAPTURE_TIMEOUT: Duration = Duration::from_secs(50);
 
@@ -47,6 +49,9 @@ pub async fn run(up: &Up, events: &mut Receiver<Event>) -> anyhow::Result<()> {
     up.profiler.arm(objective);
     up.board.arm(&objective);
     println!("calm P99   {:.2} ms; objective armed: {objective}", ms(calm_us));
+    for _ in 0..ARMED_SECONDS {
+        next_second(&mut load, events).await?;
+    }
     println!("slowdown   one claim in twenty computes for 20 ms from now on, {}", clock(now_ms()));
     slowdown::switch(true);
     let began = Instant::now();
@@ -120,6 +125,11 @@ async fn capture(began: Instant, load: &mut Child, events: &mut Receiver<Event>)
             Event::NotCaptured(why) => bail!("no capture was made: {}", why.name()),
         }
     }
+}
+
+async fn next_second(load: &mut Child, events: &mut Receiver<Event>) -> anyhow::Result<()> {
+    while !matches!(next(load, events).await?, Event::Second { .. }) {}
+    Ok(())
 }
 
 async fn next(load: &mut Child, events: &mut Receiver<Event>) -> anyhow::Result<Event> {

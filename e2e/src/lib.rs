@@ -5,7 +5,10 @@
 
 use std::io;
 
-use brisq_testkit::{Program, ProgramOptions, Redis, RedisOptions, binary};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use brisq_testkit::{Process, Program, ProgramOptions, Redis, RedisOptions, binary};
 use tempfile::TempDir;
 
 /// A server on one of its stores, all in temporary folders.
@@ -60,5 +63,65 @@ impl Server {
         let options = ProgramOptions { args: all, under, ..ProgramOptions::default() };
         let program = Program::start(&binary("brisq-server")?, options)?;
         Ok(Self { program, redis, _data: data })
+    }
+}
+
+/// `brisq up` in a temporary folder.
+#[derive(Debug)]
+pub struct Up {
+    /// The program.
+    pub program: Program,
+    data: TempDir,
+}
+
+impl Up {
+    /// Starts `brisq` (the build that holds faults, if `faults`) from this manifest, under another command.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn start(under: Vec<String>, faults: bool, manifest: &str) -> io::Result<Self> {
+        let data = tempfile::tempdir()?;
+        let file = data.path().join("queue.yaml");
+        std::fs::write(&file, manifest)?;
+        let folder = data.path().join("data");
+        let args = ["up", "-f", &file.display().to_string(), "--data", &folder.display().to_string()];
+        let args = args.map(str::to_owned).into();
+        let options = ProgramOptions { args, under, ..ProgramOptions::default() };
+        let program = Program::start(&binary(if faults { "faults/brisq" } else { "brisq" })?, options)?;
+        Ok(Self { program, data })
+    }
+
+    /// Folders of whole captures, oldest first.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn captures(&self) -> io::Result<Vec<PathBuf>> {
+        let mut captures = Vec::new();
+        for date in folders(&self.data.path().join("data/captures"))? {
+            captures
+                .extend(folders(&date)?.into_iter().filter(|folder| folder.join("manifest.json").is_file()));
+        }
+        captures.sort();
+        Ok(captures)
+    }
+
+    /// Open-loop load until it is dropped.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn load(&self, rate: u32) -> io::Result<Process> {
+        let url = format!("http://{}", self.program.listen);
+        let rate = rate.to_string();
+        let mut command = Command::new(binary("brisq")?);
+        command.args(["load", "--url", &url, "--rate", &rate, "--duration", "10m"]);
+        Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
+    }
+}
+
+fn folders(parent: &Path) -> io::Result<Vec<PathBuf>> {
+    match std::fs::read_dir(parent) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }

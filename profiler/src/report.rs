@@ -13,8 +13,10 @@ use crate::timeline::{Line, Mark, Span, chart, heat_map};
 
 /// Rows of the table of slow claims.
 const SLOW_CLAIMS: usize = 15;
+/// Rows of evidence before the rest is folded away.
+const EVIDENCE: usize = 8;
 /// Rows of the table of functions.
-const FUNCTIONS: usize = 12;
+const FUNCTIONS: usize = 8;
 /// Rows of the heat map.
 const THREADS: usize = 10;
 
@@ -41,7 +43,7 @@ pub(crate) fn report(report: &Report<'_>) -> String {
         include_str!("report.css")
     );
     push_head(&mut page, report);
-    push_section(&mut page, "Evidence, largest departure first", &evidence_table(&diagnosis.evidence));
+    push_section(&mut page, "Evidence, largest departure first", &evidence(&diagnosis.evidence));
     push_section(&mut page, "What grew", &functions_table(&report.analysis.top, report.comparable));
     push_section(&mut page, "Timeline", &timeline(recording));
     let flame = report.flame.map_or_else(|| "<p>No samples to draw.</p>".to_owned(), inline_svg);
@@ -86,6 +88,17 @@ fn push_head(page: &mut String, report: &Report<'_>) {
 
 fn push_section(page: &mut String, title: &str, body: &str) {
     let _ = write!(page, "<section><h2>{title}</h2>{body}</section>");
+}
+
+fn evidence(items: &[EvidenceItem]) -> String {
+    let (first, rest) = items.split_at(items.len().min(EVIDENCE));
+    let mut body = evidence_table(first);
+    if !rest.is_empty() {
+        let _ = write!(body, "<details><summary>{} more signals</summary>", rest.len());
+        body.push_str(&evidence_table(rest));
+        body.push_str("</details>");
+    }
+    body
 }
 
 fn evidence_table(items: &[EvidenceItem]) -> String {
@@ -176,7 +189,9 @@ fn latency_lines(frames: &[Arc<Frame>]) -> Vec<Line<'static>> {
         let us = crate::signals::latency(std::slice::from_ref(frame)).quantile_us(0.99)?;
         Some((frame.to_ms, us as f64 / 1_000.0))
     };
-    let threshold = |frame: &Arc<Frame>| (frame.to_ms, frame.claims.threshold_us as f64 / 1_000.0);
+    // The one that was broken: an earlier one is of no interest to the reader.
+    let threshold_ms = frames.last().map_or(0.0, |frame| frame.claims.threshold_us as f64 / 1_000.0);
+    let threshold = |frame: &Arc<Frame>| (frame.to_ms, threshold_ms);
     vec![
         Line { name: "P99", class: "", points: frames.iter().filter_map(p99).collect() },
         Line { name: "threshold", class: "bad", points: frames.iter().map(threshold).collect() },

@@ -24,6 +24,8 @@ use crate::signals;
 
 /// Calm seconds kept aside as a baseline, so that a long breach cannot push them out of the ring.
 const CALM_SECONDS: usize = 60;
+/// Seconds before the onset that are no baseline: counts are by the second, so they may hold the beginning.
+const ONSET_MARGIN_MS: u64 = 2_000;
 /// Seconds over which the live P99 is taken.
 const LIVE_SECONDS: usize = 5;
 /// Orders that wait for the loop.
@@ -258,7 +260,7 @@ impl Watch {
         if let Some(evaluation) = evaluation {
             self.judge(evaluation);
         }
-        self.tell_second(second.finished, evaluation);
+        self.tell_second(evaluation);
     }
 
     fn process(&self) -> ProcessId {
@@ -334,7 +336,7 @@ impl Watch {
             baseline: self
                 .calm
                 .iter()
-                .filter(|f| onset_ms.is_none_or(|onset| f.to_ms <= onset))
+                .filter(|f| onset_ms.is_none_or(|onset| f.to_ms + ONSET_MARGIN_MS <= onset))
                 .cloned()
                 .collect(),
         };
@@ -364,7 +366,9 @@ impl Watch {
         }
     }
 
-    fn tell_second(&self, claims: u64, evaluation: Option<Evaluation>) {
+    fn tell_second(&self, evaluation: Option<Evaluation>) {
+        let claims =
+            self.ring.back().map_or(0, |frame| frame.latency.iter().map(|(_, n)| u64::from(*n)).sum());
         let newest: Vec<_> = self.ring.iter().rev().take(LIVE_SECONDS).cloned().collect();
         let calm_samples = self.calm.iter().flat_map(|f| &f.stacks).map(|stack| u64::from(stack.count)).sum();
         (self.config.on_event)(Event::Second {

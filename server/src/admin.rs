@@ -40,8 +40,13 @@ pub fn router(admin: Admin) -> Router {
     let debug = Router::new()
         .route("/debug/pprof/profile", get(cpu_profile))
         .route("/debug/pprof/heap", get(heap_profile))
-        .route("/debug/slo", get(slo))
-        .route_layer(from_fn_with_state(admin.clone(), guard));
+        .route("/debug/slo", get(slo));
+    #[cfg(feature = "faults")]
+    let debug = {
+        use crate::faults::{delete, put};
+        debug.route("/debug/faults", axum::routing::put(put).delete(delete))
+    };
+    let debug = debug.route_layer(from_fn_with_state(admin.clone(), guard));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(routes::service::healthz))

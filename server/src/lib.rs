@@ -13,6 +13,8 @@ mod connection;
 mod console;
 mod error;
 mod extract;
+#[cfg(feature = "faults")]
+mod faults;
 mod handout;
 mod metrics;
 mod queues;

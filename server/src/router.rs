@@ -29,7 +29,8 @@ pub enum Need {
     Scope(Scope),
 }
 
-const CLAIMS: &str = "/v1/queues/{queue}/claims";
+/// The one path of claims.
+pub const CLAIMS: &str = "/v1/queues/{queue}/claims";
 
 /// Every route. One that is missing here is refused, so a new one cannot be open by oversight.
 pub const NEEDS: &[(Method, &str, Need)] = &[
@@ -101,6 +102,10 @@ pub fn router(app: &App, in_claim: Option<InClaim>) -> Router {
     let mut routes = routes.with_state(Arc::clone(app));
     if let Some(in_claim) = in_claim {
         routes = routes.route_layer(from_fn_with_state(in_claim, slow_claim));
+    }
+    #[cfg(feature = "faults")]
+    {
+        routes = routes.route_layer(axum::middleware::from_fn(crate::faults::in_claim));
     }
     routes.route_layer(from_fn_with_state(Arc::clone(app), admit)).fallback(not_found)
 }

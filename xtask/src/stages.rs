@@ -101,12 +101,12 @@ fn unit() -> anyhow::Result<Cases> {
 
 /// The programs that the stages behind this one run: first with the faults, kept aside, then as they are released.
 fn build() -> anyhow::Result<Cases> {
-    let release = ["build", "--release", "--locked", "-p", "brisq-server"];
+    let release = ["build", "--release", "--locked", "-p", "brisq-server", "-p", "brisq"];
     run("cargo", &[release.as_slice(), &["--features", "brisq-server/faults"]].concat())?;
     std::fs::create_dir_all("target/faults")?;
-    std::fs::copy("target/release/brisq-server", "target/faults/brisq-server")
-        .context("the server with faults cannot be kept")?;
-    run("cargo", &[release.as_slice(), &["-p", "brisq"]].concat())?;
+    std::fs::copy("target/release/brisq", "target/faults/brisq")
+        .context("the program with faults cannot be kept")?;
+    run("cargo", &release)?;
     Ok(2)
 }
 

@@ -46,7 +46,7 @@ fn cgroup_cpu_throttled(e: &Evidence) -> Opinion {
     };
     let before = e.baseline.throttled_share.unwrap_or(0.0);
     let risen = throttled - before;
-    let reason = format!("throttled {:.1} % of the time, {:.1} % before", throttled * 100.0, before * 100.0);
+    let reason = format!("throttled {throttled:.2} s a second over all CPUs, {before:.2} s before");
     opinion(Cause::CgroupCpuThrottled, ramp(risen, 0.01, 0.05), reason)
 }
 

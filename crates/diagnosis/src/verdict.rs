@@ -146,7 +146,7 @@ pub fn diagnose(evidence: &Evidence) -> Diagnosis {
         .map(|opinion| RuledOut { cause: opinion.cause, reason: opinion.reason.clone() })
         .collect();
     let next_step = match (&evidence.hot, cause) {
-        (Some(hot), Cause::CpuInLongPoll) => format!("{} Here it is `{}`.", cause.next_step(), hot.function),
+        (Some(hot), Cause::CpuInLongPoll) => format!("{} Here it is {}.", cause.next_step(), hot.function),
         _ => cause.next_step().to_owned(),
     };
     Diagnosis { cause, reason, confidence, evidence: ranked(evidence), ruled_out, missing, next_step }

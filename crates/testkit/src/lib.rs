@@ -3,12 +3,14 @@
 //! Whatever is started here ends with the value that stands for it, by its process id.
 #![forbid(unsafe_code)]
 
+mod cgroup;
 mod http;
 mod process;
 mod program;
 mod redis;
 mod tools;
 
+pub use cgroup::CpuGroup;
 pub use http::{Answer, Http};
 pub use process::Process;
 pub use program::{Program, ProgramOptions, binary};

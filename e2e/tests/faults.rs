@@ -1,0 +1,191 @@
+//! The profiling fault suite: a real fault under open-loop load, and a capture that names it, holds its onset, and is
+//! the only one.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use brisq_e2e::Up;
+use brisq_testkit::{CpuGroup, Http};
+use serde_json::Value;
+
+/// Tasks a second.
+const RATE: u32 = 250;
+/// Time without a fault: enough for a baseline.
+const CALM: Duration = Duration::from_secs(16);
+/// From the fault to the written capture.
+const CAPTURE_TIMEOUT: Duration = Duration::from_secs(60);
+/// After the capture the fault goes on for this long, and no second capture may come.
+const COOLDOWN_LOOK: Duration = Duration::from_secs(5);
+/// The onset is known to a second; a fault needs a moment to be felt.
+const ONSET_TOLERANCE_MS: u64 = 4_000;
+
+/// Faults share the machine's CPUs, so one at a time.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// What a capture says.
+struct Capture {
+    diagnosis: Value,
+    manifest: Value,
+}
+
+impl Capture {
+    fn cause(&self) -> &str {
+        self.diagnosis["cause"].as_str().unwrap_or_default()
+    }
+}
+
+fn manifest(threshold_ms: u64) -> String {
+    format!(
+        "apiVersion: brisq.dev/v1alpha1\nkind: TaskQueue\nmetadata: {{name: faults}}\nspec:\n  slo: {{claimLatency: \
+         {{thresholdMs: {threshold_ms}, windowSeconds: 30, minSamples: 100}}}}\n  profiling: {{capture: \
+         {{preSeconds: 10, postSeconds: 4}}}}\n"
+    )
+}
+
+/// Load, calm, the fault; what was captured, checked for everything that all captures have in common.
+///
+/// `fault` answers when it began, Unix ms.
+fn capture_of(up: &Up, rate: u32, fault: impl FnOnce() -> u64) -> Capture {
+    let _load = up.load(rate).expect("a load");
+    sleep(CALM);
+    assert_eq!(up.captures().expect("captures").len(), 0, "captured while calm:\n{}", up.program.log());
+    let began_ms = fault();
+    let deadline = Instant::now() + CAPTURE_TIMEOUT;
+    while up.captures().expect("captures").is_empty() {
+        assert!(Instant::now() < deadline, "no capture:\n{}", up.program.log());
+        sleep(Duration::from_millis(100));
+    }
+    sleep(COOLDOWN_LOOK);
+    let captures = up.captures().expect("captures");
+    assert_eq!(captures.len(), 1, "one capture in the cooldown: {captures:?}");
+    let read = |name: &str| -> Value {
+        let text = std::fs::read(captures[0].join(name)).expect("a file of the bundle");
+        serde_json::from_slice(&text).expect("JSON")
+    };
+    let capture = Capture { diagnosis: read("diagnosis.json"), manifest: read("manifest.json") };
+    let onset_ms = capture.manifest["onsetMs"].as_u64().expect("an onset");
+    let late_ms = onset_ms as i64 - began_ms as i64;
+    let freeze_ms = capture.manifest["frozenMs"].as_u64().expect("a freeze").saturating_sub(began_ms);
+    println!(
+        "{}: confidence {}, onset {late_ms} ms after the fault, frozen {freeze_ms} ms after it; {}",
+        capture.cause(),
+        capture.diagnosis["confidence"],
+        capture.diagnosis["reason"].as_str().unwrap_or_default()
+    );
+    assert_eq!(capture.manifest["onsetInside"], true);
+    assert!(late_ms.unsigned_abs() <= ONSET_TOLERANCE_MS, "the onset is {late_ms} ms off");
+    capture
+}
+
+/// Switches a fault of the server on.
+fn put(up: &Up, fault: &str) -> u64 {
+    let mut admin = Http::connect(&up.program.admin).expect("the admin port");
+    let answer = admin.call("PUT", "/debug/faults", fault).expect("an answer");
+    assert_eq!(answer.status, 204, "{}", answer.text());
+    now_ms()
+}
+
+fn machine() -> std::sync::MutexGuard<'static, ()> {
+    MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn injected(threshold_ms: u64, fault: &str) -> Capture {
+    let _alone = machine();
+    let up = Up::start(Vec::new(), true, &manifest(threshold_ms)).expect("brisq up");
+    capture_of(&up, RATE, || put(&up, fault))
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_millis() as u64
+}
+
+#[test]
+fn a_spinning_handler_is_cpu_in_long_poll_and_its_function_is_first() {
+    let capture = injected(15, r#"{"fault":"spin","ms":30,"oneIn":15}"#);
+    assert_eq!(capture.cause(), "CpuInLongPoll", "{}", capture.diagnosis);
+    assert_eq!(capture.diagnosis["topFunctions"][0]["function"], "brisq_server::faults::spin");
+}
+
+#[test]
+fn a_blocking_call_is_blocking_in_async_worker() {
+    let capture = injected(15, r#"{"fault":"block","ms":50,"oneIn":15}"#);
+    assert_eq!(capture.cause(), "BlockingInAsyncWorker", "{}", capture.diagnosis);
+}
+
+#[test]
+fn spinning_threads_are_cpu_saturated() {
+    let capture = injected(8, r#"{"fault":"saturate","threads":12}"#);
+    assert_eq!(capture.cause(), "CpuSaturated", "{}", capture.diagnosis);
+}
+
+#[test]
+fn a_wait_that_nobody_measures_is_unknown_with_its_evidence_ranked() {
+    let capture = injected(15, r#"{"fault":"wait","ms":50,"oneIn":15}"#);
+    assert_eq!(capture.cause(), "Unknown", "{}", capture.diagnosis);
+    let evidence = capture.diagnosis["evidence"].as_array().expect("evidence");
+    assert!(evidence.len() > 5 && evidence[0]["ratio"].as_f64() > Some(2.0), "{}", capture.diagnosis);
+}
+
+#[test]
+fn a_cpu_quota_is_cgroup_cpu_throttled() {
+    let _alone = machine();
+    let group = CpuGroup::new("quota").expect("a cgroup");
+    let up = Up::start(group.under(), true, &manifest(15)).expect("brisq up");
+    // More than the quota can carry: claims that wait parked on an empty queue would not be late. It is lifted once the
+    // tail is recorded, because here the bundle is written under it too.
+    let capture = std::thread::scope(|scope| {
+        capture_of(&up, 4 * RATE, || {
+            group.set_quota(0.1).expect("a quota");
+            scope.spawn(|| {
+                sleep(Duration::from_secs(14));
+                group.set_quota(8.0).expect("a quota");
+            });
+            now_ms()
+        })
+    });
+    assert_eq!(capture.cause(), "CgroupCpuThrottled", "{}", capture.diagnosis);
+    drop(up);
+}
+
+/// The disk is slowed by delaying its syncs in the kernel's entry: everything above it is what is released.
+#[test]
+fn slow_syncs_are_disk_slow() {
+    let _alone = machine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("strace");
+    let calm_syncs = u64::from(RATE) * 4 * (CALM.as_secs() + 4);
+    let inject = format!("inject=fdatasync:delay_enter=40000:when={calm_syncs}+");
+    let log_text = log.display().to_string();
+    let strace = [
+        "strace",
+        "-f",
+        "--seccomp-bpf",
+        "-qq",
+        "-ttt",
+        "-o",
+        &log_text,
+        "-e",
+        "trace=fdatasync",
+        "-e",
+        &inject,
+    ];
+    let up = Up::start(strace.map(str::to_owned).into(), false, &manifest(30)).expect("brisq up");
+    let capture = capture_of(&up, RATE, || first_delay_ms(&log));
+    assert_eq!(capture.cause(), "DiskSlow", "{}", capture.diagnosis);
+}
+
+/// When the first sync was delayed, Unix ms: its line is `pid seconds fdatasync(..) = 0 (DELAYED)`.
+fn first_delay_ms(log: &Path) -> u64 {
+    let deadline = Instant::now() + CAPTURE_TIMEOUT;
+    loop {
+        let text = std::fs::read_to_string(log).unwrap_or_default();
+        let delayed = text.lines().find(|line| line.contains("DELAYED"));
+        if let Some(seconds) = delayed.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok()) {
+            return (seconds * 1_000.0) as u64;
+        }
+        assert!(Instant::now() < deadline, "no sync was delayed; {} syncs", text.lines().count());
+        sleep(Duration::from_millis(200));
+    }
+}
