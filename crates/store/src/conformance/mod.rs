@@ -1,1 +1,142 @@
-//! The conformance suite.
+//! What every backend must do, case by case the same: named sentences, each against a queue of its own.
+//!
+//! [`conformance!`](crate::conformance) makes one test of each case. Cases use real time and short leases, because a
+//! store's clock is its own.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a suite for tests: a broken assumption ends its case"
+)]
+
+mod claiming;
+mod enqueueing;
+mod finding;
+mod leasing;
+mod model;
+mod queue;
+mod retrying;
+mod timing;
+
+pub use model::follows_the_model;
+pub use queue::Queue;
+
+/// Publishes the cases of the private modules: one that is not listed here is dead code, which is an error.
+macro_rules! cases {
+    ($($module:ident: $($name:ident)+;)+) => {
+        /// The cases.
+        pub mod cases {
+            $($(
+                #[allow(missing_docs, clippy::allow_attributes, reason = "a case's name is its sentence")]
+                pub async fn $name(queue: &super::Queue) {
+                    super::$module::$name(queue).await;
+                }
+            )+)+
+        }
+
+        /// Makes one test of each case. `$open` is an async function that returns an `Arc<dyn Store>` and whatever
+        /// has to live as long.
+        #[macro_export]
+        macro_rules! conformance {
+            ($open:path) => {
+                $($(
+                    #[tokio::test]
+                    async fn $name() {
+                        let (store, _guard) = $open().await;
+                        $crate::conformance::cases::$name(&$crate::conformance::Queue::new(store).await).await;
+                    }
+                )+)+
+            };
+        }
+    };
+}
+
+cases! {
+    enqueueing:
+        a_new_task_is_ready_and_looks_as_it_was_made
+        a_batch_keeps_its_order_and_answers_by_index
+        payload_bytes_come_back_as_they_were
+        a_large_payload_comes_back_whole
+        an_id_that_is_taken_is_refused_and_its_neighbours_are_not
+        an_id_that_was_completed_is_still_taken
+        an_idempotency_key_answers_the_task_that_holds_it
+        an_idempotency_key_holds_within_one_batch
+        an_idempotency_key_holds_after_completion_while_the_task_is_kept
+        an_idempotency_key_is_free_again_once_the_task_is_forgotten
+        the_same_key_in_another_queue_is_another_key
+        a_thousand_tasks_fit_one_call
+        an_empty_batch_is_answered;
+    claiming:
+        an_empty_queue_answers_no_task
+        tasks_come_first_in_first_out
+        a_higher_priority_comes_first
+        fifo_holds_inside_each_priority
+        a_claim_takes_at_most_what_it_asked_for
+        a_claim_takes_what_there_is
+        a_claimed_task_is_not_claimed_again
+        two_claims_of_one_call_share_the_tasks_in_order
+        a_claim_carries_worker_attempt_and_times
+        a_claim_stops_before_too_many_bytes_and_the_rest_stays
+        one_task_beyond_the_byte_limit_is_still_claimed_alone
+        concurrent_claims_never_share_a_task
+        each_queue_has_tasks_of_its_own;
+    leasing:
+        a_completed_task_keeps_its_result
+        a_completed_task_without_result_has_none
+        completing_again_with_the_same_token_succeeds
+        completing_again_does_not_replace_the_result
+        a_stale_token_cannot_complete
+        a_stale_token_cannot_fail_release_or_extend
+        an_unknown_task_is_not_found
+        a_task_that_was_never_claimed_is_not_held
+        failing_after_completing_is_refused
+        releasing_gives_the_original_place_back
+        releasing_consumes_no_attempt
+        releasing_with_a_delay_waits_and_takes_a_new_place
+        releasing_again_with_the_same_token_succeeds
+        a_release_is_fenced_once_somebody_else_claimed
+        a_heartbeat_moves_the_end_of_the_lease
+        a_heartbeat_without_length_uses_the_one_of_the_claim
+        progress_is_kept_and_replaced
+        a_heartbeat_after_completion_is_refused
+        one_refusal_leaves_its_neighbours_alone
+        operations_of_one_call_take_effect_in_order;
+    retrying:
+        a_failed_attempt_is_tried_again_after_its_delay
+        a_retry_without_delay_is_ready_at_once_behind_the_others
+        the_last_attempt_leaves_a_dead_letter_with_every_error
+        a_non_retryable_failure_is_dead_at_once
+        without_retention_of_dead_letters_it_ends_failed
+        the_retry_policy_decides_the_delay
+        jitter_shortens_by_the_same_rule_everywhere
+        failing_again_with_the_same_token_answers_the_same
+        an_error_comes_back_as_it_was_sent
+        attempts_count_from_one_over_failures;
+    timing:
+        a_delayed_task_waits_for_its_time
+        a_time_that_is_past_is_now
+        next_due_tells_when_to_look_again
+        next_due_tells_the_end_of_the_first_lease
+        delayed_tasks_come_in_the_order_they_fall_due
+        an_expired_lease_gives_the_task_to_another_in_its_place
+        an_expired_holder_is_fenced
+        expiries_consume_no_attempt_and_quarantine_at_their_limit
+        a_heartbeat_keeps_a_lease_from_expiring
+        a_completed_task_is_forgotten_after_its_retention
+        a_dead_letter_is_kept_by_its_own_retention
+        cancelling_a_leased_task_takes_effect_when_its_lease_ends
+        time_never_runs_backwards;
+    finding:
+        counts_follow_every_change
+        the_head_of_the_line_tells_since_when_it_is_ready
+        ready_tells_how_many_are_left
+        an_open_queue_keeps_its_number
+        an_unknown_queue_is_not_found
+        queues_are_listed_by_name_for_their_tenant_alone
+        cancelling_a_queued_task_ends_it
+        cancelling_a_delayed_task_ends_it
+        cancelling_a_leased_task_asks_its_holder
+        cancelling_a_finished_task_is_refused
+        cancelling_an_unknown_task_is_not_found
+        the_store_is_ready_and_says_what_it_is;
+}

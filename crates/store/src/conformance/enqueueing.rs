@@ -1,0 +1,129 @@
+use brisq_model::{IdempotencyKey, NewTask, Priority, Retention, TaskState};
+use bytes::Bytes;
+
+use super::queue::{Queue, pause, payloads};
+use crate::{Enqueued, Refused};
+
+fn keyed(queue: &Queue, payload: &str, key: &str) -> NewTask {
+    NewTask { idempotency_key: Some(IdempotencyKey::new(key).unwrap()), ..queue.task(payload) }
+}
+
+pub(super) async fn a_new_task_is_ready_and_looks_as_it_was_made(queue: &Queue) {
+    let new =
+        NewTask { priority: Priority::new(7).unwrap(), max_attempts: 9, ..keyed(queue, "{\"a\":1}", "k") };
+    let id = new.id;
+    let answer = queue.enqueue_all(vec![new]).await;
+    let created = Enqueued::Created { state: TaskState::Ready, ready_at: answer.now };
+    assert_eq!(answer.results, [Ok(created)]);
+    let task = queue.get(id).await;
+    assert_eq!((task.id, task.state, &task.payload[..]), (id, TaskState::Ready, &b"{\"a\":1}"[..]));
+    assert_eq!((task.priority.get(), task.max_attempts, task.attempt, task.expiries), (7, 9, 0, 0));
+    assert_eq!((task.created_at, task.ready_at), (answer.now, answer.now));
+    assert_eq!(
+        (task.started_at, task.finished_at, task.lease, task.cancel_requested),
+        (None, None, None, false)
+    );
+    assert_eq!((task.progress, task.result, task.dead_reason, task.attempts.len()), (None, None, None, 0));
+    assert_eq!(task.idempotency_key, Some(IdempotencyKey::new("k").unwrap()));
+}
+
+pub(super) async fn a_batch_keeps_its_order_and_answers_by_index(queue: &Queue) {
+    let ids = queue.add(&["1", "2", "3"]).await;
+    let tasks = queue.claim(10).await;
+    assert_eq!(payloads(&tasks), ["1", "2", "3"]);
+    assert_eq!(tasks.iter().map(|task| task.id).collect::<Vec<_>>(), ids);
+}
+
+pub(super) async fn payload_bytes_come_back_as_they_were(queue: &Queue) {
+    let texts = [
+        r#"{"z":1,"a":9007199254740993,"f":1.10,"e":1E+2}"#,
+        "null",
+        "\"\\u0000 \\ud83d\"",
+        "\"ü\u{1f600}\r\n\"",
+        " [ ] ",
+    ];
+    queue.add(&texts).await;
+    assert_eq!(payloads(&queue.claim(10).await), texts);
+}
+
+pub(super) async fn a_large_payload_comes_back_whole(queue: &Queue) {
+    let large = Bytes::from(vec![b'7'; 1024 * 1024]);
+    let id = queue.enqueue(NewTask { payload: large.clone(), ..queue.task("") }).await;
+    assert_eq!(queue.one().await.payload, large);
+    assert_eq!(queue.get(id).await.payload, large);
+}
+
+pub(super) async fn an_id_that_is_taken_is_refused_and_its_neighbours_are_not(queue: &Queue) {
+    let taken = queue.task("1");
+    queue.enqueue(taken.clone()).await;
+    let again = NewTask { payload: Bytes::from_static(b"2"), ..taken };
+    let answer = queue.enqueue_all(vec![again, queue.task("3")]).await;
+    assert_eq!(answer.results[0], Err(Refused::IdTaken));
+    assert!(answer.results[1].is_ok());
+    assert_eq!(payloads(&queue.claim(10).await), ["1", "3"]);
+}
+
+pub(super) async fn an_id_that_was_completed_is_still_taken(queue: &Queue) {
+    let task = queue.task("1");
+    queue.enqueue(task.clone()).await;
+    queue.complete(&queue.one().await).await.unwrap();
+    assert_eq!(queue.enqueue_all(vec![task]).await.results, [Err(Refused::IdTaken)]);
+}
+
+pub(super) async fn an_idempotency_key_answers_the_task_that_holds_it(queue: &Queue) {
+    let first = queue.enqueue(keyed(queue, "1", "once")).await;
+    let answer = queue.enqueue_all(vec![keyed(queue, "2", "once"), keyed(queue, "3", "other")]).await;
+    let Ok(Enqueued::Existing(task)) = &answer.results[0] else { panic!("{:?}", answer.results) };
+    assert_eq!((task.id, &task.payload[..]), (first, &b"1"[..]));
+    assert_eq!(payloads(&queue.claim(10).await), ["1", "3"]);
+}
+
+pub(super) async fn an_idempotency_key_holds_within_one_batch(queue: &Queue) {
+    let answer = queue.enqueue_all(vec![keyed(queue, "1", "k"), keyed(queue, "2", "k")]).await;
+    assert!(matches!(answer.results[..], [Ok(Enqueued::Created { .. }), Ok(Enqueued::Existing(_))]));
+    assert_eq!(queue.claim(10).await.len(), 1);
+}
+
+pub(super) async fn an_idempotency_key_holds_after_completion_while_the_task_is_kept(queue: &Queue) {
+    queue.enqueue(keyed(queue, "1", "k")).await;
+    queue.complete(&queue.one().await).await.unwrap();
+    let answer = queue.enqueue_all(vec![keyed(queue, "2", "k")]).await;
+    let Ok(Enqueued::Existing(task)) = &answer.results[0] else { panic!("{:?}", answer.results) };
+    assert_eq!(task.state, TaskState::Completed);
+}
+
+pub(super) async fn an_idempotency_key_is_free_again_once_the_task_is_forgotten(queue: &Queue) {
+    let retention = Retention { completed_ms: 1, dead_ms: 1 };
+    queue.enqueue(NewTask { retention, ..keyed(queue, "1", "k") }).await;
+    queue.complete(&queue.one().await).await.unwrap();
+    pause(20).await;
+    // A call on the shard takes the old one away; the key is free for the next.
+    queue.claim(1).await;
+    queue.enqueue(keyed(queue, "2", "k")).await;
+}
+
+pub(super) async fn the_same_key_in_another_queue_is_another_key(queue: &Queue) {
+    queue.enqueue(keyed(queue, "1", "k")).await;
+    let other = queue.neighbour("other").await;
+    other.enqueue(keyed(&other, "2", "k")).await;
+    assert_eq!(payloads(&other.claim(10).await), ["2"]);
+}
+
+pub(super) async fn a_thousand_tasks_fit_one_call(queue: &Queue) {
+    let tasks: Vec<NewTask> = (0..1_000).map(|n| queue.task(&n.to_string())).collect();
+    let answer = queue.enqueue_all(tasks).await;
+    assert!(answer.results.iter().all(Result::is_ok));
+    assert_eq!(answer.ready, 1_000);
+    let mut seen = Vec::new();
+    while seen.len() < 1_000 {
+        let tasks = queue.claim(256).await;
+        assert!(!tasks.is_empty(), "{} of 1000", seen.len());
+        seen.extend(payloads(&tasks).into_iter().map(str::to_owned));
+    }
+    assert!(seen.iter().enumerate().all(|(n, payload)| *payload == n.to_string()));
+}
+
+pub(super) async fn an_empty_batch_is_answered(queue: &Queue) {
+    assert!(queue.enqueue_all(Vec::new()).await.results.is_empty());
+    assert!(queue.work(Vec::new()).await.results.is_empty());
+}

@@ -1,0 +1,124 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use brisq_model::{NewTask, Priority, Task, TaskId, TaskState};
+
+use super::queue::{Queue, claimed, complete, failure, token_of};
+use crate::{FailOp, MemoryStore, Store, WorkDone, WorkOp};
+
+/// Operations of one walk.
+const STEPS: usize = 600;
+
+/// Random operations on a store and, the same, on the reference: every answer and every task must agree but for times.
+/// Nothing in a walk depends on time: leases are long and retries wait for ever or not at all.
+pub async fn follows_the_model(store: Arc<dyn Store>, seed: u64) {
+    let queue = Queue::new(store).await;
+    let model = Queue::new(Arc::new(MemoryStore::default())).await;
+    let mut walk = Walk { queue, model, held: Vec::new(), twins: HashMap::new(), chance: seed | 1 };
+    for step in 0..STEPS {
+        walk.step().await;
+        let (real, expected) = (walk.queue.counts().await.by_state, walk.model.counts().await.by_state);
+        assert_eq!(real, expected, "counts at step {step} of seed {seed}");
+    }
+    for (real, twin) in &walk.twins {
+        let (real, expected) = (walk.queue.find(*real).await, walk.model.find(*twin).await);
+        assert_eq!(real.as_ref().map(visible), expected.as_ref().map(visible), "seed {seed}");
+    }
+}
+
+struct Walk {
+    queue: Queue,
+    model: Queue,
+    /// Claims of the two sides, some of them over.
+    held: Vec<(Task, Task)>,
+    /// Ids of the two sides.
+    twins: HashMap<TaskId, TaskId>,
+    chance: u64,
+}
+
+/// All of a task but ids, tokens and times.
+fn visible(
+    task: &Task,
+) -> (TaskState, Vec<u8>, u8, u32, u32, bool, usize, Option<Vec<u8>>, Option<&'static str>) {
+    (
+        task.state,
+        task.payload.to_vec(),
+        task.priority.get(),
+        task.attempt,
+        task.expiries,
+        task.cancel_requested,
+        task.attempts.len(),
+        task.result.as_ref().map(|result| result.to_vec()),
+        task.dead_reason.map(brisq_model::DeadReason::name),
+    )
+}
+
+impl Walk {
+    /// Uniform below `bound`.
+    fn draw(&mut self, bound: u64) -> u64 {
+        self.chance =
+            self.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.chance >> 33) % bound
+    }
+
+    async fn step(&mut self) {
+        match self.draw(10) {
+            0..=2 => self.enqueue().await,
+            3..=4 => self.claim().await,
+            _ => self.act().await,
+        }
+    }
+
+    async fn enqueue(&mut self) {
+        let mut sides = (Vec::new(), Vec::new());
+        for _ in 0..=self.draw(3) {
+            let priority = Priority::new(self.draw(3) as u8 * 4).unwrap();
+            let max_attempts = 1 + self.draw(3) as u32;
+            let payload = self.draw(1_000_000).to_string();
+            let task = |queue: &Queue| NewTask { priority, max_attempts, ..queue.task(&payload) };
+            let (real, twin) = (task(&self.queue), task(&self.model));
+            self.twins.insert(real.id, twin.id);
+            sides.0.push(real);
+            sides.1.push(twin);
+        }
+        let (real, expected) = (self.queue.enqueue_all(sides.0).await, self.model.enqueue_all(sides.1).await);
+        assert_eq!(real.ready, expected.ready);
+    }
+
+    async fn claim(&mut self) {
+        let max = 1 + self.draw(4) as u16;
+        let (real, expected) = (self.queue.claim(max).await, self.model.claim(max).await);
+        let see =
+            |tasks: &[Task]| tasks.iter().map(visible).map(|seen| format!("{seen:?}")).collect::<Vec<_>>();
+        assert_eq!(see(&real), see(&expected));
+        self.held.extend(real.into_iter().zip(expected));
+    }
+
+    /// Acts on a claim of now or of before, twice as often on a fresh one.
+    async fn act(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        let index = self.draw(self.held.len() as u64) as usize;
+        let (real, twin) = self.held[index].clone();
+        let kind = self.draw(6);
+        let delay_ms = if self.draw(2) == 0 { 0 } else { 3_600_000 };
+        let op = |task: &Task| match kind {
+            0 | 1 => complete(task, Some("1")),
+            2 => WorkOp::Release { id: task.id, token: token_of(task), delay_ms },
+            3 => WorkOp::Fail(FailOp { delay_ms: Some(delay_ms), ..failure(task) }),
+            4 => WorkOp::Fail(FailOp { retryable: false, ..failure(task) }),
+            _ => WorkOp::Cancel { id: task.id },
+        };
+        let (real, expected) = (self.queue.act(op(&real)).await, self.model.act(op(&twin)).await);
+        let see = |result| match result {
+            Ok(WorkDone::Claimed(tasks)) => format!("{}", claimed(Ok(WorkDone::Claimed(tasks))).len()),
+            Ok(WorkDone::Cancelled(task)) => format!("{:?}", visible(&task)),
+            Ok(WorkDone::Failed { state, next_attempt_at }) => {
+                format!("{state:?} {}", next_attempt_at.is_some())
+            }
+            other => format!("{other:?}"),
+        };
+        assert_eq!(see(real), see(expected));
+    }
+}
