@@ -35,6 +35,7 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "http", budget_s: 60, fast: false, run: || e2e("http") },
     Stage { name: "sync", budget_s: 60, fast: false, run: || e2e("sync") },
     Stage { name: "pprof", budget_s: 90, fast: false, run: || e2e("pprof") },
+    Stage { name: "backlog", budget_s: 90, fast: false, run: || e2e("backlog") },
     Stage { name: "crash", budget_s: 240, fast: false, run: || e2e("crash") },
 ];
 

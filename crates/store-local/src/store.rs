@@ -82,13 +82,26 @@ pub enum OpenError {
     Damaged(String, StoreError),
 }
 
-/// The embedded store. Dropping it ends the writer once the calls before are answered.
+/// The embedded store. Dropping it answers the calls that wait and closes the file.
 pub struct LocalStore {
-    calls: mpsc::Sender<Call>,
+    /// Taken when the store is dropped, which ends the writer.
+    calls: Option<mpsc::Sender<Call>>,
     stats: Arc<CommitStats>,
     durability: Durability,
     place: String,
-    writer: JoinHandle<()>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Drop for LocalStore {
+    /// Waits for the writer: a file that is not closed is checked as a whole when it is opened again.
+    fn drop(&mut self) {
+        self.calls = None;
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the writer of the embedded store panicked");
+        }
+    }
 }
 
 impl fmt::Debug for LocalStore {
@@ -119,7 +132,7 @@ impl LocalStore {
         let run = Box::new(move || writer.run(receiver));
         let writer =
             (config.spawn_thread)("brisq-store", run).map_err(|error| unusable(error.to_string()))?;
-        Ok(Self { calls, stats, durability: config.durability, place, writer })
+        Ok(Self { calls: Some(calls), stats, durability: config.durability, place, writer: Some(writer) })
     }
 
     /// What its commits cost.
@@ -128,24 +141,14 @@ impl LocalStore {
         Arc::clone(&self.stats)
     }
 
-    /// Answers the calls that wait and closes the file.
-    ///
-    /// # Errors
-    /// When the writer had panicked.
-    pub fn close(self) -> Result<(), StoreError> {
-        drop(self.calls);
-        self.writer
-            .join()
-            .map_err(|_| StoreError::Corrupt("the writer of the embedded store panicked".into()))
-    }
-
     async fn call<T>(
         &self,
         make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Call,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let closed = || StoreError::Unavailable("the embedded store has stopped; the log says why".into());
-        self.calls.send(make(reply)).await.map_err(|_| closed())?;
+        let calls = self.calls.as_ref().ok_or_else(closed)?;
+        calls.send(make(reply)).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 }
