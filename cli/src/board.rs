@@ -59,7 +59,7 @@ impl Board {
                     watch.captures.truncate(SHOWN_MAX);
                 }
                 Event::Written(written) => {
-                    finish(&mut watch, &written.capture, written.cause, report(written))
+                    finish(&mut watch, &written.capture, written.cause, report(written));
                 }
                 Event::Failed { capture, .. } => finish(&mut watch, capture, "failed", None),
                 Event::BreachSeen { .. } | Event::NotCaptured(_) => {}

@@ -19,7 +19,7 @@ pub fn run(flags: &Flags) -> Result<(), Failed> {
     for file in &flags.files {
         match read(file)? {
             Ok(Manifest::TaskQueue { metadata, .. }) => {
-                println!("{file}: TaskQueue {} is valid", metadata.name)
+                println!("{file}: TaskQueue {} is valid", metadata.name);
             }
             Ok(Manifest::ProfilingPolicy { metadata, .. }) => {
                 println!("{file}: ProfilingPolicy {} is valid", metadata.name);

@@ -104,18 +104,17 @@ impl Up {
         captures.sort();
         Ok(captures)
     }
+}
 
-    /// Open-loop load until it is dropped.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn load(&self, rate: u32) -> io::Result<Process> {
-        let url = format!("http://{}", self.program.listen);
-        let rate = rate.to_string();
-        let mut command = Command::new(binary("brisq")?);
-        command.args(["load", "--url", &url, "--rate", &rate, "--duration", "10m"]);
-        Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
-    }
+/// `brisq load` with these arguments, until it is dropped.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn load(program: &Program, args: &[&str]) -> io::Result<Process> {
+    let url = format!("http://{}", program.listen);
+    let mut command = Command::new(binary("brisq")?);
+    command.args(["load", "--url", &url, "--duration", "10m"]).args(args);
+    Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
 }
 
 fn folders(parent: &Path) -> io::Result<Vec<PathBuf>> {

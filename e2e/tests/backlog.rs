@@ -1,4 +1,5 @@
 //! 200,000 tasks pending in one queue: all are there after a restart, and all can be claimed, on both stores.
+#![expect(clippy::indexing_slicing, reason = "what a test cannot read fails it, helpers included")]
 
 use std::time::{Duration, Instant};
 

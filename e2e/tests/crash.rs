@@ -2,6 +2,7 @@
 //! live tokens.
 //!
 //! kill -9 leaves the page cache alone, so it cannot show that answers waited for the disk: `tests/sync.rs` does.
+#![expect(clippy::indexing_slicing, reason = "what a test cannot read fails it, helpers included")]
 
 use std::collections::HashMap;
 use std::sync::Mutex;

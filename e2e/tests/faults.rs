@@ -1,12 +1,13 @@
 //! The profiling fault suite: a real fault under open-loop load, and a capture that names it, holds its onset, and is
 //! the only one.
+#![expect(clippy::indexing_slicing, reason = "what a test cannot read fails it, helpers included")]
 
 use std::path::Path;
 use std::sync::Mutex;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use brisq_e2e::Up;
+use brisq_e2e::{Up, load};
 use brisq_testkit::{CpuGroup, Http};
 use serde_json::Value;
 
@@ -48,7 +49,7 @@ fn manifest(threshold_ms: u64) -> String {
 ///
 /// `fault` answers when it began, Unix ms.
 fn capture_of(up: &Up, rate: u32, fault: impl FnOnce() -> u64) -> Capture {
-    let _load = up.load(rate).expect("a load");
+    let _load = load(&up.program, &["--rate", &rate.to_string()]).expect("a load");
     sleep(CALM);
     assert_eq!(up.captures().expect("captures").len(), 0, "captured while calm:\n{}", up.program.log());
     let began_ms = fault();

@@ -35,6 +35,8 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "http", budget_s: 60, fast: false, run: || e2e("http") },
     Stage { name: "sync", budget_s: 60, fast: false, run: || e2e("sync") },
     Stage { name: "pprof", budget_s: 90, fast: false, run: || e2e("pprof") },
+    Stage { name: "starts", budget_s: 120, fast: false, run: || e2e("starts") },
+    Stage { name: "faults", budget_s: 300, fast: false, run: || e2e_alone("faults") },
     Stage { name: "backlog", budget_s: 90, fast: false, run: || e2e("backlog") },
     Stage { name: "crash", budget_s: 240, fast: false, run: || e2e("crash") },
 ];
@@ -108,7 +110,13 @@ fn build() -> anyhow::Result<Cases> {
     std::fs::copy("target/release/brisq", "target/faults/brisq")
         .context("the program with faults cannot be kept")?;
     run("cargo", &release)?;
-    Ok(2)
+    run("cargo", &["build", "--release", "--locked", "-p", "brisq-recorder", "--examples"])?;
+    Ok(3)
+}
+
+/// Case by case: each needs the machine for itself.
+fn e2e_alone(test: &str) -> anyhow::Result<Cases> {
+    cargo_test(&["--release", "-p", "brisq-e2e", "--test", test, "--", "--nocapture", "--test-threads=1"])
 }
 
 fn e2e(test: &str) -> anyhow::Result<Cases> {

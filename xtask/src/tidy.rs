@@ -82,10 +82,16 @@ impl Repository {
 fn packages() -> anyhow::Result<Vec<Package>> {
     let text = output("cargo", &["metadata", "--format-version", "1", "--no-deps", "--locked"])?;
     let metadata: serde_json::Value = serde_json::from_str(&text)?;
-    let root = metadata["workspace_root"].as_str().context("cargo metadata names no root")?;
-    let list = metadata["packages"].as_array().context("cargo metadata names no packages")?;
+    let root = metadata
+        .get("workspace_root")
+        .and_then(|root| root.as_str())
+        .context("cargo metadata names no root")?;
+    let list = metadata
+        .get("packages")
+        .and_then(|list| list.as_array())
+        .context("cargo metadata names no packages")?;
     let read = |package: &serde_json::Value| {
-        let manifest = Path::new(package["manifest_path"].as_str()?);
+        let manifest = Path::new(package.get("manifest_path")?.as_str()?);
         let folder = manifest.parent()?.strip_prefix(root).ok()?.to_str()?.to_owned();
         // What only tests need is not a part of the house.
         let names = package["dependencies"].as_array()?.iter().filter(|d| d["kind"].is_null());

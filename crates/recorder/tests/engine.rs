@@ -121,7 +121,6 @@ fn a_function_without_frame_pointer_stays_the_leaf() {
 #[test]
 fn frames_follow_each_other_every_second() {
     let windows: Vec<(u64, u64)> = RUN.frames.iter().map(|frame| (frame.from_ms, frame.to_ms)).collect();
-    println!("{windows:?}");
     let (_part, whole) = windows.split_last().unwrap();
     assert!(!whole.is_empty());
     assert!(windows.windows(2).all(|pair| pair[0].1 == pair[1].0), "{windows:?}");

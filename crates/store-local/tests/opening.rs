@@ -1,4 +1,9 @@
 //! What the embedded store does at its start: reads everything again, shows progress, refuses what it cannot use.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what a test cannot set up or read fails it, helpers included"
+)]
 
 use std::path::Path;
 use std::sync::Arc;

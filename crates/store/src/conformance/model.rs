@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use brisq_model::{NewTask, Priority, Task, TaskId, TaskState};
+use brisq_model::{NewTask, Priority, Task, TaskId};
 
 use super::queue::{Queue, claimed, complete, failure, token_of};
 use crate::{FailOp, MemoryStore, Store, WorkDone, WorkOp};
@@ -37,19 +37,12 @@ struct Walk {
 }
 
 /// All of a task but ids, tokens and times.
-fn visible(
-    task: &Task,
-) -> (TaskState, Vec<u8>, u8, u32, u32, bool, usize, Option<Vec<u8>>, Option<&'static str>) {
-    (
-        task.state,
-        task.payload.to_vec(),
-        task.priority.get(),
-        task.attempt,
-        task.expiries,
-        task.cancel_requested,
-        task.attempts.len(),
-        task.result.as_ref().map(|result| result.to_vec()),
-        task.dead_reason.map(brisq_model::DeadReason::name),
+fn visible(task: &Task) -> String {
+    let Task { state, payload, priority, attempt, expiries, cancel_requested, result, dead_reason, .. } =
+        task;
+    let failures = task.attempts.len();
+    format!(
+        "{state:?} {payload:?} {priority:?} {attempt} {expiries} {cancel_requested} {failures} {result:?} {dead_reason:?}"
     )
 }
 
@@ -88,8 +81,7 @@ impl Walk {
     async fn claim(&mut self) {
         let max = 1 + self.draw(4) as u16;
         let (real, expected) = (self.queue.claim(max).await, self.model.claim(max).await);
-        let see =
-            |tasks: &[Task]| tasks.iter().map(visible).map(|seen| format!("{seen:?}")).collect::<Vec<_>>();
+        let see = |tasks: &[Task]| tasks.iter().map(visible).collect::<Vec<_>>();
         assert_eq!(see(&real), see(&expected));
         self.held.extend(real.into_iter().zip(expected));
     }
@@ -113,7 +105,7 @@ impl Walk {
         let (real, expected) = (self.queue.act(op(&real)).await, self.model.act(op(&twin)).await);
         let see = |result| match result {
             Ok(WorkDone::Claimed(tasks)) => format!("{}", claimed(Ok(WorkDone::Claimed(tasks))).len()),
-            Ok(WorkDone::Cancelled(task)) => format!("{:?}", visible(&task)),
+            Ok(WorkDone::Cancelled(task)) => visible(&task),
             Ok(WorkDone::Failed { state, next_attempt_at }) => {
                 format!("{state:?} {}", next_attempt_at.is_some())
             }

@@ -1,5 +1,6 @@
 //! An engine that hangs a process once in many starts is no engine: in-process samplers are known to. So one start
 //! under load is done many times over; each must end, with the right leaf functions.
+#![expect(clippy::indexing_slicing, reason = "what a test cannot set up or read fails it, helpers included")]
 
 use std::io::{Read, Seek};
 use std::path::Path;
@@ -31,7 +32,8 @@ struct Tally {
 
 #[test]
 fn two_hundred_starts_under_load_end_and_see_the_right_function() {
-    let program = binary("examples/starts").expect("built by `cargo build -p brisq-recorder --examples`");
+    let program =
+        binary("examples/starts").expect("built by `cargo build --release -p brisq-recorder --examples`");
     let (begun, tally) = (AtomicUsize::new(0), Mutex::new(Tally::default()));
     thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
