@@ -20,7 +20,7 @@ fn call(http: &mut Http, path: &str, body: &str) -> serde_json::Value {
 
 /// Calls are made one after the other, so no two can share a sync: each must have one of its own before its answer.
 #[test]
-fn each_lone_call_has_a_sync_of_its_own() {
+fn each_lone_call_has_a_sync_of_its_own_and_an_empty_claim_has_none() {
     let folder = tempfile::tempdir().expect("a folder");
     let trace = folder.path().join("trace");
     let path = trace.display().to_string();
@@ -43,5 +43,11 @@ fn each_lone_call_has_a_sync_of_its_own() {
         expect_sync("heartbeat", &format!("/v1/tasks/{id}/heartbeat"), &token);
         expect_sync("complete", &format!("/v1/tasks/{id}/complete"), &token);
     }
-    println!("{} acknowledged calls, {} syncs", CYCLES * 4, syncs(&trace));
+    let acknowledged = syncs(&trace);
+    println!("{} acknowledged calls, {acknowledged} syncs", CYCLES * 4);
+    for _ in 0..CYCLES {
+        assert_eq!(call(&mut http, "/v1/queues/s/claims", "{}")["tasks"], serde_json::json!([]));
+    }
+    // The clock is written down once a second, with whatever is written then; claims that find nothing write nothing.
+    assert_eq!(syncs(&trace), acknowledged, "empty claims cost no sync");
 }

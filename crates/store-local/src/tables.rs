@@ -41,6 +41,8 @@ pub struct Tables<'t> {
     bodies: Table<'t, [u8; 16], &'static [u8]>,
     records: Table<'t, [u8; 16], &'static [u8]>,
     extras: Table<'t, [u8; 16], &'static [u8]>,
+    /// Whether there is anything to commit: a claim that found nothing must not cost a sync.
+    pub wrote: bool,
 }
 
 impl<'t> Tables<'t> {
@@ -50,6 +52,7 @@ impl<'t> Tables<'t> {
             bodies: transaction.open_table(BODIES).map_err(failed)?,
             records: transaction.open_table(RECORDS).map_err(failed)?,
             extras: transaction.open_table(EXTRAS).map_err(failed)?,
+            wrote: false,
         })
     }
 }
@@ -61,16 +64,19 @@ impl Records for Tables<'_> {
     }
 
     fn put(&mut self, id: TaskId, record: &Record) -> Result<(), StoreError> {
+        self.wrote = true;
         self.records.insert(id.to_bytes(), codec::record_bytes(record).as_slice()).map_err(failed)?;
         Ok(())
     }
 
     fn put_extra(&mut self, id: TaskId, extra: &Extra) -> Result<(), StoreError> {
+        self.wrote = true;
         self.extras.insert(id.to_bytes(), codec::extra_bytes(extra).as_slice()).map_err(failed)?;
         Ok(())
     }
 
     fn remove(&mut self, id: TaskId) -> Result<(), StoreError> {
+        self.wrote = true;
         let key = id.to_bytes();
         self.bodies.remove(key).map_err(failed)?;
         self.records.remove(key).map_err(failed)?;

@@ -95,13 +95,13 @@ impl Writer {
             Durability::Relaxed | Durability::Fsync => RedbDurability::Immediate,
         };
         transaction.set_durability(level).map_err(failed)?;
-        let mut wrote = false;
-        {
+        let wrote = {
             let mut tables = Tables::open(&transaction)?;
             for call in group {
-                wrote |= self.apply(call, &transaction, &mut tables, deliveries)?;
+                self.apply(call, &transaction, &mut tables, deliveries)?;
             }
-        }
+            tables.wrote
+        };
         if !wrote {
             return transaction.abort().map_err(failed);
         }
@@ -113,41 +113,39 @@ impl Writer {
         self.stats.time(|| transaction.commit()).map_err(failed)
     }
 
-    /// Applies one call; tells whether it may have written.
+    /// Applies one call.
     fn apply(
         &mut self,
         call: Call,
         transaction: &WriteTransaction,
         tables: &mut Tables<'_>,
         deliveries: &mut Vec<Deliver>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), StoreError> {
         let now = self.clock;
         match call {
             Call::Enqueue(shard, tasks, reply) => {
                 let answer = self.engines.entry(shard).or_default().enqueue(now, tasks, tables)?;
                 deliveries.push(later(reply, answer));
-                Ok(true)
+                Ok(())
             }
             Call::Work(shard, ops, reply) => {
                 let answer = self.engines.entry(shard).or_default().work(now, ops, tables)?;
                 deliveries.push(later(reply, answer));
-                Ok(true)
+                Ok(())
             }
             Call::Open(tenant, name, reply) => match self.open_queue(tenant, name, transaction) {
                 Ok((number, new)) => {
                     deliveries.push(later(reply, number));
-                    Ok(new)
+                    tables.wrote |= new;
+                    Ok(())
                 }
                 Err(error @ StoreError::TooManyQueues(_)) => {
                     let _ = reply.send(Err(error));
-                    Ok(false)
+                    Ok(())
                 }
                 Err(error) => Err(error),
             },
-            read => {
-                self.read(read, tables, deliveries)?;
-                Ok(false)
-            }
+            read => self.read(read, tables, deliveries),
         }
     }
 
