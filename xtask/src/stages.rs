@@ -37,6 +37,7 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "pprof", budget_s: 90, fast: false, run: || e2e("pprof") },
     Stage { name: "starts", budget_s: 120, fast: false, run: || e2e("starts") },
     Stage { name: "faults", budget_s: 300, fast: false, run: || e2e_alone("faults") },
+    Stage { name: "demo", budget_s: 120, fast: false, run: || e2e("demo") },
     Stage { name: "backlog", budget_s: 90, fast: false, run: || e2e("backlog") },
     Stage { name: "crash", budget_s: 240, fast: false, run: || e2e("crash") },
 ];

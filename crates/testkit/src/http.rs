@@ -89,7 +89,7 @@ impl Http {
             self.token.as_ref().map_or_else(String::new, |t| format!("authorization: Bearer {t}\r\n"));
         let length = body.len();
         let head =
-            format!("{method} {path} HTTP/1.1\r\nhost: test\r\n{token}content-length: {length}\r\n\r\n");
+            format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{token}content-length: {length}\r\n\r\n");
         self.stream.get_mut().write_all(&[head.as_bytes(), body.as_bytes()].concat())
     }
 

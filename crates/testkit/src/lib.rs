@@ -3,6 +3,7 @@
 //! Whatever is started here ends with the value that stands for it, by its process id.
 #![forbid(unsafe_code)]
 
+mod browser;
 mod cgroup;
 mod http;
 mod process;
@@ -10,6 +11,7 @@ mod program;
 mod redis;
 mod tools;
 
+pub use browser::Browser;
 pub use cgroup::CpuGroup;
 pub use http::{Answer, Http};
 pub use process::Process;

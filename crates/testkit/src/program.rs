@@ -102,6 +102,17 @@ impl Program {
     }
 }
 
+impl Drop for Program {
+    /// Under another command the process that is ours to kill is that one, and what it ran would live on.
+    fn drop(&mut self) {
+        if !self.options.under.is_empty() {
+            // It may have ended by itself: then there is nothing to kill.
+            let _ =
+                Command::new("kill").args(["-KILL", &self.pid.to_string()]).stderr(Stdio::null()).status();
+        }
+    }
+}
+
 struct Ready {
     listen: String,
     admin: String,
