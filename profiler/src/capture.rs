@@ -109,20 +109,20 @@ impl Recording {
         bundle.add("baseline.pb.gz", profile(&mut symbolizer, &self.baseline, "baseline.pb.gz")?);
         let comparable = analysis.comparable();
         let lines = flame::folded_difference(&baseline, &breach);
-        let flame = flame::flame(&breach, &self.name);
-        let difference = comparable.then(|| flame::flame_difference(&lines, &self.name)).flatten();
+        let own = flame::folded(&breach);
+        let draw_difference =
+            |lines: &[String]| comparable.then(|| flame::flame_difference(lines, &self.name)).flatten();
+        let (flame, difference) = (flame::flame(&own, &self.name), draw_difference(&lines));
+        let in_report = draw_difference(&flame::without_runtime(&lines))
+            .or_else(|| flame::flame(&flame::without_runtime(&own), &self.name));
         if comparable {
             bundle.add("diff.folded", lines.join("\n") + "\n");
         }
         bundle.add("claims.jsonl", self.claims_jsonl()?);
         bundle.add("signals.jsonl.gz", self.signals_jsonl_gz()?);
         bundle.add("diagnosis.json", analysis.to_json()?);
-        let report = Report {
-            recording: &self,
-            analysis: &analysis,
-            flame: difference.as_deref().or(flame.as_deref()),
-            comparable,
-        };
+        let report =
+            Report { recording: &self, analysis: &analysis, flame: in_report.as_deref(), comparable };
         bundle.add("report.html", report::report(&report));
         if let Some(svg) = flame {
             bundle.add("flame.svg", svg);
