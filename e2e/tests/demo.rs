@@ -1,6 +1,10 @@
 //! The demo as a newcomer runs it: an empty folder, one command. Its bundle is whole, the Go tool reads its profiles,
 //! and a browser shows the page and the report, in light and in dark.
-#![expect(clippy::indexing_slicing, reason = "what a test cannot read fails it, helpers included")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "what a test cannot read fails it, helpers included"
+)]
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

@@ -33,12 +33,15 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "unit", budget_s: 300, fast: true, run: unit },
     Stage { name: "build", budget_s: 600, fast: false, run: build },
     Stage { name: "http", budget_s: 60, fast: false, run: || e2e("http") },
+    Stage { name: "readme", budget_s: 30, fast: false, run: || e2e("readme") },
     Stage { name: "sync", budget_s: 60, fast: false, run: || e2e("sync") },
     Stage { name: "pprof", budget_s: 90, fast: false, run: || e2e("pprof") },
     Stage { name: "starts", budget_s: 120, fast: false, run: || e2e("starts") },
     Stage { name: "faults", budget_s: 300, fast: false, run: || e2e_alone("faults") },
     Stage { name: "demo", budget_s: 120, fast: false, run: || e2e("demo") },
     Stage { name: "backlog", budget_s: 90, fast: false, run: || e2e("backlog") },
+    Stage { name: "bench", budget_s: 120, fast: false, run: bench },
+    Stage { name: "supply", budget_s: 30, fast: false, run: supply },
     Stage { name: "crash", budget_s: 240, fast: false, run: || e2e("crash") },
 ];
 
@@ -105,7 +108,8 @@ fn unit() -> anyhow::Result<Cases> {
 
 /// The programs that the stages behind this one run: first with the faults, kept aside, then as they are released.
 fn build() -> anyhow::Result<Cases> {
-    let release = ["build", "--release", "--locked", "-p", "brisq-server", "-p", "brisq"];
+    let release =
+        ["build", "--release", "--locked", "-p", "brisq-server", "-p", "brisq", "-p", "brisq-bench"];
     run("cargo", &[release.as_slice(), &["--features", "brisq-server/faults"]].concat())?;
     std::fs::create_dir_all("target/faults")?;
     std::fs::copy("target/release/brisq", "target/faults/brisq")
@@ -118,6 +122,21 @@ fn build() -> anyhow::Result<Cases> {
 /// Case by case: each needs the machine for itself.
 fn e2e_alone(test: &str) -> anyhow::Result<Cases> {
     cargo_test(&["--release", "-p", "brisq-e2e", "--test", test, "--", "--nocapture", "--test-threads=1"])
+}
+
+/// That the benchmarks run and lose nothing; what they say is read by people.
+fn bench() -> anyhow::Result<Cases> {
+    run("target/release/brisq-bench", &["smoke", "--json", "target/bench-smoke.json"])?;
+    Ok(1)
+}
+
+/// Licences, banned crates and foreign sources; dependencies that nobody uses.
+fn supply() -> anyhow::Result<Cases> {
+    let deny = brisq_testkit::cargo_tool("cargo-deny", "0.20.2")?.display().to_string();
+    run(&deny, &["--offline", "--log-level", "error", "check", "licenses", "bans", "sources"])?;
+    let machete = brisq_testkit::cargo_tool("cargo-machete", "0.9.2")?.display().to_string();
+    run(&machete, &[])?;
+    Ok(2)
 }
 
 fn e2e(test: &str) -> anyhow::Result<Cases> {

@@ -17,4 +17,4 @@ pub use http::{Answer, Http};
 pub use process::Process;
 pub use program::{Program, ProgramOptions, binary};
 pub use redis::{Redis, RedisOptions};
-pub use tools::pprof;
+pub use tools::{cargo_tool, pprof};

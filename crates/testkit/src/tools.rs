@@ -1,4 +1,5 @@
-//! Test tools written in Go, built from small pinned modules under `tools/` into a cache outside the checkout.
+//! Test tools, built at pinned versions into a cache outside the checkout: those written in Go from small modules under
+//! `tools/`, those written in Rust from the registry.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -40,6 +41,29 @@ fn go_tool(name: &str) -> io::Result<PathBuf> {
     }
     std::fs::rename(&built, &tool)?;
     Ok(tool)
+}
+
+/// A program of the crate registry, built if absent.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn cargo_tool(name: &str, version: &str) -> io::Result<PathBuf> {
+    let folder = cache()?.join("tools").join(format!("{name}-{version}"));
+    let tool = folder.join("bin").join(name);
+    if tool.is_file() {
+        return Ok(tool);
+    }
+    let status = Command::new("cargo")
+        .args(["install", "--quiet", "--locked", "--version", version, "--root"])
+        .arg(&folder)
+        .arg(name)
+        .env_remove("RUSTFLAGS")
+        .status()?;
+    if status.success() {
+        Ok(tool)
+    } else {
+        Err(io::Error::other(format!("{name} {version} cannot be built")))
+    }
 }
 
 /// `~/.cache/brisq`, or wherever `BRISQ_CACHE` says.
