@@ -11,6 +11,9 @@ use sha2::{Digest, Sha256};
 /// Largest bundle; a larger one is refused rather than filling a disk.
 pub(crate) const BUNDLE_MAX_BYTES: usize = 64 * 1024 * 1024;
 
+/// Captures that are kept; the oldest go first.
+pub(crate) const CAPTURES_KEPT_MAX: usize = 100;
+
 /// Why a bundle was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
@@ -92,6 +95,40 @@ impl Versions {
     }
 }
 
+/// Removes the oldest captures below `root` until no more than `kept` are left.
+///
+/// # Errors
+/// When the store fails; what is left then is too many, never too few.
+pub(crate) async fn prune(store: &Arc<dyn ObjectStore>, root: &Path, kept: usize) -> Result<(), WriteError> {
+    let mut captures: Vec<(i64, Path)> = Vec::new();
+    for date in store.list_with_delimiter(Some(root)).await?.common_prefixes {
+        for folder in store.list_with_delimiter(Some(&date)).await?.common_prefixes {
+            let files = store.list_with_delimiter(Some(&folder)).await?.objects;
+            captures.extend(
+                files
+                    .iter()
+                    .map(|file| file.last_modified.timestamp_micros())
+                    .max()
+                    .map(|newest| (newest, folder)),
+            );
+        }
+    }
+    captures.sort();
+    let surplus = captures.len().saturating_sub(kept);
+    for (_, folder) in captures.into_iter().take(surplus) {
+        // Without its manifest it is no capture any more, whatever else is still there.
+        let manifest = folder.clone().join("manifest.json");
+        match store.delete(&manifest).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        for file in store.list_with_delimiter(Some(&folder)).await?.objects {
+            store.delete(&file.location).await?;
+        }
+    }
+    Ok(())
+}
+
 /// A file of a bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FileEntry {
@@ -149,5 +186,32 @@ impl Bundle {
             .put_opts(&folder.clone().join("manifest.json"), PutPayload::from(manifest), only_if_absent)
             .await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::local::LocalFileSystem;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_oldest_captures_go_first_and_leave_no_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let local = LocalFileSystem::new_with_prefix(folder.path()).unwrap().with_automatic_cleanup(true);
+        let store: Arc<dyn ObjectStore> = Arc::new(local);
+        for name in ["2026-11-22/b", "2026-11-23/a", "2026-11-23/c"] {
+            for file in ["report.html", "manifest.json"] {
+                let path = Path::from(format!("captures/{name}/{file}"));
+                store.put(&path, PutPayload::from_static(b"x")).await.unwrap();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        prune(&store, &Path::from("captures"), 1).await.unwrap();
+        assert!(!folder.path().join("captures/2026-11-22").exists());
+        assert!(!folder.path().join("captures/2026-11-23/a").exists());
+        assert!(folder.path().join("captures/2026-11-23/c/manifest.json").exists());
+        prune(&store, &Path::from("captures"), 1).await.unwrap();
+        assert!(folder.path().join("captures/2026-11-23/c/report.html").exists());
     }
 }

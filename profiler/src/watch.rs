@@ -18,7 +18,7 @@ use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 
-use crate::bundle::WriteError;
+use crate::bundle::{CAPTURES_KEPT_MAX, WriteError, prune};
 use crate::capture::{Recording, TopFunction};
 use crate::signals;
 
@@ -146,6 +146,7 @@ impl Profiler {
     ) -> std::io::Result<Self> {
         std::fs::create_dir_all(&config.data)?;
         let store = LocalFileSystem::new_with_prefix(&config.data).map_err(std::io::Error::other)?;
+        let store = store.with_automatic_cleanup(true);
         let (orders, inbox) = sync_channel(ORDERS_PENDING_MAX);
         let watch = Watch {
             evaluator: config.objective.map(Evaluator::new),
@@ -399,7 +400,12 @@ fn write_bundle(recording: Recording, store: &Arc<dyn ObjectStore>) -> Result<Wr
         .on_thread_start(brisq_recorder::register_current_thread)
         .build()
         .map_err(|error| WriteError::Part("the bundle", error.to_string()))?;
-    runtime.block_on(bundle.write(store, &Path::from(folder.as_str()), &manifest))?;
+    runtime.block_on(async {
+        bundle.write(store, &Path::from(folder.as_str()), &manifest).await?;
+        // Too many captures are a smaller harm than a whole one that is called failed; the next one tries again.
+        let _ = prune(store, &Path::from("captures"), CAPTURES_KEPT_MAX).await;
+        Ok::<(), WriteError>(())
+    })?;
     Ok(Written {
         capture,
         folder,
