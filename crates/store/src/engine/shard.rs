@@ -152,10 +152,11 @@ impl Engine {
         QueueCounts { by_state: self.counts, head_ready_at: head.map(|record| record.ready_at), now }
     }
 
-    /// Removes what is past its retention, a bounded slice at a time.
+    /// Removes what is past its retention, a bounded slice at a time. When too many are kept, a whole slice goes at once:
+    /// the oldest lie side by side on disk, so that a slice costs little more than one of them.
     fn forget_old<R: Records>(&mut self, now: UnixMs, records: &mut R) -> Result<(), StoreError> {
+        let crowded = self.ended.len() as u64 >= limits::COMPLETED_KEPT_MAX;
         for _ in 0..limits::SWEEP_SLICE {
-            let crowded = self.ended.len() as u64 > limits::COMPLETED_KEPT_MAX;
             let oldest = self.ended.first().filter(|(expires, _)| crowded || *expires <= now);
             let Some((_, id)) = oldest.or_else(|| self.dead.first().filter(|(expires, _)| *expires <= now))
             else {
