@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use brisq_client::Target;
 use brisq_client::load::{self, Load, Mode, Report, TASKS_MAX};
+use brisq_client::{ClientError, Connection, Target};
 
 use crate::Failed;
 
@@ -51,7 +51,11 @@ pub fn run(flags: Flags) -> Result<(), Failed> {
     let json = flags.json.clone();
     let load = flags.resolve().map_err(Failed::Usage)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(load::run(load));
+    let report = runtime.block_on(async {
+        // A server that is not there is one clear error, not as many as there are calls.
+        Connection::new(&load.target).call("GET", "/healthz", b"").await?;
+        Ok::<_, ClientError>(load::run(load).await)
+    })?;
     println!("{report}");
     if let Some(path) = json {
         let text = serde_json::to_string_pretty(&report)? + "\n";

@@ -15,6 +15,11 @@ pub struct AnyJson(pub serde_json::Value);
 /// # Errors
 /// [`ErrorCode::UnknownField`] with the field's name, else [`ErrorCode::InvalidJson`] with line and column.
 pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
+    // An array would be read as an object's fields in the order of their declaration, which is nobody's contract.
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        let message = "The request is not understood: an array stands where an object is wanted.";
+        return Err(ApiError::new(ErrorCode::InvalidJson, message));
+    }
     serde_json::from_slice(body).map_err(|error| {
         let text = error.to_string();
         match text.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {

@@ -41,7 +41,8 @@ pub async fn embedded(folder: PathBuf, fsync: bool, progress: Progress) -> anyho
 /// Connects to the Redis at these URLs.
 ///
 /// # Errors
-/// When they cannot be understood. A Redis that does not answer yet is no error: the store is not ready then.
+/// When they cannot be understood, or no Redis that can be used answers within some seconds: whoever runs the server
+/// starts it again.
 pub async fn redis(urls: &[String]) -> anyhow::Result<Opened> {
     let store = brisq_store_redis::RedisStore::connect(urls).await.context("Redis cannot be used")?;
     let ping: Option<Box<dyn Ping>> =
