@@ -11,13 +11,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use brisq_e2e::load;
+use brisq_e2e::{Up, load};
 use brisq_testkit::{Browser, Http, Program, ProgramOptions, binary, pprof};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// What the demo promises.
 const DEMO_MAX: Duration = Duration::from_secs(90);
+/// The server's hard deadline, and some time to end.
+const DRAIN_MAX: Duration = Duration::from_secs(40);
 /// A browser's picture of a page that shows anything is larger.
 const PICTURE_MIN_BYTES: u64 = 20_000;
 
@@ -148,4 +150,25 @@ fn the_demo_names_its_slowdown_and_shows_it() {
     let mut http = Http::connect(&program.listen).expect("a connection");
     let answer = http.call("GET", "/captures/../queue.redb", "").expect("an answer");
     assert_eq!(answer.status, 404);
+    // Ctrl-C drains, load or not.
+    program.process().signal("INT").expect("a signal");
+    let status = program.process().wait(DRAIN_MAX).expect("it ends");
+    assert!(status.success() && program.log().ends_with("draining\n"), "{status}: {}", program.log());
+}
+
+#[test]
+fn up_takes_the_manifest_of_a_cluster_and_says_what_it_ignores() {
+    let manifest =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/orders.yaml"));
+    let up = Up::start(Vec::new(), false, &manifest.expect("the example")).expect("brisq up");
+    let log = up.program.log();
+    for line in [
+        "objective  p99<5ms of claim latency",
+        "ignored    spec.replicas:",
+        "ignored    spec.redis.standalone:",
+    ] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
+    let slo = Http::connect(&up.program.admin).and_then(|mut admin| admin.call("GET", "/debug/slo", ""));
+    assert_eq!(slo.expect("an answer").json()["thresholdUs"], 5_000);
 }

@@ -104,14 +104,14 @@ fn now_ms() -> u64 {
 
 #[test]
 fn a_spinning_handler_is_cpu_in_long_poll_and_its_function_is_first() {
-    let capture = injected(15, r#"{"fault":"spin","ms":30,"oneIn":15}"#);
+    let capture = injected(25, r#"{"fault":"spin","ms":50,"oneIn":25}"#);
     assert_eq!(capture.cause(), "CpuInLongPoll", "{}", capture.diagnosis);
     assert_eq!(capture.diagnosis["topFunctions"][0]["function"], "brisq_server::faults::spin");
 }
 
 #[test]
 fn a_blocking_call_is_blocking_in_async_worker() {
-    let capture = injected(15, r#"{"fault":"block","ms":50,"oneIn":15}"#);
+    let capture = injected(25, r#"{"fault":"block","ms":60,"oneIn":20}"#);
     assert_eq!(capture.cause(), "BlockingInAsyncWorker", "{}", capture.diagnosis);
 }
 
@@ -123,7 +123,7 @@ fn spinning_threads_are_cpu_saturated() {
 
 #[test]
 fn a_wait_that_nobody_measures_is_unknown_with_its_evidence_ranked() {
-    let capture = injected(15, r#"{"fault":"wait","ms":50,"oneIn":15}"#);
+    let capture = injected(25, r#"{"fault":"wait","ms":60,"oneIn":20}"#);
     assert_eq!(capture.cause(), "Unknown", "{}", capture.diagnosis);
     let evidence = capture.diagnosis["evidence"].as_array().expect("evidence");
     assert!(evidence.len() > 5 && evidence[0]["ratio"].as_f64() > Some(2.0), "{}", capture.diagnosis);
@@ -133,7 +133,7 @@ fn a_wait_that_nobody_measures_is_unknown_with_its_evidence_ranked() {
 fn a_cpu_quota_is_cgroup_cpu_throttled() {
     let _alone = machine();
     let group = CpuGroup::new("quota").expect("a cgroup");
-    let up = Up::start(group.under(), true, &manifest(15)).expect("brisq up");
+    let up = Up::start(group.under(), true, &manifest(25)).expect("brisq up");
     // More than the quota can carry: claims that wait parked on an empty queue would not be late. It is lifted once the
     // tail is recorded, because here the bundle is written under it too.
     let capture = std::thread::scope(|scope| {

@@ -14,6 +14,7 @@ mod mappings;
 mod pprof;
 mod recorder;
 mod socket;
+mod stream;
 mod symbols;
 pub mod wire;
 
@@ -27,4 +28,5 @@ pub use functions::{Cost, Functions};
 pub use pprof::{ProfileError, decode, profile, profile_with};
 pub use recorder::{Recorder, RecorderConfig};
 pub use socket::{last_data_received, peer_gone};
+pub use stream::{MESSAGE_MAX_BYTES, receive_frames, send_frames};
 pub use symbols::{SourceFrame, Symbolizer};

@@ -1,0 +1,164 @@
+//! Frames over a Unix socket: the sidecar starts first and listens, the recorded process connects and sends.
+//!
+//! A message is its length in bytes (4, big endian) and JSON. Sending never holds anything up: it is done on a thread
+//! of its own, a receiver that does not keep up loses frames, and one that is gone is looked for again each second.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
+use std::sync::{Arc, Weak};
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::Recorder;
+use crate::engine::spawn_thread;
+use crate::wire::{Frame, Hello, PROTOCOL_VERSION};
+
+/// Largest message; a frame of a busy server has some hundred KiB.
+pub const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Frames that wait on either side, s; what comes beyond is lost.
+const FRAMES_PENDING_MAX: usize = 5;
+/// After a connection that ended or was refused.
+const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+/// A receiver that takes nothing for this long is left.
+const SEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// A sender that says nothing for this long is gone: frames come every second.
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sends hello and frames to whoever listens at `socket`, for as long as the recorder lives.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn send_frames(recorder: &Arc<Recorder>, socket: PathBuf) -> io::Result<()> {
+    let recorder = Arc::downgrade(recorder);
+    spawn_thread("brisq-frames", move || {
+        while let Some(frames) = connect(&recorder, &socket) {
+            if let Some((mut stream, frames)) = frames {
+                // An end of either side is no error: the recorder is gone, or the sidecar is and may come back.
+                while let Ok(frame) = frames.recv() {
+                    if send(&mut stream, frame.as_ref()).is_err() {
+                        break;
+                    }
+                }
+            }
+            sleep(RECONNECT_PAUSE);
+        }
+    })
+    .map(|_| ())
+}
+
+/// `None` when the recorder is gone; `Some(None)` when nobody listens.
+fn connect(recorder: &Weak<Recorder>, socket: &Path) -> Option<Option<(UnixStream, Receiver<Arc<Frame>>)>> {
+    let recorder = recorder.upgrade()?;
+    let greeted = || {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_write_timeout(Some(SEND_TIMEOUT))?;
+        send(&mut stream, &recorder.hello())?;
+        Ok::<_, io::Error>(stream)
+    };
+    Some(greeted().ok().map(|stream| (stream, recorder.subscribe(FRAMES_PENDING_MAX))))
+}
+
+/// Reads the hello of a process that has connected, and from then on its frames. They end with the process.
+///
+/// # Errors
+/// When it does not say hello in time or in another version of the protocol.
+pub fn receive_frames(mut stream: UnixStream) -> io::Result<(Hello, Receiver<Arc<Frame>>)> {
+    stream.set_read_timeout(Some(RECEIVE_TIMEOUT))?;
+    let hello: Hello = receive(&mut stream)?;
+    if hello.protocol != PROTOCOL_VERSION {
+        let text = format!("the server speaks protocol {}, this program {PROTOCOL_VERSION}", hello.protocol);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    let (sender, frames) = sync_channel(FRAMES_PENDING_MAX);
+    spawn_thread("brisq-frames", move || {
+        while let Ok(frame) = receive(&mut stream) {
+            if matches!(sender.try_send(Arc::new(frame)), Err(TrySendError::Disconnected(_))) {
+                break;
+            }
+        }
+    })?;
+    Ok((hello, frames))
+}
+
+fn send<T: Serialize>(stream: &mut UnixStream, message: &T) -> io::Result<()> {
+    let mut bytes = vec![0; 4];
+    serde_json::to_writer(&mut bytes, message)?;
+    let length = u32::try_from(bytes.len() - 4).ok().filter(|length| *length as usize <= MESSAGE_MAX_BYTES);
+    let length = length.ok_or(io::ErrorKind::FileTooLarge)?;
+    bytes.splice(..4, length.to_be_bytes());
+    stream.write_all(&bytes)
+}
+
+fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Result<T> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let length = u32::from_be_bytes(length) as usize;
+    if length > MESSAGE_MAX_BYTES {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    let mut bytes = Vec::new();
+    stream.take(length as u64).read_to_end(&mut bytes)?;
+    serde_json::from_slice(&bytes).map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::{ClaimLog, RecorderConfig};
+
+    fn recorder() -> Arc<Recorder> {
+        let claims = Arc::new(ClaimLog::new(Duration::from_millis(5)));
+        Arc::new(Recorder::start(RecorderConfig { claims, engine: false }).unwrap())
+    }
+
+    #[test]
+    fn frames_cross_the_socket_and_a_sidecar_that_comes_back_is_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("profiler.sock");
+        let recorder = recorder();
+        send_frames(&recorder, path.clone()).unwrap();
+        for _ in 0..2 {
+            let listener = UnixListener::bind(&path).unwrap();
+            let (hello, frames) = receive_frames(listener.accept().unwrap().0).unwrap();
+            assert_eq!(hello, recorder.hello());
+            let first = frames.recv_timeout(Duration::from_secs(5)).unwrap();
+            let second = frames.recv_timeout(Duration::from_secs(5)).unwrap();
+            assert_eq!(first.to_ms, second.from_ms);
+            drop((listener, frames));
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn frames_end_with_the_recorder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("profiler.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let recorder = recorder();
+        send_frames(&recorder, path).unwrap();
+        let (_, frames) = receive_frames(listener.accept().unwrap().0).unwrap();
+        drop(recorder);
+        let began = Instant::now();
+        while frames.recv_timeout(Duration::from_secs(5)).is_ok() {}
+        assert!(began.elapsed() < Duration::from_secs(5), "the end was seen as one");
+    }
+
+    #[test]
+    fn another_protocol_and_noise_are_refused() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let hello = Hello { protocol: PROTOCOL_VERSION + 1, ..recorder().hello() };
+        send(&mut ours, &hello).unwrap();
+        assert!(receive_frames(theirs).unwrap_err().to_string().contains("protocol"));
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.write_all(&[0xff; 64]).unwrap();
+        assert_eq!(receive_frames(theirs).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+}
