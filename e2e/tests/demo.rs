@@ -118,7 +118,7 @@ fn the_demo_names_its_slowdown_and_shows_it() {
     let data = folder.path().join("data");
     let args = ["up", "--demo", "--keep", "--data", &data.display().to_string()].map(str::to_owned).into();
     let began = Instant::now();
-    let program = Program::start(
+    let mut program = Program::start(
         &binary("brisq").expect("brisq"),
         ProgramOptions { args, ..ProgramOptions::default() },
     )

@@ -8,6 +8,7 @@
 
 mod bundle;
 mod capture;
+mod events;
 mod flame;
 mod report;
 mod signals;
@@ -16,4 +17,5 @@ mod watch;
 
 pub use bundle::{Bundle, FileEntry, Manifest, WriteError};
 pub use capture::{Recording, TopFunction};
-pub use watch::{Event, Profiler, ProfilerConfig, Written};
+pub use events::{Event, ProfilerConfig, Wanted, Written};
+pub use watch::Profiler;

@@ -1,9 +1,8 @@
 //! The loop: a frame a second in, captures out.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,15 +10,15 @@ use brisq_model::UnixMs;
 use brisq_recorder::spawn_thread;
 use brisq_recorder::wire::{Frame, Hello, RING_SECONDS};
 use brisq_slo::{
-    Action, Episode, Evaluation, Evaluator, Fleet, Limits, NotCaptured, Objective, ProcessId, Reading,
-    Reason, Tick,
+    Action, Episode, Evaluation, Evaluator, Fleet, NotCaptured, Objective, ProcessId, Reading, Reason, Tick,
 };
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 
 use crate::bundle::{CAPTURES_KEPT_MAX, WriteError, prune};
-use crate::capture::{Recording, TopFunction};
+use crate::capture::Recording;
+use crate::events::{Event, ProfilerConfig, Wanted, Written};
 use crate::signals;
 
 /// Calm seconds kept aside as a baseline, so that a long breach cannot push them out of the ring.
@@ -28,96 +27,16 @@ const CALM_SECONDS: usize = 60;
 const ONSET_MARGIN_MS: u64 = 2_000;
 /// Seconds over which the live P99 is taken.
 const LIVE_SECONDS: usize = 5;
+/// Captures of a given window that wait for their turn.
+const WANTED_PENDING_MAX: usize = 8;
 /// Orders that wait for the loop.
 const ORDERS_PENDING_MAX: usize = 16;
 /// The loop looks for orders at least this often.
 const ORDER_PAUSE: Duration = Duration::from_millis(100);
 
-/// How a profiler works.
-pub struct ProfilerConfig {
-    /// Name of the queue service; captures are named after it.
-    pub name: String,
-    /// Folder that holds `captures/`.
-    pub data: PathBuf,
-    /// Armed from the start, if given.
-    pub objective: Option<Objective>,
-    /// What bounds captures.
-    pub limits: Limits,
-    /// Seconds of the window before the onset.
-    pub pre_seconds: u32,
-    /// Seconds recorded after the freeze.
-    pub post_seconds: u32,
-    /// Told of all that happens, on the profiler's threads.
-    pub on_event: Arc<dyn Fn(Event) + Send + Sync>,
-}
-
-/// What happens.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A second passed.
-    Second {
-        /// P99 of claim latency over the last seconds, µs.
-        p99_us: Option<u64>,
-        /// Whether the objective is kept; `None` while none is armed.
-        met: Option<bool>,
-        /// Claims finished in this second.
-        claims: u64,
-        /// Stack samples in the calm baseline so far.
-        calm_samples: u64,
-    },
-    /// The objective is broken.
-    BreachSeen {
-        /// Unix ms.
-        at_ms: u64,
-        /// When it began, Unix ms.
-        onset_ms: u64,
-        /// Share of slow claims.
-        share: f64,
-    },
-    /// The rings are frozen; a tail is recorded.
-    Frozen {
-        /// Name of the capture.
-        capture: String,
-        /// Why.
-        reason: String,
-        /// Unix ms.
-        at_ms: u64,
-    },
-    /// The bundle is whole.
-    Written(Box<Written>),
-    /// A capture failed.
-    Failed {
-        /// Its name.
-        capture: String,
-        /// Why.
-        error: String,
-    },
-    /// A capture was due and was not made.
-    NotCaptured(NotCaptured),
-}
-
-/// A finished capture.
-#[derive(Clone, Debug)]
-pub struct Written {
-    /// Its name.
-    pub capture: String,
-    /// Its folder below the data folder.
-    pub folder: String,
-    /// The cause that was found.
-    pub cause: &'static str,
-    /// 0 to 1.
-    pub confidence: f64,
-    /// Why this cause.
-    pub reason: String,
-    /// Whether the window holds the onset.
-    pub onset_inside: bool,
-    /// The differential profile's first functions.
-    pub top: Vec<TopFunction>,
-}
-
 enum Order {
     Arm(Objective),
-    CaptureNow,
+    Capture(Wanted),
     Captured(Result<(), ()>),
     Stop,
 }
@@ -125,6 +44,7 @@ enum Order {
 /// A running profiler. Dropping it ends the loop; a capture that is being written is finished first.
 pub struct Profiler {
     orders: SyncSender<Order>,
+    newest: Arc<Mutex<Option<Arc<Frame>>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -148,12 +68,14 @@ impl Profiler {
         let store = LocalFileSystem::new_with_prefix(&config.data).map_err(std::io::Error::other)?;
         let store = store.with_automatic_cleanup(true);
         let (orders, inbox) = sync_channel(ORDERS_PENDING_MAX);
+        let newest = Arc::new(Mutex::new(None));
         let watch = Watch {
             evaluator: config.objective.map(Evaluator::new),
             hello,
             config,
             store: Arc::new(store),
             orders: orders.clone(),
+            newest: Arc::clone(&newest),
             ring: VecDeque::new(),
             calm: VecDeque::new(),
             fleet: Fleet::default(),
@@ -161,10 +83,10 @@ impl Profiler {
             in_breach: false,
             tail: None,
             writing: Vec::new(),
-            manual: 0,
+            wanted: VecDeque::new(),
         };
         let thread = spawn_thread("brisq-profiler", move || watch.run(&frames, &inbox))?;
-        Ok(Self { orders, thread: Some(thread) })
+        Ok(Self { orders, newest, thread: Some(thread) })
     }
 
     /// Judges by `objective` from now on. The server must count against the same threshold.
@@ -172,9 +94,15 @@ impl Profiler {
         self.order(Order::Arm(objective));
     }
 
-    /// Captures now, whatever the objective says.
-    pub fn capture_now(&self) {
-        self.order(Order::CaptureNow);
+    /// Captures this window, whatever the objective says.
+    pub fn capture(&self, wanted: Wanted) {
+        self.order(Order::Capture(wanted));
+    }
+
+    /// The newest second, if one has come.
+    #[must_use]
+    pub fn newest(&self) -> Option<Arc<Frame>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn order(&self, order: Order) {
@@ -195,6 +123,17 @@ impl Drop for Profiler {
     }
 }
 
+/// What is to be kept of the ring.
+struct Kept {
+    name: String,
+    reason: String,
+    onset_ms: Option<u64>,
+    seen_ms: u64,
+    from_ms: u64,
+    to_ms: u64,
+    tail_s: u32,
+}
+
 /// A frozen recording whose tail still comes.
 struct Tail {
     recording: Recording,
@@ -206,6 +145,7 @@ struct Watch {
     config: ProfilerConfig,
     store: Arc<dyn ObjectStore>,
     orders: SyncSender<Order>,
+    newest: Arc<Mutex<Option<Arc<Frame>>>>,
     ring: VecDeque<Arc<Frame>>,
     calm: VecDeque<Arc<Frame>>,
     evaluator: Option<Evaluator>,
@@ -214,7 +154,7 @@ struct Watch {
     in_breach: bool,
     tail: Option<Tail>,
     writing: Vec<JoinHandle<()>>,
-    manual: u64,
+    wanted: VecDeque<Wanted>,
 }
 
 impl Watch {
@@ -230,7 +170,13 @@ impl Watch {
             for order in orders.try_iter() {
                 match order {
                     Order::Arm(objective) => self.evaluator = Some(Evaluator::new(objective)),
-                    Order::CaptureNow => self.capture_now(),
+                    Order::Capture(wanted) if self.wanted.len() < WANTED_PENDING_MAX => {
+                        self.wanted.push_back(wanted);
+                    }
+                    Order::Capture(wanted) => (self.config.on_event)(Event::Failed {
+                        capture: wanted.name,
+                        error: format!("{WANTED_PENDING_MAX} captures wait already; try again"),
+                    }),
                     Order::Captured(Ok(())) => {}
                     Order::Captured(Err(())) => self.episode.capture_failed(),
                     Order::Stop => stopped = true,
@@ -239,6 +185,7 @@ impl Watch {
             if stopped {
                 break;
             }
+            self.serve_wanted();
         }
         if let Some(tail) = self.tail.take() {
             self.write(tail.recording);
@@ -250,6 +197,7 @@ impl Watch {
     }
 
     fn take(&mut self, frame: Arc<Frame>) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&frame));
         self.ring.push_back(Arc::clone(&frame));
         while self.ring.len() > RING_SECONDS {
             self.ring.pop_front();
@@ -309,40 +257,53 @@ impl Watch {
         }
     }
 
-    fn capture_now(&mut self) {
-        let Some(last) = self.ring.back() else { return };
-        self.manual += 1;
-        let at_ms = last.to_ms;
-        let name = format!("{}-{}-manual-{}", self.config.name, at_ms / 1_000, self.manual);
-        self.freeze(name, "Manual", None, at_ms);
+    /// The next window that was asked for, once nothing else is being recorded.
+    fn serve_wanted(&mut self) {
+        if self.tail.is_some() || self.ring.is_empty() {
+            return;
+        }
+        let Some(Wanted { name, reason, from_ms, to_ms }) = self.wanted.pop_front() else { return };
+        let newest_ms = self.ring.back().map_or(0, |frame| frame.to_ms);
+        let missing_s = u32::try_from(to_ms.saturating_sub(newest_ms).div_ceil(1_000)).unwrap_or(u32::MAX);
+        let tail_s = missing_s.min(RING_SECONDS as u32);
+        self.keep(Kept { name, reason, onset_ms: None, seen_ms: newest_ms, from_ms, to_ms, tail_s });
     }
 
-    /// Keeps the pointers; recording goes on.
+    /// Captures a breach: from before its onset until after now.
     fn freeze(&mut self, name: String, reason: &str, onset_ms: Option<u64>, seen_ms: u64) {
         if self.tail.is_some() {
             return (self.config.on_event)(Event::NotCaptured(NotCaptured::Cooldown));
         }
-        let frozen_ms = unix_ms();
         let before_ms = u64::from(self.config.pre_seconds) * 1_000;
         let from_ms = onset_ms.unwrap_or(seen_ms).saturating_sub(before_ms);
+        let tail_s = self.config.post_seconds.max(1);
+        let reason = reason.to_owned();
+        self.keep(Kept { name, reason, onset_ms, seen_ms, from_ms, to_ms: u64::MAX, tail_s });
+    }
+
+    /// Keeps the pointers; recording goes on.
+    fn keep(&mut self, kept: Kept) {
+        let Kept { name, reason, onset_ms, seen_ms, from_ms, to_ms, tail_s } = kept;
+        let frozen_ms = unix_ms();
+        let inside = |frame: &&Arc<Frame>| frame.to_ms > from_ms && frame.from_ms < to_ms;
+        let calm = |frame: &&Arc<Frame>| onset_ms.is_none_or(|onset| frame.to_ms + ONSET_MARGIN_MS <= onset);
         let recording = Recording {
             hello: self.hello.clone(),
             name: name.clone(),
-            reason: reason.to_owned(),
+            reason: reason.clone(),
             objective: self.evaluator.as_ref().map_or_else(String::new, |e| e.objective().to_string()),
             onset_ms,
             seen_ms,
             frozen_ms,
-            frames: self.ring.iter().filter(|frame| frame.to_ms > from_ms).cloned().collect(),
-            baseline: self
-                .calm
-                .iter()
-                .filter(|f| onset_ms.is_none_or(|onset| f.to_ms + ONSET_MARGIN_MS <= onset))
-                .cloned()
-                .collect(),
+            frames: self.ring.iter().filter(inside).cloned().collect(),
+            baseline: self.calm.iter().filter(calm).cloned().collect(),
         };
-        (self.config.on_event)(Event::Frozen { capture: name, reason: reason.to_owned(), at_ms: frozen_ms });
-        self.tail = Some(Tail { recording, left: self.config.post_seconds.max(1) });
+        (self.config.on_event)(Event::Frozen { capture: name, reason, at_ms: frozen_ms });
+        if tail_s == 0 {
+            self.write(recording);
+        } else {
+            self.tail = Some(Tail { recording, left: tail_s });
+        }
     }
 
     /// Symbols, evidence and files take their time on a thread of their own.

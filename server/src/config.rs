@@ -50,6 +50,9 @@ pub struct Flags {
     /// Whether stacks are recorded all the time: `on` or `off` [default: on]
     #[arg(long, env = "BRISQ_RECORDER", value_name = "STATE")]
     recorder: Option<String>,
+    /// Unix socket on which the profiling sidecar listens
+    #[arg(long, env = "BRISQ_PROFILER_SOCKET", value_name = "PATH")]
+    profiler_socket: Option<String>,
     /// File with any of these settings in YAML, named as the flags are
     #[arg(long, env = "BRISQ_CONFIG", value_name = "FILE")]
     config: Option<String>,
@@ -94,6 +97,8 @@ pub struct Config {
     pub claim_threshold: std::time::Duration,
     /// Whether stacks are recorded.
     pub recorder: bool,
+    /// Where the profiling sidecar listens, if there is one.
+    pub profiler_socket: Option<PathBuf>,
 }
 
 /// Reads a file; injected, so that parsing stays pure.
@@ -141,6 +146,7 @@ impl Flags {
                 if mistakes.is_empty() =>
             {
                 let ready_file = self.ready_file.map(PathBuf::from);
+                let profiler_socket = self.profiler_socket.map(PathBuf::from);
                 Ok(Config {
                     store,
                     listen,
@@ -150,6 +156,7 @@ impl Flags {
                     ready_file,
                     claim_threshold,
                     recorder,
+                    profiler_socket,
                 })
             }
             _ => Err(mistakes),
@@ -213,7 +220,7 @@ impl Flags {
     }
 
     fn fill_from(&mut self, mut file: BTreeMap<String, FileValue>, mistakes: &mut Vec<String>) {
-        let single: [(&str, &mut Option<String>); 9] = [
+        let single: [(&str, &mut Option<String>); 10] = [
             ("data", &mut self.data),
             ("listen", &mut self.listen),
             ("admin-listen", &mut self.admin_listen),
@@ -223,6 +230,7 @@ impl Flags {
             ("ready-file", &mut self.ready_file),
             ("claim-threshold-ms", &mut self.claim_threshold_ms),
             ("recorder", &mut self.recorder),
+            ("profiler-socket", &mut self.profiler_socket),
         ];
         for (name, slot) in single {
             match file.remove(name) {

@@ -67,6 +67,10 @@ async fn serve(config: Config, claims: Arc<ClaimLog>, recorder: Arc<Recorder>) -
     };
     tracing::info!(store = opened.store.describe(), "store opened");
     opened.watch(&recorder);
+    if let Some(socket) = &config.profiler_socket {
+        brisq_recorder::send_frames(&recorder, socket.clone())
+            .context("the profiler's thread did not start")?;
+    }
     let options = Options {
         listen: config.listen,
         admin_listen: config.admin_listen,

@@ -38,6 +38,7 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "pprof", budget_s: 90, fast: false, run: || e2e("pprof") },
     Stage { name: "starts", budget_s: 120, fast: false, run: || e2e("starts") },
     Stage { name: "faults", budget_s: 300, fast: false, run: || e2e_alone("faults") },
+    Stage { name: "sidecar", budget_s: 60, fast: false, run: || e2e("sidecar") },
     Stage { name: "demo", budget_s: 120, fast: false, run: || e2e("demo") },
     Stage { name: "backlog", budget_s: 90, fast: false, run: || e2e("backlog") },
     Stage { name: "bench", budget_s: 120, fast: false, run: bench },
@@ -108,8 +109,8 @@ fn unit() -> anyhow::Result<Cases> {
 
 /// The programs that the stages behind this one run: first with the faults, kept aside, then as they are released.
 fn build() -> anyhow::Result<Cases> {
-    let release =
-        ["build", "--release", "--locked", "-p", "brisq-server", "-p", "brisq", "-p", "brisq-bench"];
+    let release = "build --release --locked -p brisq-server -p brisq-profiler -p brisq -p brisq-bench";
+    let release: Vec<&str> = release.split(' ').collect();
     run("cargo", &[release.as_slice(), &["--features", "brisq-server/faults"]].concat())?;
     std::fs::create_dir_all("target/faults")?;
     std::fs::copy("target/release/brisq", "target/faults/brisq")

@@ -1,0 +1,103 @@
+//! What a profiler is told, and what it tells.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use brisq_slo::{Limits, NotCaptured, Objective};
+
+use crate::capture::TopFunction;
+
+/// How a profiler works.
+pub struct ProfilerConfig {
+    /// Name of the queue service; captures are named after it.
+    pub name: String,
+    /// Folder that holds `captures/`.
+    pub data: PathBuf,
+    /// Armed from the start, if given.
+    pub objective: Option<Objective>,
+    /// What bounds captures.
+    pub limits: Limits,
+    /// Seconds of the window before the onset.
+    pub pre_seconds: u32,
+    /// Seconds recorded after the freeze.
+    pub post_seconds: u32,
+    /// Told of all that happens, on the profiler's threads.
+    pub on_event: Arc<dyn Fn(Event) + Send + Sync>,
+}
+
+/// What happens.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A second passed.
+    Second {
+        /// P99 of claim latency over the last seconds, µs.
+        p99_us: Option<u64>,
+        /// Whether the objective is kept; `None` while none is armed.
+        met: Option<bool>,
+        /// Claims finished in this second.
+        claims: u64,
+        /// Stack samples in the calm baseline so far.
+        calm_samples: u64,
+    },
+    /// The objective is broken.
+    BreachSeen {
+        /// Unix ms.
+        at_ms: u64,
+        /// When it began, Unix ms.
+        onset_ms: u64,
+        /// Share of slow claims.
+        share: f64,
+    },
+    /// The rings are frozen; a tail is recorded.
+    Frozen {
+        /// Name of the capture.
+        capture: String,
+        /// Why.
+        reason: String,
+        /// Unix ms.
+        at_ms: u64,
+    },
+    /// The bundle is whole.
+    Written(Box<Written>),
+    /// A capture failed.
+    Failed {
+        /// Its name.
+        capture: String,
+        /// Why.
+        error: String,
+    },
+    /// A capture was due and was not made.
+    NotCaptured(NotCaptured),
+}
+
+/// A finished capture.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Its name.
+    pub capture: String,
+    /// Its folder below the data folder.
+    pub folder: String,
+    /// The cause that was found.
+    pub cause: &'static str,
+    /// 0 to 1.
+    pub confidence: f64,
+    /// Why this cause.
+    pub reason: String,
+    /// Whether the window holds the onset.
+    pub onset_inside: bool,
+    /// The differential profile's first functions.
+    pub top: Vec<TopFunction>,
+}
+
+/// A capture that somebody asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its name.
+    pub name: String,
+    /// Why, such as `Manual`.
+    pub reason: String,
+    /// Begin of its window, Unix ms.
+    pub from_ms: u64,
+    /// End of its window, Unix ms; recording goes on until then, for a ring's length at most.
+    pub to_ms: u64,
+}

@@ -1,0 +1,157 @@
+//! `brisq-profiler`: the sidecar. Listens on a Unix socket for the server beside it, keeps its rings, captures breaches,
+//! and serves counters and captures to the operator.
+#![forbid(unsafe_code)]
+
+mod api;
+mod captures;
+
+use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use brisq_profiler::{Profiler, ProfilerConfig};
+use brisq_recorder::{receive_frames, spawn_thread};
+use brisq_slo::{Limits, Objective};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::captures::Captures;
+
+/// Profiling sidecar of Brisq
+#[derive(Clone, Debug, Parser)]
+#[command(name = "brisq-profiler", version)]
+struct Flags {
+    /// Unix socket to listen on for the server; one that is left from before is replaced
+    #[arg(long, env = "BRISQ_SOCKET", value_name = "PATH")]
+    socket: PathBuf,
+    /// Folder for captures; made if absent
+    #[arg(long, env = "BRISQ_DATA", value_name = "DIR")]
+    data: PathBuf,
+    /// Address for the operator; port 0 picks a free one
+    #[arg(long, env = "BRISQ_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7072")]
+    listen: SocketAddr,
+    /// Name of the queue service; captures are named after it
+    #[arg(long, env = "BRISQ_NAME", default_value = "queue")]
+    name: String,
+    /// Objective: claims of which percentile, above 0 and below 100
+    #[arg(long, env = "BRISQ_PERCENTILE", default_value_t = 99.0)]
+    percentile: f64,
+    /// Objective: within how many ms; without it nothing is captured by itself. The server counts against the same
+    #[arg(long, env = "BRISQ_THRESHOLD_MS", value_name = "MS")]
+    threshold_ms: Option<u64>,
+    /// Objective: length of the window, s
+    #[arg(long, env = "BRISQ_WINDOW_SECONDS", default_value_t = 60)]
+    window_seconds: u32,
+    /// Objective: claims from which on the window is judged
+    #[arg(long, env = "BRISQ_MIN_SAMPLES", default_value_t = 200)]
+    min_samples: u64,
+    /// Seconds of a capture before its onset
+    #[arg(long, env = "BRISQ_PRE_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=60))]
+    pre_seconds: u32,
+    /// Seconds of a capture after the freeze
+    #[arg(long, env = "BRISQ_POST_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=60))]
+    post_seconds: u32,
+    /// Written, whole, once it listens
+    #[arg(long, env = "BRISQ_READY_FILE", value_name = "PATH")]
+    ready_file: Option<PathBuf>,
+}
+
+/// Wrong usage or configuration.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let micros = flags.threshold_ms.map(|ms| ms.saturating_mul(1_000));
+    let objective = micros
+        .map(|us| Objective::new(flags.percentile, us, flags.window_seconds, flags.min_samples))
+        .transpose();
+    let objective = match objective {
+        Ok(objective) => objective,
+        Err(error) => {
+            eprintln!("brisq-profiler: the objective is not one: {error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    brisq_telemetry::init_logging("info");
+    match run(&flags, objective) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("brisq-profiler: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: &Flags, objective: Option<Objective>) -> anyhow::Result<()> {
+    let captures = Arc::new(Captures::default());
+    let listener = listen(&flags.socket)?;
+    let (of_thread, own) = (Arc::clone(&captures), flags.clone());
+    spawn_thread("brisq-accept", move || accept(&listener, &own, objective, &of_thread))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let served = runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind(flags.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}", flags.listen))?;
+        let listen = listener.local_addr()?;
+        if let Some(path) = &flags.ready_file {
+            let beside = path.with_extension("tmp");
+            let pid = std::process::id();
+            std::fs::write(&beside, format!("{{\"listen\":\"{listen}\",\"admin\":\"{listen}\",\"pid\":{pid}}}\n"))?;
+            std::fs::rename(beside, path)?;
+        }
+        tracing::info!(%listen, socket = %flags.socket.display(), "listening");
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            served = axum::serve(listener, api::routes(Arc::clone(&captures))) => served.context("the listener failed"),
+            _ = terminate.recv() => Ok(()),
+            _ = tokio::signal::ctrl_c() => Ok(()),
+        }
+    });
+    // A capture that is being written is finished first.
+    captures.watch(None);
+    served
+}
+
+fn listen(socket: &Path) -> anyhow::Result<UnixListener> {
+    if let Some(folder) = socket.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    }
+    if socket.exists() {
+        let left = std::os::unix::net::UnixStream::connect(socket).is_err();
+        ensure!(left, "another profiler listens on {}", socket.display());
+        std::fs::remove_file(socket).with_context(|| format!("{} cannot be replaced", socket.display()))?;
+    }
+    UnixListener::bind(socket).with_context(|| format!("cannot listen on {}", socket.display()))
+}
+
+/// Takes one server after the other: a new one takes the place of the one before, which has ended then.
+fn accept(listener: &UnixListener, flags: &Flags, objective: Option<Objective>, captures: &Arc<Captures>) {
+    for stream in listener.incoming() {
+        let (hello, frames) = match stream.and_then(receive_frames) {
+            Ok(greeted) => greeted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection was refused");
+                continue;
+            }
+        };
+        tracing::info!(pid = hello.pid, version = hello.version, engine = hello.engine, "server connected");
+        let of_events = Arc::clone(captures);
+        let config = ProfilerConfig {
+            name: flags.name.clone(),
+            data: flags.data.clone(),
+            objective,
+            limits: Limits::default(),
+            pre_seconds: flags.pre_seconds,
+            post_seconds: flags.post_seconds,
+            on_event: Arc::new(move |event| of_events.note(event)),
+        };
+        let process = (hello.pid, hello.started_ms);
+        match Profiler::start(hello, frames, config) {
+            Ok(profiler) => captures.watch(Some((process, profiler))),
+            Err(error) => tracing::error!(%error, "captures cannot be kept"),
+        }
+    }
+}
