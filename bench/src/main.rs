@@ -123,7 +123,7 @@ fn profiled(path: Option<&std::path::Path>, work: impl FnOnce() -> anyhow::Resul
     let recorder = Recorder::start(RecorderConfig { claims, engine: true })?;
     let frames = recorder.subscribe(FRAMES_MAX);
     work()?;
-    recorder.flush();
+    recorder.end();
     let frames: Vec<_> = frames.try_iter().collect();
     std::fs::write(path, brisq_recorder::profile(&recorder.hello(), &frames)?)
         .with_context(|| format!("{} cannot be written", path.display()))

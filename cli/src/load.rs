@@ -179,8 +179,7 @@ mod tests {
 
     #[test]
     fn every_mistake_is_said() {
-        let all =
-            ["--url", "ftp://x", "--rate", "0", "--batch", "0", "--duration", "soon", "--queue", "a b"];
+        let all = ["--url", "ftp://x", "--rate", "0", "--batch", "0", "--duration", "soon", "--queue", "a b"];
         assert_eq!(resolve(&all).unwrap_err().len(), 5);
         assert!(resolve(&["--rate", "1000000", "--duration", "1m"]).is_err());
         assert_eq!(resolve(&[]).unwrap().mode, Mode::Closed { concurrency: 8 });

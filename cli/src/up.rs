@@ -157,7 +157,7 @@ async fn serve(
     };
     eprintln!("draining");
     running.drain().await;
-    recorder.flush();
+    recorder.end();
     // Ends the loop; a capture that is being written is finished first, which takes seconds at most.
     tokio::task::spawn_blocking(move || drop(up)).await?;
     result
@@ -191,6 +191,7 @@ fn profiler(recorder: &Recorder, plan: &Plan, data: &Path, board: &Board) -> any
         },
         pre_seconds: profiling.capture.pre_seconds,
         post_seconds: profiling.capture.post_seconds,
+        goodbye: None,
         on_event: Arc::new(move |event| of_events.note(event)),
     };
     Profiler::start(recorder.hello(), recorder.subscribe(FRAMES_PENDING_MAX), config)

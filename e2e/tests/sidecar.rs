@@ -158,4 +158,11 @@ fn each_side_goes_on_when_the_other_is_killed() {
     assert_eq!(answer.status, 201);
     server.program.restart().expect("a restart");
     until("the new server is watched", || (sidecar.slo()["pid"] == server.program.pid).then_some(()));
+    // kill -9 left its black box; an end with a goodbye leaves none.
+    let lost = until("the black box is written", || sidecar.captures().pop());
+    assert_eq!(json_of(&lost, "manifest.json")["reason"], "ServerLost");
+    server.program.process().signal("TERM").expect("a signal");
+    assert!(server.program.process().wait(TIMEOUT).expect("it ends").success());
+    sleep(Duration::from_secs(2));
+    assert_eq!(sidecar.captures().len(), 1);
 }

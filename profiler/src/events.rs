@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use brisq_slo::{Limits, NotCaptured, Objective};
 
@@ -21,6 +22,9 @@ pub struct ProfilerConfig {
     pub pre_seconds: u32,
     /// Seconds recorded after the freeze.
     pub post_seconds: u32,
+    /// Where the recorded process says goodbye: when its frames end without, its last seconds are kept as its black box.
+    /// `None` where the process is this one.
+    pub goodbye: Option<Arc<AtomicBool>>,
     /// Told of all that happens, on the profiler's threads.
     pub on_event: Arc<dyn Fn(Event) + Send + Sync>,
 }

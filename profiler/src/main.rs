@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use brisq_profiler::{Profiler, ProfilerConfig};
-use brisq_recorder::{receive_frames, spawn_thread};
+use brisq_recorder::{Received, receive_frames, spawn_thread};
 use brisq_slo::{Limits, Objective};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -130,7 +130,7 @@ fn listen(socket: &Path) -> anyhow::Result<UnixListener> {
 /// Takes one server after the other: a new one takes the place of the one before, which has ended then.
 fn accept(listener: &UnixListener, flags: &Flags, objective: Option<Objective>, captures: &Arc<Captures>) {
     for stream in listener.incoming() {
-        let (hello, frames) = match stream.and_then(receive_frames) {
+        let Received { hello, frames, goodbye } = match stream.and_then(receive_frames) {
             Ok(greeted) => greeted,
             Err(error) => {
                 tracing::warn!(%error, "a connection was refused");
@@ -146,6 +146,7 @@ fn accept(listener: &UnixListener, flags: &Flags, objective: Option<Objective>, 
             limits: Limits::default(),
             pre_seconds: flags.pre_seconds,
             post_seconds: flags.post_seconds,
+            goodbye: Some(goodbye),
             on_event: Arc::new(move |event| of_events.note(event)),
         };
         let process = (hello.pid, hello.started_ms);

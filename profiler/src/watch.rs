@@ -1,6 +1,7 @@
 //! The loop: a frame a second in, captures out.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -163,8 +164,10 @@ impl Watch {
             match frames.recv_timeout(ORDER_PAUSE) {
                 Ok(frame) => self.take(frame),
                 Err(RecvTimeoutError::Timeout) => {}
-                // The server is gone: what the rings hold is its black box.
-                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.keep_black_box();
+                    break;
+                }
             }
             let mut stopped = false;
             for order in orders.try_iter() {
@@ -255,6 +258,19 @@ impl Watch {
             Some(Action::Suppressed { why, .. }) => (self.config.on_event)(Event::NotCaptured(why)),
             None => {}
         }
+    }
+
+    /// What the rings hold of a process that ended without a goodbye, unless a capture of it is being recorded anyway.
+    fn keep_black_box(&mut self) {
+        let crashed = self.config.goodbye.as_ref().is_some_and(|goodbye| !goodbye.load(Ordering::SeqCst));
+        let Some(seen_ms) =
+            self.ring.back().map(|frame| frame.to_ms).filter(|_| crashed && self.tail.is_none())
+        else {
+            return;
+        };
+        let name = format!("{}-{}-lost", self.config.name, seen_ms / 1_000);
+        let reason = "ServerLost".to_owned();
+        self.keep(Kept { name, reason, onset_ms: None, seen_ms, from_ms: 0, to_ms: u64::MAX, tail_s: 0 });
     }
 
     /// The next window that was asked for, once nothing else is being recorded.

@@ -67,10 +67,9 @@ async fn serve(config: Config, claims: Arc<ClaimLog>, recorder: Arc<Recorder>) -
     };
     tracing::info!(store = opened.store.describe(), "store opened");
     opened.watch(&recorder);
-    if let Some(socket) = &config.profiler_socket {
-        brisq_recorder::send_frames(&recorder, socket.clone())
-            .context("the profiler's thread did not start")?;
-    }
+    let socket = config.profiler_socket.clone();
+    let sender = socket.map(|socket| brisq_recorder::send_frames(&recorder, socket)).transpose();
+    let sender = sender.context("the profiler's thread did not start")?;
     let options = Options {
         listen: config.listen,
         admin_listen: config.admin_listen,
@@ -104,6 +103,10 @@ async fn serve(config: Config, claims: Arc<ClaimLog>, recorder: Arc<Recorder>) -
     }
     tracing::info!("draining");
     running.drain().await;
-    recorder.flush();
+    recorder.end();
+    if let Some(sender) = sender {
+        // The sidecar gets the last second and a goodbye; a thread that panicked has nothing left to send.
+        let _ = tokio::task::spawn_blocking(move || sender.join()).await;
+    }
     Ok(())
 }

@@ -29,7 +29,7 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "format", budget_s: 10, fast: true, run: format },
     Stage { name: "tidy", budget_s: 10, fast: true, run: tidy_stage },
     Stage { name: "lint", budget_s: 240, fast: false, run: lint },
-    Stage { name: "codegen", budget_s: 60, fast: true, run: codegen_stage },
+    Stage { name: "codegen", budget_s: 240, fast: true, run: codegen_stage },
     Stage { name: "unit", budget_s: 300, fast: true, run: unit },
     Stage { name: "build", budget_s: 600, fast: false, run: build },
     Stage { name: "http", budget_s: 60, fast: false, run: || e2e("http") },

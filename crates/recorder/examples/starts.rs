@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     for thread in threads {
         thread.join().expect("a thread of load ends");
     }
-    recorder.flush();
+    recorder.end();
     let frames: Vec<Arc<Frame>> = frames.try_iter().collect();
     let (spins, leaves) = spin_samples(&frames);
     let summary = json!({

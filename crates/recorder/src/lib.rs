@@ -28,5 +28,5 @@ pub use functions::{Cost, Functions};
 pub use pprof::{ProfileError, decode, profile, profile_with};
 pub use recorder::{Recorder, RecorderConfig};
 pub use socket::{last_data_received, peer_gone};
-pub use stream::{MESSAGE_MAX_BYTES, receive_frames, send_frames};
+pub use stream::{MESSAGE_MAX_BYTES, Received, receive_frames, send_frames};
 pub use symbols::{SourceFrame, Symbolizer};

@@ -46,6 +46,7 @@ struct State {
     runtime_workers: u32,
     subscribers: Vec<SyncSender<Arc<Frame>>>,
     stopped: bool,
+    ended: bool,
 }
 
 impl std::fmt::Debug for Recorder {
@@ -85,7 +86,7 @@ impl Recorder {
     pub fn subscribe(&self, capacity: usize) -> Receiver<Arc<Frame>> {
         let (sender, receiver) = sync_channel(capacity);
         let mut state = self.shared.state.lock();
-        if state.subscribers.len() < SUBSCRIBERS_MAX {
+        if state.subscribers.len() < SUBSCRIBERS_MAX && !state.ended {
             state.subscribers.push(sender);
         }
         receiver
@@ -108,9 +109,18 @@ impl Recorder {
         }
     }
 
-    /// Sends what has gathered since the last whole window, before the process ends.
-    pub fn flush(&self) {
+    /// Sends what has gathered since the last whole window, before the process ends; no frame follows.
+    pub fn end(&self) {
         self.shared.window();
+        let mut state = self.shared.state.lock();
+        state.ended = true;
+        state.subscribers.clear();
+    }
+
+    /// Whether [`Self::end`] was called.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.shared.state.lock().ended
     }
 }
 

@@ -1,14 +1,16 @@
 //! Frames over a Unix socket: the sidecar starts first and listens, the recorded process connects and sends.
 //!
-//! A message is its length in bytes (4, big endian) and JSON. Sending never holds anything up: it is done on a thread
+//! A message is its length in bytes (4, big endian) and JSON; an empty one says goodbye, so that a receiver can tell an end
+//! from a crash. Sending never holds anything up: it is done on a thread
 //! of its own, a receiver that does not keep up loses frames, and one that is gone is looked for again each second.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
 use std::sync::{Arc, Weak};
-use std::thread::sleep;
+use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -29,31 +31,43 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// A sender that says nothing for this long is gone: frames come every second.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sends hello and frames to whoever listens at `socket`, for as long as the recorder lives.
+/// What comes from a process that has connected.
+#[derive(Debug)]
+pub struct Received {
+    /// Who it is.
+    pub hello: Hello,
+    /// Its frames; they end with it.
+    pub frames: Receiver<Arc<Frame>>,
+    /// Whether it said goodbye before it ended.
+    pub goodbye: Arc<AtomicBool>,
+}
+
+/// Sends hello and frames to whoever listens at `socket`, until the recorder ends or is gone. The thread then ends within
+/// some seconds.
 ///
 /// # Errors
 /// When the thread cannot be started.
-pub fn send_frames(recorder: &Arc<Recorder>, socket: PathBuf) -> io::Result<()> {
+pub fn send_frames(recorder: &Arc<Recorder>, socket: PathBuf) -> io::Result<JoinHandle<()>> {
     let recorder = Arc::downgrade(recorder);
     spawn_thread("brisq-frames", move || {
         while let Some(frames) = connect(&recorder, &socket) {
             if let Some((mut stream, frames)) = frames {
-                // An end of either side is no error: the recorder is gone, or the sidecar is and may come back.
-                while let Ok(frame) = frames.recv() {
-                    if send(&mut stream, frame.as_ref()).is_err() {
-                        break;
-                    }
+                // An end of either side is no error: the recorder has ended, or the sidecar has and may come back.
+                let sent = frames.iter().try_for_each(|frame| send(&mut stream, frame.as_ref()));
+                if sent.is_ok() {
+                    // Whoever does not hear it takes the end for a crash, which costs a capture and nothing else.
+                    let _ = stream.write_all(&[0; 4]);
+                    return;
                 }
             }
             sleep(RECONNECT_PAUSE);
         }
     })
-    .map(|_| ())
 }
 
 /// `None` when the recorder is gone; `Some(None)` when nobody listens.
 fn connect(recorder: &Weak<Recorder>, socket: &Path) -> Option<Option<(UnixStream, Receiver<Arc<Frame>>)>> {
-    let recorder = recorder.upgrade()?;
+    let recorder = recorder.upgrade().filter(|recorder| !recorder.has_ended())?;
     let greeted = || {
         let mut stream = UnixStream::connect(socket)?;
         stream.set_write_timeout(Some(SEND_TIMEOUT))?;
@@ -67,22 +81,30 @@ fn connect(recorder: &Weak<Recorder>, socket: &Path) -> Option<Option<(UnixStrea
 ///
 /// # Errors
 /// When it does not say hello in time or in another version of the protocol.
-pub fn receive_frames(mut stream: UnixStream) -> io::Result<(Hello, Receiver<Arc<Frame>>)> {
+pub fn receive_frames(mut stream: UnixStream) -> io::Result<Received> {
     stream.set_read_timeout(Some(RECEIVE_TIMEOUT))?;
-    let hello: Hello = receive(&mut stream)?;
+    let hello: Hello = receive(&mut stream)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     if hello.protocol != PROTOCOL_VERSION {
         let text = format!("the server speaks protocol {}, this program {PROTOCOL_VERSION}", hello.protocol);
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     let (sender, frames) = sync_channel(FRAMES_PENDING_MAX);
+    let goodbye = Arc::new(AtomicBool::new(false));
+    let said = Arc::clone(&goodbye);
     spawn_thread("brisq-frames", move || {
-        while let Ok(frame) = receive(&mut stream) {
-            if matches!(sender.try_send(Arc::new(frame)), Err(TrySendError::Disconnected(_))) {
-                break;
+        loop {
+            match receive(&mut stream) {
+                Ok(Some(frame)) => {
+                    if matches!(sender.try_send(Arc::new(frame)), Err(TrySendError::Disconnected(_))) {
+                        return;
+                    }
+                }
+                Ok(None) => return said.store(true, Ordering::SeqCst),
+                Err(_) => return,
             }
         }
     })?;
-    Ok((hello, frames))
+    Ok(Received { hello, frames, goodbye })
 }
 
 fn send<T: Serialize>(stream: &mut UnixStream, message: &T) -> io::Result<()> {
@@ -94,16 +116,20 @@ fn send<T: Serialize>(stream: &mut UnixStream, message: &T) -> io::Result<()> {
     stream.write_all(&bytes)
 }
 
-fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Result<T> {
+/// `None` is goodbye.
+fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Result<Option<T>> {
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     let length = u32::from_be_bytes(length) as usize;
+    if length == 0 {
+        return Ok(None);
+    }
     if length > MESSAGE_MAX_BYTES {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     let mut bytes = Vec::new();
     stream.take(length as u64).read_to_end(&mut bytes)?;
-    serde_json::from_slice(&bytes).map_err(io::Error::from)
+    serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from)
 }
 
 #[cfg(test)]
@@ -127,7 +153,7 @@ mod tests {
         send_frames(&recorder, path.clone()).unwrap();
         for _ in 0..2 {
             let listener = UnixListener::bind(&path).unwrap();
-            let (hello, frames) = receive_frames(listener.accept().unwrap().0).unwrap();
+            let Received { hello, frames, .. } = receive_frames(listener.accept().unwrap().0).unwrap();
             assert_eq!(hello, recorder.hello());
             let first = frames.recv_timeout(Duration::from_secs(5)).unwrap();
             let second = frames.recv_timeout(Duration::from_secs(5)).unwrap();
@@ -138,17 +164,19 @@ mod tests {
     }
 
     #[test]
-    fn frames_end_with_the_recorder() {
+    fn frames_end_with_the_recorder_which_says_goodbye() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("profiler.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let recorder = recorder();
-        send_frames(&recorder, path).unwrap();
-        let (_, frames) = receive_frames(listener.accept().unwrap().0).unwrap();
-        drop(recorder);
+        let sender = send_frames(&recorder, path).unwrap();
+        let Received { frames, goodbye, .. } = receive_frames(listener.accept().unwrap().0).unwrap();
+        recorder.end();
+        sender.join().unwrap();
         let began = Instant::now();
         while frames.recv_timeout(Duration::from_secs(5)).is_ok() {}
         assert!(began.elapsed() < Duration::from_secs(5), "the end was seen as one");
+        assert!(goodbye.load(Ordering::SeqCst));
     }
 
     #[test]
