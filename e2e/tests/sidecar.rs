@@ -102,6 +102,10 @@ fn a_breach_is_captured_across_the_socket_with_the_servers_symbols() {
     let calm = load(&server.program, &["--rate", "50"]).expect("a load");
     assert_eq!(sidecar.slo()["pid"], server.program.pid);
     sleep(Duration::from_secs(4));
+    // Somebody's long recording does not keep the breach from being captured.
+    let now_ms = sidecar.slo()["atMs"].as_u64().expect("a time");
+    let window = json!({"fromMs": now_ms, "toMs": now_ms + 100_000});
+    assert_eq!(sidecar.call("PUT", "/v1/captures/long", &window).0, 202);
     drop(calm);
     let _load = load(&server.program, &["--concurrency", "64"]).expect("a load");
     let capture = until("a capture", || sidecar.captures().pop());

@@ -28,6 +28,8 @@ const CALM_SECONDS: usize = 60;
 const ONSET_MARGIN_MS: u64 = 2_000;
 /// Seconds over which the live P99 is taken.
 const LIVE_SECONDS: usize = 5;
+/// Captures whose tails are recorded at a time: one of a breach never waits for one that somebody asked for.
+const TAILS_MAX: usize = 8;
 /// Captures of a given window that wait for their turn.
 const WANTED_PENDING_MAX: usize = 8;
 /// Orders that wait for the loop.
@@ -82,7 +84,7 @@ impl Profiler {
             fleet: Fleet::default(),
             episode: Episode::default(),
             in_breach: false,
-            tail: None,
+            tails: Vec::new(),
             writing: Vec::new(),
             wanted: VecDeque::new(),
         };
@@ -153,7 +155,7 @@ struct Watch {
     fleet: Fleet,
     episode: Episode,
     in_breach: bool,
-    tail: Option<Tail>,
+    tails: Vec<Tail>,
     writing: Vec<JoinHandle<()>>,
     wanted: VecDeque<Wanted>,
 }
@@ -190,7 +192,7 @@ impl Watch {
             }
             self.serve_wanted();
         }
-        if let Some(tail) = self.tail.take() {
+        for tail in std::mem::take(&mut self.tails) {
             self.write(tail.recording);
         }
         for thread in self.writing {
@@ -208,7 +210,7 @@ impl Watch {
         let second = self.fleet.add(frame.to_ms, &[(self.process(), reading(&frame))]);
         let evaluation = self.evaluator.as_mut().map(|evaluator| evaluator.add(second));
         self.keep_calm(&frame, evaluation.as_ref());
-        self.extend_tail(&frame);
+        self.extend_tails(&frame);
         if let Some(evaluation) = evaluation {
             self.judge(evaluation);
         }
@@ -222,7 +224,7 @@ impl Watch {
     /// Seconds without any sign of trouble become baseline.
     fn keep_calm(&mut self, frame: &Arc<Frame>, evaluation: Option<&Evaluation>) {
         let calm = evaluation.is_none_or(|e| e.calm && e.onset_ms.is_none());
-        if calm && self.tail.is_none() {
+        if calm && self.tails.is_empty() {
             self.calm.push_back(Arc::clone(frame));
             while self.calm.len() > CALM_SECONDS {
                 self.calm.pop_front();
@@ -230,14 +232,16 @@ impl Watch {
         }
     }
 
-    fn extend_tail(&mut self, frame: &Arc<Frame>) {
-        let Some(mut tail) = self.tail.take() else { return };
-        tail.recording.frames.push(Arc::clone(frame));
-        tail.left = tail.left.saturating_sub(1);
-        if tail.left == 0 {
+    fn extend_tails(&mut self, frame: &Arc<Frame>) {
+        for tail in &mut self.tails {
+            tail.recording.frames.push(Arc::clone(frame));
+            tail.left = tail.left.saturating_sub(1);
+        }
+        let tails = std::mem::take(&mut self.tails).into_iter();
+        let (done, more): (Vec<Tail>, Vec<Tail>) = tails.partition(|tail| tail.left == 0);
+        self.tails = more;
+        for tail in done {
             self.write(tail.recording);
-        } else {
-            self.tail = Some(tail);
         }
     }
 
@@ -264,7 +268,7 @@ impl Watch {
     fn keep_black_box(&mut self) {
         let crashed = self.config.goodbye.as_ref().is_some_and(|goodbye| !goodbye.load(Ordering::SeqCst));
         let Some(seen_ms) =
-            self.ring.back().map(|frame| frame.to_ms).filter(|_| crashed && self.tail.is_none())
+            self.ring.back().map(|frame| frame.to_ms).filter(|_| crashed && self.tails.is_empty())
         else {
             return;
         };
@@ -275,7 +279,7 @@ impl Watch {
 
     /// The next window that was asked for, once nothing else is being recorded.
     fn serve_wanted(&mut self) {
-        if self.tail.is_some() || self.ring.is_empty() {
+        if !self.tails.is_empty() || self.ring.is_empty() {
             return;
         }
         let Some(Wanted { name, reason, from_ms, to_ms }) = self.wanted.pop_front() else { return };
@@ -287,7 +291,7 @@ impl Watch {
 
     /// Captures a breach: from before its onset until after now.
     fn freeze(&mut self, name: String, reason: &str, onset_ms: Option<u64>, seen_ms: u64) {
-        if self.tail.is_some() {
+        if self.tails.len() >= TAILS_MAX {
             return (self.config.on_event)(Event::NotCaptured(NotCaptured::Cooldown));
         }
         let before_ms = u64::from(self.config.pre_seconds) * 1_000;
@@ -318,7 +322,7 @@ impl Watch {
         if tail_s == 0 {
             self.write(recording);
         } else {
-            self.tail = Some(Tail { recording, left: tail_s });
+            self.tails.push(Tail { recording, left: tail_s });
         }
     }
 

@@ -35,7 +35,7 @@ pub fn output(program: &str, args: &[&str]) -> anyhow::Result<String> {
 pub fn cargo_test(args: &[&str]) -> anyhow::Result<Cases> {
     let mut child = Command::new("cargo")
         .arg("test")
-        .arg("--locked")
+        .args(["--locked", "--no-fail-fast"])
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -124,7 +124,7 @@ fn what_no_rule_explains_is_unknown_with_its_evidence_ranked() {
     };
     let evidence = evidence(slept, None);
     check(&evidence, Cause::Unknown);
-    let first: Vec<_> = diagnose(&evidence).evidence.iter().take(2).map(|item| item.signal).collect();
+    let first: Vec<_> = diagnose(&evidence).evidence.iter().take(3).map(|item| item.signal).collect();
     assert!(first.contains(&"admit_mean_us") && first.contains(&"slow_runtime_us"), "{first:?}");
 }
 
