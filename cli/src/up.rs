@@ -109,11 +109,9 @@ fn plan(flags: &Flags) -> Result<Plan, Failed> {
                     Objective::new(l.percentile, l.threshold_ms * 1_000, l.window_seconds, l.min_samples)
                 })
                 .transpose()?;
-            Ok(Plan { name: metadata.name, spec, objective })
+            Ok(Plan { name: metadata.name, spec: *spec, objective })
         }
-        Ok(Manifest::ProfilingPolicy { .. }) => {
-            Err(Failed::usage(format!("{file}: is a ProfilingPolicy; `up` runs a TaskQueue")))
-        }
+        Ok(other) => Err(Failed::usage(format!("{file}: is a {}; `up` runs a TaskQueue", other.kind()))),
         Err(mistakes) => Err(Failed::Usage(mistakes.iter().map(|m| format!("{file}: {m}")).collect())),
     }
 }
@@ -178,19 +176,20 @@ async fn work(flags: &Flags, up: &Up, events: &mut Receiver<Event>) -> anyhow::R
 }
 
 fn profiler(recorder: &Recorder, plan: &Plan, data: &Path, board: &Board) -> anyhow::Result<Profiler> {
-    let profiling = &plan.spec.profiling;
+    let limits = plan.spec.profiling.limits.clone().unwrap_or_default();
+    let capture = plan.spec.profiling.capture.clone().unwrap_or_default();
     let of_events = board.clone();
     let config = ProfilerConfig {
         name: plan.name.clone(),
         data: data.to_path_buf(),
         objective: plan.objective,
         limits: Limits {
-            cooldown_ms: profiling.limits.cooldown_seconds * 1_000,
-            captures_per_day: profiling.limits.per_day,
-            attempts_per_day: profiling.limits.per_day * ATTEMPTS_PER_CAPTURE,
+            cooldown_ms: limits.cooldown_seconds * 1_000,
+            captures_per_day: limits.per_day,
+            attempts_per_day: limits.per_day * ATTEMPTS_PER_CAPTURE,
         },
-        pre_seconds: profiling.capture.pre_seconds,
-        post_seconds: profiling.capture.post_seconds,
+        pre_seconds: capture.pre_seconds,
+        post_seconds: capture.post_seconds,
         goodbye: None,
         on_event: Arc::new(move |event| of_events.note(event)),
     };

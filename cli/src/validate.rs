@@ -18,11 +18,8 @@ pub fn run(flags: &Flags) -> Result<(), Failed> {
     let mut mistakes = 0;
     for file in &flags.files {
         match read(file)? {
-            Ok(Manifest::TaskQueue { metadata, .. }) => {
-                println!("{file}: TaskQueue {} is valid", metadata.name);
-            }
-            Ok(Manifest::ProfilingPolicy { metadata, .. }) => {
-                println!("{file}: ProfilingPolicy {} is valid", metadata.name);
+            Ok(manifest) => {
+                println!("{file}: {} {} is valid", manifest.kind(), manifest.metadata().name);
             }
             Err(found) => {
                 mistakes += found.len();

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use brisq_e2e::{Up, load};
-use brisq_testkit::{Browser, Http, Program, ProgramOptions, binary, pprof};
+use brisq_testkit::{Browser, Http, Program, ProgramOptions, binary, go_tool};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -43,7 +43,7 @@ fn capture(data: &Path) -> PathBuf {
 }
 
 fn pprof_prints(args: &[&str]) -> String {
-    let output = Command::new(pprof().expect("pprof")).args(args).output().expect("pprof runs");
+    let output = Command::new(go_tool("pprof").expect("pprof")).args(args).output().expect("pprof runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

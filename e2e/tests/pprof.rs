@@ -7,7 +7,7 @@ use brisq_e2e::{Server, Store, load};
 use brisq_testkit::{Http, Process};
 
 fn pprof(args: &[&str]) -> String {
-    let tool = brisq_testkit::pprof().expect("the Go tool pprof");
+    let tool = brisq_testkit::go_tool("pprof").expect("the Go tool pprof");
     // It keeps what it fetches: in a folder of this test's own.
     let kept = tempfile::tempdir().expect("a folder");
     let mut command = Command::new(tool);

@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use brisq_e2e::{Server, Store, load};
-use brisq_testkit::{Http, Process, binary, pprof};
+use brisq_testkit::{Http, Process, binary, go_tool};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -115,8 +115,9 @@ fn a_breach_is_captured_across_the_socket_with_the_servers_symbols() {
     let (status, state) = sidecar.call("GET", &format!("/v1/captures/{name}"), &Value::Null);
     assert_eq!((status, &state["phase"]), (200, &"Complete".into()), "{state}");
     let profile = capture.join("cpu.pb.gz").display().to_string();
-    let output =
-        Command::new(pprof().expect("pprof")).args(["-top", "-cum", "-nodecount=400", &profile]).output();
+    let output = Command::new(go_tool("pprof").expect("pprof"))
+        .args(["-top", "-cum", "-nodecount=400", &profile])
+        .output();
     let top = String::from_utf8_lossy(&output.expect("pprof runs").stdout).into_owned();
     assert!(top.contains("brisq_store_local::writer"), "{top}");
 }

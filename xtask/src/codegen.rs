@@ -5,36 +5,43 @@ use anyhow::{Context, bail};
 use crate::step::{Cases, output};
 
 struct Generated {
-    path: &'static str,
-    command: &'static [&'static str],
+    path: String,
+    /// What cargo is to do; its output is the file.
+    command: String,
 }
 
-const GENERATED: &[Generated] = &[Generated {
-    path: "docs/api/openapi.json",
-    command: &[
-        "run",
-        "--quiet",
-        "--locked",
-        "-p",
-        "brisq-server",
-        "--bin",
-        "brisq-server",
-        "--",
-        "--print-openapi",
-    ],
-}];
+impl Generated {
+    fn text(&self) -> anyhow::Result<String> {
+        output("cargo", &self.command.split(' ').collect::<Vec<_>>())
+    }
+}
+
+const OPENAPI: &str = "run --quiet --locked -p brisq-server --bin brisq-server -- --print-openapi";
+const CRDS: &str = "run --quiet --locked -p brisq-crd --features kube --example crds --";
+
+fn generated() -> Vec<Generated> {
+    let mut files = vec![Generated { path: "docs/api/openapi.json".into(), command: OPENAPI.into() }];
+    for plural in ["taskqueues", "profilingpolicies", "profilecaptures"] {
+        let name = format!("brisq.dev_{plural}.yaml");
+        let path = format!("crds/{name}");
+        files.push(Generated { path, command: format!("{CRDS} {plural}") });
+        let path = format!("charts/brisq-crds/templates/{name}");
+        files.push(Generated { path, command: format!("{CRDS} {plural} --keep") });
+    }
+    files
+}
 
 /// Writes the files, or holds them against what would be written.
 pub fn run(check_only: bool) -> anyhow::Result<()> {
     if check_only {
         return check().map(|_| ());
     }
-    for file in GENERATED {
-        let text = output("cargo", file.command)?;
-        if let Some(folder) = std::path::Path::new(file.path).parent() {
+    for file in generated() {
+        let text = file.text()?;
+        if let Some(folder) = std::path::Path::new(&file.path).parent() {
             std::fs::create_dir_all(folder)?;
         }
-        std::fs::write(file.path, text).with_context(|| file.path.to_owned())?;
+        std::fs::write(&file.path, text).with_context(|| file.path.clone())?;
         println!("wrote {}", file.path);
     }
     Ok(())
@@ -42,9 +49,10 @@ pub fn run(check_only: bool) -> anyhow::Result<()> {
 
 /// Fails at the first line that differs.
 pub fn check() -> anyhow::Result<Cases> {
-    for file in GENERATED {
-        let wanted = output("cargo", file.command)?;
-        let found = std::fs::read_to_string(file.path).unwrap_or_default();
+    let files = generated();
+    for file in &files {
+        let wanted = file.text()?;
+        let found = std::fs::read_to_string(&file.path).unwrap_or_default();
         if let Some((line, wanted, found)) = first_difference(&wanted, &found) {
             bail!(
                 "{} line {line} is not what its source says; run `cargo xtask codegen`\n  wanted: {wanted}\n  found:  {found}",
@@ -52,7 +60,7 @@ pub fn check() -> anyhow::Result<Cases> {
             );
         }
     }
-    Ok(GENERATED.len())
+    Ok(files.len())
 }
 
 fn first_difference<'a>(wanted: &'a str, found: &'a str) -> Option<(usize, &'a str, &'a str)> {

@@ -1,13 +1,40 @@
-//! TaskQueue and ProfilingPolicy as manifests: what `brisq up -f` runs from and `brisq validate -f` checks.
+//! TaskQueue, ProfilingPolicy and ProfileCapture: what people apply, the source of `crds/`.
 //!
 //! Plain types without a client. [`parse`] reads one document and reports every mistake by its field's path; nothing
-//! that a mistake touches is guessed.
+//! that a mistake touches is guessed. With the feature `kube` the same types are custom resources with schemas, and the
+//! operator checks them by the same rules ([`task_queue_mistakes`], [`policy_mistakes`]).
 #![forbid(unsafe_code)]
 
 mod manifest;
+mod profile_capture;
+mod profiling_policy;
+mod quantity;
+#[cfg(feature = "kube")]
+mod schema;
+mod task_queue;
 mod validate;
 
-pub use manifest::{
-    Capture, CaptureLimits, ClaimLatency, Manifest, Metadata, ProfilingPolicySpec, Slo, TaskQueueSpec,
+pub use manifest::{Manifest, Metadata, parse};
+pub use profile_capture::{CaptureReason, CaptureWindow, ProfileCaptureSpec, TaskQueueRef};
+#[cfg(feature = "kube")]
+pub use profile_capture::{
+    CapturedArtifact, CapturedPod, Observed, PodRole, ProfileCapture, ProfileCaptureStatus,
 };
-pub use validate::{Mistake, parse};
+pub use profiling_policy::{
+    Artifacts, Capture, CaptureLimits, PersistentVolumeClaim, ProfilingPolicySpec, S3, SecretRef,
+};
+#[cfg(feature = "kube")]
+pub use profiling_policy::{ProfilingPolicy, ProfilingPolicyStatus};
+pub use quantity::{Quantity, Resources};
+#[cfg(feature = "kube")]
+pub use schema::{DEFINITIONS, definition};
+pub use task_queue::{
+    Appendfsync, Auth, ClaimLatency, External, OnDelete, PolicyRef, Profiling, Redis, SecretKeyRef, Slo,
+    Standalone, Storage, TaskQueueSpec,
+};
+#[cfg(feature = "kube")]
+pub use task_queue::{EpisodePhase, ProfilingStatus, SloState, TaskQueue, TaskQueueStatus};
+pub use validate::{Mistake, policy_mistakes, task_queue_mistakes};
+
+/// Group and version of all kinds.
+pub const API_VERSION: &str = "brisq.dev/v1alpha1";

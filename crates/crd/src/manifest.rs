@@ -1,6 +1,14 @@
+//! One document, read strictly: what a cluster would drop or refuse is a mistake here, with its path.
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+
+use crate::validate::{Mistake, name_mistakes, policy_mistakes, task_queue_mistakes};
+use crate::{API_VERSION, ProfileCaptureSpec, ProfilingPolicySpec, TaskQueueSpec};
+
+/// Largest manifest that is read.
+const MANIFEST_MAX_BYTES: usize = 1024 * 1024;
 
 /// A document, by its kind.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,7 +18,7 @@ pub enum Manifest {
         /// Its name.
         metadata: Metadata,
         /// What it is to be.
-        spec: TaskQueueSpec,
+        spec: Box<TaskQueueSpec>,
     },
     /// How breaches are captured.
     ProfilingPolicy {
@@ -19,11 +27,50 @@ pub enum Manifest {
         /// What it is to be.
         spec: ProfilingPolicySpec,
     },
+    /// A capture that is asked for.
+    ProfileCapture {
+        /// Its name.
+        metadata: Metadata,
+        /// What it is to be.
+        spec: ProfileCaptureSpec,
+    },
+}
+
+impl Manifest {
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::TaskQueue { .. } => "TaskQueue",
+            Self::ProfilingPolicy { .. } => "ProfilingPolicy",
+            Self::ProfileCapture { .. } => "ProfileCapture",
+        }
+    }
+
+    /// Its name and labels.
+    #[must_use]
+    pub const fn metadata(&self) -> &Metadata {
+        match self {
+            Self::TaskQueue { metadata, .. }
+            | Self::ProfilingPolicy { metadata, .. }
+            | Self::ProfileCapture { metadata, .. } => metadata,
+        }
+    }
+
+    fn mistakes(&self) -> Vec<Mistake> {
+        let mut mistakes = name_mistakes(&self.metadata().name);
+        mistakes.extend(match self {
+            Self::TaskQueue { spec, .. } => task_queue_mistakes(spec),
+            Self::ProfilingPolicy { spec, .. } => policy_mistakes(spec),
+            Self::ProfileCapture { .. } => Vec::new(),
+        });
+        mistakes
+    }
 }
 
 /// Name and labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Metadata {
     /// Name, at most 40 characters.
     #[serde(default)]
@@ -38,162 +85,74 @@ pub struct Metadata {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// A queue service: servers and their store.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TaskQueueSpec {
-    /// Servers, 1 to 100; one on a laptop.
-    pub replicas: Option<u32>,
-    /// Where tasks are kept; the embedded store on a laptop.
-    pub redis: Option<Redis>,
-    /// What claims are held against.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    api_version: Option<String>,
+    kind: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Document<T> {
+    #[serde(rename = "apiVersion")]
+    _api_version: String,
+    #[serde(rename = "kind")]
+    _kind: String,
     #[serde(default)]
-    pub slo: Slo,
-    /// How breaches are captured.
-    #[serde(default)]
-    pub profiling: ProfilingPolicySpec,
+    metadata: Metadata,
+    spec: T,
 }
 
-/// Where tasks are kept: exactly one of the two.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Redis {
-    /// A Redis of its own.
-    pub standalone: Option<Standalone>,
-    /// One that is there already.
-    pub external: Option<External>,
-}
-
-/// A Redis of its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Standalone {
-    /// `always` or `everysec`.
-    pub appendfsync: Option<String>,
-    /// Its volume.
-    pub storage: Option<Storage>,
-}
-
-/// A volume.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Storage {
-    /// Such as `10Gi`.
-    pub size: Option<String>,
-    /// Class of the volume.
-    pub storage_class_name: Option<String>,
-    /// `Retain` or `Delete`.
-    pub on_delete: Option<String>,
-}
-
-/// A Redis that is there already.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct External {
-    /// Such as `redis://redis:6379`.
-    #[serde(default)]
-    pub url: String,
-}
-
-/// Objectives.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Slo {
-    /// Of claims.
-    pub claim_latency: Option<ClaimLatency>,
-}
-
-/// So many claims within so many ms.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ClaimLatency {
-    /// Above 0 and below 100.
-    #[serde(default = "percentile")]
-    pub percentile: f64,
-    /// 1 or more.
-    pub threshold_ms: u64,
-    /// 5 to 3,600.
-    #[serde(default = "window_seconds")]
-    pub window_seconds: u32,
-    /// Claims from which on the window is judged, 1 or more.
-    #[serde(default = "min_samples")]
-    pub min_samples: u64,
-}
-
-fn percentile() -> f64 {
-    99.0
-}
-
-fn window_seconds() -> u32 {
-    60
-}
-
-fn min_samples() -> u64 {
-    200
-}
-
-/// How breaches are captured.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ProfilingPolicySpec {
-    /// What is recorded around a breach.
-    #[serde(default)]
-    pub capture: Capture,
-    /// What bounds captures.
-    #[serde(default)]
-    pub limits: CaptureLimits,
-    /// No captures.
-    #[serde(default)]
-    pub suspend: bool,
-}
-
-/// What is recorded around a breach.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Capture {
-    /// Before its onset, 1 to 60.
-    pub pre_seconds: u32,
-    /// After the freeze, 1 to 60.
-    pub post_seconds: u32,
-}
-
-impl Default for Capture {
-    fn default() -> Self {
-        Self { pre_seconds: 30, post_seconds: 10 }
+/// Reads one document and checks it.
+///
+/// # Errors
+/// Every mistake, in the order of the fields; unknown fields among them. A document that cannot be read at all is one
+/// mistake, with its place.
+pub fn parse(yaml: &str) -> Result<Manifest, Vec<Mistake>> {
+    if yaml.len() > MANIFEST_MAX_BYTES {
+        let message =
+            format!("a manifest has at most {MANIFEST_MAX_BYTES} bytes, this one has {}", yaml.len());
+        return Err(vec![Mistake::at("", message)]);
     }
-}
-
-/// What bounds captures.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct CaptureLimits {
-    /// Between two captures, 10 to 86,400.
-    pub cooldown_seconds: u64,
-    /// Captures in a day, 1 to 1,000.
-    pub per_day: u32,
-}
-
-impl Default for CaptureLimits {
-    fn default() -> Self {
-        Self { cooldown_seconds: 900, per_day: 20 }
+    let head: Head = serde_saphyr::from_str(yaml).map_err(unreadable)?;
+    if head.api_version.as_deref() != Some(API_VERSION) {
+        let is = head.api_version.unwrap_or_else(|| "missing".to_owned());
+        return Err(vec![Mistake::at("apiVersion", format!("must be {API_VERSION}, is {is}"))]);
     }
-}
-
-impl TaskQueueSpec {
-    /// Fields that are set and have no effect in one process on the embedded store, by their paths.
-    #[must_use]
-    pub fn ignored_on_a_laptop(&self) -> Vec<&'static str> {
-        let mut ignored = Vec::new();
-        if self.replicas.is_some() {
-            ignored.push("spec.replicas");
+    let (manifest, unknown) = match head.kind.as_deref() {
+        Some("TaskQueue") => read(yaml, |metadata, spec| Manifest::TaskQueue { metadata, spec })?,
+        Some("ProfilingPolicy") => read(yaml, |metadata, spec| Manifest::ProfilingPolicy { metadata, spec })?,
+        Some("ProfileCapture") => read(yaml, |metadata, spec| Manifest::ProfileCapture { metadata, spec })?,
+        other => {
+            let is = other.unwrap_or("missing");
+            let message = format!("must be TaskQueue, ProfilingPolicy or ProfileCapture, is {is}");
+            return Err(vec![Mistake::at("kind", message)]);
         }
-        if let Some(redis) = &self.redis {
-            ignored.push(if redis.external.is_some() {
-                "spec.redis.external"
-            } else {
-                "spec.redis.standalone"
-            });
-        }
-        ignored
-    }
+    };
+    let unknown = unknown.into_iter().map(|path| Mistake::at(&path, "there is no such field".to_owned()));
+    let mistakes: Vec<Mistake> = unknown.chain(manifest.mistakes()).collect();
+    if mistakes.is_empty() { Ok(manifest) } else { Err(mistakes) }
+}
+
+fn unreadable(error: impl std::fmt::Display) -> Vec<Mistake> {
+    vec![Mistake::at("", error.to_string())]
+}
+
+/// The document, and the paths of fields that nobody knows.
+fn read<T: for<'de> Deserialize<'de>>(
+    yaml: &str,
+    manifest: impl FnOnce(Metadata, T) -> Manifest,
+) -> Result<(Manifest, Vec<String>), Vec<Mistake>> {
+    let mut unknown = Vec::new();
+    let Document { metadata, spec, .. } = serde_saphyr::with_deserializer_from_str(yaml, |deserializer| {
+        serde_ignored::deserialize(deserializer, |path| unknown.push(plain(&path)))
+    })
+    .map_err(unreadable)?;
+    Ok((manifest(metadata, spec), unknown))
+}
+
+/// A path as people write it: the library marks each optional field with a `?`.
+fn plain(path: &serde_ignored::Path<'_>) -> String {
+    path.to_string().split('.').filter(|part| *part != "?").collect::<Vec<_>>().join(".")
 }

@@ -3,15 +3,13 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use serde::Deserialize;
+use crate::{
+    Artifacts, Capture, CaptureLimits, ClaimLatency, Profiling, ProfilingPolicySpec, Quantity, Redis,
+    Resources, TaskQueueSpec,
+};
 
-use crate::manifest::{Manifest, Metadata, ProfilingPolicySpec, Redis, TaskQueueSpec};
-
-const API_VERSION: &str = "brisq.dev/v1alpha1";
 /// Names become parts of other names, which end at 63.
 const NAME_MAX: usize = 40;
-/// Largest manifest that is read.
-const MANIFEST_MAX_BYTES: usize = 1024 * 1024;
 
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +18,12 @@ pub struct Mistake {
     pub path: String,
     /// What it must be, and what it is.
     pub message: String,
+}
+
+impl Mistake {
+    pub(crate) fn at(path: &str, message: String) -> Self {
+        Self { path: path.to_owned(), message }
+    }
 }
 
 impl fmt::Display for Mistake {
@@ -32,80 +36,44 @@ impl fmt::Display for Mistake {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Head {
-    api_version: Option<String>,
-    kind: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Document<T> {
-    #[serde(rename = "apiVersion")]
-    _api_version: String,
-    #[serde(rename = "kind")]
-    _kind: String,
-    #[serde(default)]
-    metadata: Metadata,
-    spec: T,
-}
-
-/// Reads one document and checks it.
-///
-/// # Errors
-/// Every mistake, in the order of the fields. A document that cannot be read at all is one mistake, with its place.
-pub fn parse(yaml: &str) -> Result<Manifest, Vec<Mistake>> {
-    let whole = |message: String| vec![Mistake { path: String::new(), message }];
-    if yaml.len() > MANIFEST_MAX_BYTES {
-        return Err(whole(format!(
-            "a manifest has at most {MANIFEST_MAX_BYTES} bytes, this one has {}",
-            yaml.len()
-        )));
+/// What is wrong with the name of an object of ours.
+pub(crate) fn name_mistakes(name: &str) -> Vec<Mistake> {
+    let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let whole =
+        name.chars().all(|c| letter(c) || c == '-') && name.starts_with(letter) && name.ends_with(letter);
+    if whole && name.len() <= NAME_MAX {
+        return Vec::new();
     }
-    let head: Head = serde_saphyr::from_str(yaml).map_err(|error| whole(error.to_string()))?;
-    if head.api_version.as_deref() != Some(API_VERSION) {
-        let is = head.api_version.unwrap_or_else(|| "missing".to_owned());
-        return Err(vec![Mistake {
-            path: "apiVersion".into(),
-            message: format!("must be {API_VERSION}, is {is}"),
-        }]);
-    }
-    let manifest = match head.kind.as_deref() {
-        Some("TaskQueue") => {
-            let Document { metadata, spec, .. } = read(yaml).map_err(whole)?;
-            Manifest::TaskQueue { metadata, spec }
-        }
-        Some("ProfilingPolicy") => {
-            let Document { metadata, spec, .. } = read(yaml).map_err(whole)?;
-            Manifest::ProfilingPolicy { metadata, spec }
-        }
-        other => {
-            let is = other.unwrap_or("missing");
-            let message = format!("must be TaskQueue or ProfilingPolicy, is {is}");
-            return Err(vec![Mistake { path: "kind".into(), message }]);
-        }
-    };
-    let mistakes = validate(&manifest);
-    if mistakes.is_empty() { Ok(manifest) } else { Err(mistakes) }
+    let is = if name.is_empty() { "missing" } else { name };
+    let message = format!(
+        "must be 1 to {NAME_MAX} of a-z, 0-9 and -, beginning and ending with a letter or digit, is {is}"
+    );
+    vec![Mistake::at("metadata.name", message)]
 }
 
-fn read<T: for<'de> Deserialize<'de>>(yaml: &str) -> Result<Document<T>, String> {
-    serde_saphyr::from_str(yaml).map_err(|error| error.to_string())
-}
-
-fn validate(manifest: &Manifest) -> Vec<Mistake> {
+/// What is wrong with a TaskQueue's spec, in the order of its fields.
+#[must_use]
+pub fn task_queue_mistakes(spec: &TaskQueueSpec) -> Vec<Mistake> {
     let mut check = Check::default();
-    match manifest {
-        Manifest::TaskQueue { metadata, spec } => {
-            check.name(&metadata.name);
-            check.task_queue(spec);
-        }
-        Manifest::ProfilingPolicy { metadata, spec } => {
-            check.name(&metadata.name);
-            check.profiling("spec", spec);
-        }
+    check.within("spec.replicas", spec.replicas, 1..=100);
+    check.resources("spec.resources", spec.resources.as_ref());
+    if let Some(redis) = &spec.redis {
+        check.redis(redis);
     }
+    if let Some(objective) = &spec.slo.claim_latency {
+        check.objective(objective);
+    }
+    check.profiling(spec);
+    check.mistakes
+}
+
+/// What is wrong with a ProfilingPolicy's spec, in the order of its fields.
+#[must_use]
+pub fn policy_mistakes(spec: &ProfilingPolicySpec) -> Vec<Mistake> {
+    let mut check = Check::default();
+    check.capture("spec", &spec.capture);
+    check.limits("spec", &spec.limits);
+    check.artifacts("spec", spec.artifacts.as_ref());
     check.mistakes
 }
 
@@ -115,8 +83,8 @@ struct Check {
 }
 
 impl Check {
-    fn mistake(&mut self, path: &str, message: String) {
-        self.mistakes.push(Mistake { path: path.to_owned(), message });
+    fn mistake(&mut self, path: &str, message: impl Into<String>) {
+        self.mistakes.push(Mistake::at(path, message.into()));
     }
 
     fn within<T: PartialOrd + fmt::Display>(&mut self, path: &str, value: T, range: RangeInclusive<T>) {
@@ -125,76 +93,98 @@ impl Check {
         }
     }
 
-    fn one_of(&mut self, path: &str, value: Option<&str>, allowed: &[&str]) {
-        if let Some(value) = value.filter(|value| !allowed.contains(value)) {
-            self.mistake(path, format!("must be {}, is {value}", allowed.join(" or ")));
+    fn either(&mut self, path: &str, one: (&str, bool), other: (&str, bool)) {
+        if one.1 == other.1 {
+            self.mistake(path, format!("must have {} or {}, and not both", one.0, other.0));
         }
     }
 
-    fn name(&mut self, name: &str) {
-        let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        let whole =
-            name.chars().all(|c| letter(c) || c == '-') && name.starts_with(letter) && name.ends_with(letter);
-        if !whole || name.len() > NAME_MAX {
-            let is = if name.is_empty() { "missing" } else { name };
-            self.mistake(
-                "metadata.name",
-                format!("must be 1 to {NAME_MAX} of a-z, 0-9 and -, beginning and ending with a letter or digit, is {is}"),
-            );
+    fn quantity(&mut self, path: &str, quantity: &Quantity) {
+        if quantity.value().is_none() {
+            self.mistake(path, format!("must be a quantity such as 500m or 10Gi, is {quantity}"));
         }
     }
 
-    fn task_queue(&mut self, spec: &TaskQueueSpec) {
-        if let Some(replicas) = spec.replicas {
-            self.within("spec.replicas", replicas, 1..=100);
-        }
-        if let Some(redis) = &spec.redis {
-            self.redis(redis);
-        }
-        if let Some(objective) = &spec.slo.claim_latency {
-            let path = |field| format!("spec.slo.claimLatency.{field}");
-            if !(objective.percentile > 0.0 && objective.percentile < 100.0) {
-                let message = format!("must be above 0 and below 100, is {}", objective.percentile);
-                self.mistake(&path("percentile"), message);
+    fn resources(&mut self, path: &str, resources: Option<&Resources>) {
+        let Some(Resources { requests, limits }) = resources else { return };
+        for (kind, amounts) in [("requests", requests), ("limits", limits)] {
+            for (name, amount) in amounts {
+                self.quantity(&format!("{path}.{kind}.{name}"), amount);
             }
-            self.within(&path("thresholdMs"), objective.threshold_ms, 1..=60_000);
-            self.within(&path("windowSeconds"), objective.window_seconds, 5..=3_600);
-            self.within(&path("minSamples"), objective.min_samples, 1..=1_000_000);
         }
-        self.profiling("spec.profiling", &spec.profiling);
+    }
+
+    fn objective(&mut self, objective: &ClaimLatency) {
+        let path = |field| format!("spec.slo.claimLatency.{field}");
+        if !(objective.percentile > 0.0 && objective.percentile < 100.0) {
+            let message = format!("must be above 0 and below 100, is {}", objective.percentile);
+            self.mistake(&path("percentile"), message);
+        }
+        self.within(&path("thresholdMs"), objective.threshold_ms, 1..=60_000);
+        self.within(&path("windowSeconds"), objective.window_seconds, 5..=3_600);
+        self.within(&path("minSamples"), objective.min_samples, 1..=1_000_000);
     }
 
     fn redis(&mut self, redis: &Redis) {
-        match (&redis.standalone, &redis.external) {
-            (Some(standalone), None) => {
-                let path = "spec.redis.standalone.appendfsync";
-                self.one_of(path, standalone.appendfsync.as_deref(), &["always", "everysec"]);
-                let on_delete = standalone.storage.as_ref().and_then(|storage| storage.on_delete.as_deref());
-                self.one_of("spec.redis.standalone.storage.onDelete", on_delete, &["Retain", "Delete"]);
-            }
-            (None, Some(external)) => {
-                if !["redis://", "rediss://"].iter().any(|scheme| external.url.starts_with(scheme)) {
-                    let is = if external.url.is_empty() { "missing" } else { &external.url };
-                    let message = format!("must begin with redis:// or rediss://, is {is}");
-                    self.mistake("spec.redis.external.url", message);
-                }
-            }
-            _ => self.mistake("spec.redis", "must have standalone or external, and not both".to_owned()),
+        let Redis { standalone, external } = redis;
+        self.either("spec.redis", ("standalone", standalone.is_some()), ("external", external.is_some()));
+        if let Some(standalone) = standalone {
+            self.quantity("spec.redis.standalone.storage.size", &standalone.storage.size);
+            self.resources("spec.redis.standalone.resources", standalone.resources.as_ref());
+        }
+        let Some(external) = external else { return };
+        let secret = external.url_secret_ref.is_some();
+        let path = "spec.redis.external";
+        self.either(path, ("url", external.url.is_some()), ("urlSecretRef", secret));
+        if let Some(url) = external.url.as_ref().filter(|url| !url.starts_with("redis://")) {
+            self.mistake("spec.redis.external.url", format!("must begin with redis://, is {url}"));
         }
     }
 
-    fn profiling(&mut self, path: &str, spec: &ProfilingPolicySpec) {
-        let field = |name: &str| format!("{path}.{name}");
-        self.within(&field("capture.preSeconds"), spec.capture.pre_seconds, 1..=60);
-        self.within(&field("capture.postSeconds"), spec.capture.post_seconds, 1..=60);
-        self.within(&field("limits.cooldownSeconds"), spec.limits.cooldown_seconds, 10..=86_400);
-        self.within(&field("limits.perDay"), spec.limits.per_day, 1..=1_000);
+    fn profiling(&mut self, spec: &TaskQueueSpec) {
+        let Profiling { policy_ref, capture, limits, artifacts, suspend: _ } = &spec.profiling;
+        let own = capture.is_some() || limits.is_some() || artifacts.is_some();
+        if policy_ref.is_some() && own {
+            self.mistake("spec.profiling", "must have policyRef or a policy of its own, and not both");
+        }
+        if let Some(capture) = capture {
+            self.capture("spec.profiling", capture);
+        }
+        if let Some(limits) = limits {
+            self.limits("spec.profiling", limits);
+        }
+        self.artifacts("spec.profiling", artifacts.as_ref());
+    }
+
+    fn capture(&mut self, path: &str, capture: &Capture) {
+        self.within(&format!("{path}.capture.preSeconds"), capture.pre_seconds, 1..=60);
+        self.within(&format!("{path}.capture.postSeconds"), capture.post_seconds, 1..=60);
+    }
+
+    fn limits(&mut self, path: &str, limits: &CaptureLimits) {
+        self.within(&format!("{path}.limits.cooldownSeconds"), limits.cooldown_seconds, 10..=86_400);
+        self.within(&format!("{path}.limits.perDay"), limits.per_day, 1..=1_000);
+    }
+
+    fn artifacts(&mut self, path: &str, artifacts: Option<&Artifacts>) {
+        let Some(artifacts) = artifacts else { return };
+        let path = format!("{path}.artifacts");
+        let claim = artifacts.persistent_volume_claim.is_some();
+        self.either(&path, ("s3", artifacts.s3.is_some()), ("persistentVolumeClaim", claim));
+        let endpoint = artifacts.s3.as_ref().and_then(|s3| s3.endpoint.as_ref());
+        if let Some(endpoint) =
+            endpoint.filter(|url| !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)))
+        {
+            let message = format!("must begin with http:// or https://, is {endpoint}");
+            self.mistake(&format!("{path}.s3.endpoint"), message);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Manifest, parse};
 
     const HEAD: &str = "apiVersion: brisq.dev/v1alpha1\nkind: TaskQueue\nmetadata: {name: orders}\n";
 
@@ -219,14 +209,15 @@ mod tests {
     #[test]
     fn every_mistake_is_reported_by_its_path() {
         let yaml = "apiVersion: brisq.dev/v1alpha1\nkind: TaskQueue\nmetadata: {name: Orders}\nspec:\n  replicas: 0\n  \
-            redis: {standalone: {appendfsync: sometimes}, external: {url: x}}\n  \
+            redis: {standalone: {storage: {size: much}}, external: {url: x}}\n  \
             slo: {claimLatency: {percentile: 100, thresholdMs: 0, windowSeconds: 1}}\n  \
             profiling: {capture: {preSeconds: 0}, limits: {cooldownSeconds: 1}}\n";
         let found = mistakes(yaml);
         for path in [
             "metadata.name",
             "spec.replicas",
-            "spec.redis",
+            "spec.redis: must have standalone or external",
+            "spec.redis.standalone.storage.size: must be a quantity",
             "spec.slo.claimLatency.percentile: must be above 0 and below 100, is 100",
             "spec.slo.claimLatency.thresholdMs",
             "spec.slo.claimLatency.windowSeconds",

@@ -229,7 +229,7 @@ fn pprof_names_the_spinning_function_and_lists_its_lines() {
 }
 
 fn pprof(args: &[&str], file: &Path) -> String {
-    let tool = brisq_testkit::pprof().unwrap();
+    let tool = brisq_testkit::go_tool("pprof").unwrap();
     let output = Command::new(tool).args(args).arg(file).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));

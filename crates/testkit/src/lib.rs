@@ -17,4 +17,4 @@ pub use http::{Answer, Http};
 pub use process::Process;
 pub use program::{Program, ProgramOptions, binary};
 pub use redis::{Redis, RedisOptions};
-pub use tools::{cargo_tool, pprof};
+pub use tools::{cache, cargo_tool, go_tool, kubernetes};

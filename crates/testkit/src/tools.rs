@@ -7,16 +7,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The Go tool `pprof`, built if absent.
+/// A tool written in Go, built if absent: once for each state of `tools/<name>` and version of Go. A module without
+/// sources names the program it is for in its `tool` line; a file `ldflags` beside it is handed to the linker.
 ///
 /// # Errors
 /// When Go is not installed or the module cannot be built.
-pub fn pprof() -> io::Result<PathBuf> {
-    go_tool("pprof")
-}
-
-/// Builds `tools/<name>` once for each state of its module and version of Go.
-fn go_tool(name: &str) -> io::Result<PathBuf> {
+pub fn go_tool(name: &str) -> io::Result<PathBuf> {
     let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools").join(name);
     let folder = cache()?.join("tools").join(format!("{name}-{:016x}", key(&module)?));
     let tool = folder.join(name);
@@ -27,12 +23,18 @@ fn go_tool(name: &str) -> io::Result<PathBuf> {
     // Built beside and renamed: two tests that build at once both end with a whole tool.
     let beside = tempfile::tempdir_in(&folder)?;
     let built = beside.path().join(name);
+    let manifest = std::fs::read_to_string(module.join("go.mod"))?;
+    let package = manifest.lines().find_map(|line| line.strip_prefix("tool ")).unwrap_or(".");
+    let ldflags = std::fs::read_to_string(module.join("ldflags")).unwrap_or_default();
     let output = Command::new("go")
-        .args(["build", "-trimpath", "-o"])
+        .args(["build", "-trimpath", "-buildvcs=false", "-ldflags"])
+        .arg(format!("-s -w {}", ldflags.trim()))
+        .arg("-o")
         .arg(&built)
-        .arg(".")
+        .arg(package)
         .current_dir(&module)
         .env("GOFLAGS", "-mod=mod")
+        .env("CGO_ENABLED", "0")
         .output()
         .map_err(|error| io::Error::new(error.kind(), format!("go cannot be run: {error}; install Go")))?;
     if !output.status.success() {
@@ -41,6 +43,23 @@ fn go_tool(name: &str) -> io::Result<PathBuf> {
     }
     std::fs::rename(&built, &tool)?;
     Ok(tool)
+}
+
+/// A program of Kubernetes (`kube-apiserver`, `etcd`, `kubectl`, ...): from `KUBEBUILDER_ASSETS` where that is set and has
+/// it, else from the one program of `tools/kube`, which is whichever its name says.
+///
+/// # Errors
+/// As [`go_tool`].
+pub fn kubernetes(name: &str) -> io::Result<PathBuf> {
+    let given = std::env::var_os("KUBEBUILDER_ASSETS").map(|folder| PathBuf::from(folder).join(name));
+    if let Some(given) = given.filter(|program| program.is_file()) {
+        return Ok(given);
+    }
+    let link = go_tool("kube")?.with_file_name(name);
+    match std::os::unix::fs::symlink("kube", &link) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(link),
+    }
 }
 
 /// A program of the crate registry, built if absent.
@@ -67,7 +86,10 @@ pub fn cargo_tool(name: &str, version: &str) -> io::Result<PathBuf> {
 }
 
 /// `~/.cache/brisq`, or wherever `BRISQ_CACHE` says.
-fn cache() -> io::Result<PathBuf> {
+///
+/// # Errors
+/// When neither `BRISQ_CACHE` nor `HOME` is set.
+pub fn cache() -> io::Result<PathBuf> {
     let named = std::env::var_os("BRISQ_CACHE").map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/brisq"));
     named.or_else(home).ok_or_else(|| io::Error::other("neither BRISQ_CACHE nor HOME is set"))
@@ -75,8 +97,9 @@ fn cache() -> io::Result<PathBuf> {
 
 fn key(module: &Path) -> io::Result<u64> {
     let mut hasher = DefaultHasher::new();
-    for file in ["go.mod", "go.sum", "main.go"] {
-        std::fs::read(module.join(file))?.hash(&mut hasher);
+    for file in ["go.mod", "go.sum", "main.go", "ldflags"] {
+        // Not every module has all of them.
+        std::fs::read(module.join(file)).unwrap_or_default().hash(&mut hasher);
     }
     let version = Command::new("go").arg("version").output()?;
     version.stdout.hash(&mut hasher);

@@ -1,0 +1,450 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{Artifacts, Capture, CaptureLimits, Quantity, Resources};
+
+/// A queue service: servers and their store.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "kube",
+    derive(kube::CustomResource, kube::KubeSchema),
+    kube(
+        group = "brisq.dev",
+        version = "v1alpha1",
+        kind = "TaskQueue",
+        namespaced,
+        shortname = "tq",
+        category = "brisq",
+        status = "TaskQueueStatus",
+        doc = "A queue service: servers and their store",
+        scale(
+            spec_replicas_path = ".spec.replicas",
+            status_replicas_path = ".status.replicas",
+            label_selector_path = ".status.selector"
+        ),
+        printcolumn(
+            name = "READY",
+            type_ = "string",
+            json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+        ),
+        printcolumn(name = "REPLICAS", type_ = "integer", json_path = ".spec.replicas"),
+        printcolumn(name = "OBJECTIVE", type_ = "string", json_path = ".status.objective"),
+        printcolumn(name = "SLO", type_ = "string", json_path = ".status.slo"),
+        printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
+        printcolumn(
+            name = "REASON",
+            type_ = "string",
+            json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+            priority = 1
+        ),
+        printcolumn(
+            name = "LAST CAPTURE",
+            type_ = "string",
+            json_path = ".status.profiling.lastCapture",
+            priority = 1
+        ),
+        validation = kube::core::Rule::new("size(self.metadata.name) <= 40")
+            .message("metadata.name has at most 40 characters: names of pods and services are made of it")
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskQueueSpec {
+    /// Servers.
+    #[serde(default = "one_replica")]
+    #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 100)))]
+    pub replicas: u32,
+    /// Image of server and sidecar; the operator's own by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 512)))]
+    pub image: Option<String>,
+    /// Of each server; the sidecar has its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// Where tasks are kept; a Redis of its own by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<Redis>,
+    /// Who may call; one generated token by default, in the Secret `NAME-token`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+    /// What claims are held against.
+    #[serde(default)]
+    pub slo: Slo,
+    /// How breaches are captured.
+    #[serde(default)]
+    pub profiling: Profiling,
+}
+
+const fn one_replica() -> u32 {
+    1
+}
+
+/// Where tasks are kept: exactly one of the two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "kube",
+    derive(kube::KubeSchema),
+    x_kube(
+        validation = kube::core::Rule::new("has(self.standalone) != has(self.external)")
+            .message("redis has standalone or external, and not both")
+    ),
+    x_kube(
+        validation = kube::core::Rule::new("has(self.standalone) == has(oldSelf.standalone)")
+            .message("redis cannot be changed between standalone and external: tasks would stay behind; make another TaskQueue")
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct Redis {
+    /// A Redis of its own: one StatefulSet with an append-only file on a volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standalone: Option<Standalone>,
+    /// One that is there already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
+}
+
+/// A Redis of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Standalone {
+    /// Image of Redis 7 or later; the operator's choice by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 512)))]
+    pub image: Option<String>,
+    /// When a write reaches the disk.
+    #[serde(default)]
+    pub appendfsync: Appendfsync,
+    /// Its volume.
+    #[serde(default)]
+    pub storage: Storage,
+    /// Of the Redis container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+}
+
+/// When a write reaches the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Appendfsync {
+    /// Before each answer: an acknowledged task survives the loss of power.
+    Always,
+    /// Once a second.
+    #[default]
+    Everysec,
+}
+
+impl Appendfsync {
+    /// As Redis writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Everysec => "everysec",
+        }
+    }
+}
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "kube",
+    derive(kube::KubeSchema),
+    x_kube(
+        validation = kube::core::Rule::new("quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0")
+            .message("storage.size cannot shrink")
+    ),
+    x_kube(
+        validation = kube::core::Rule::new(
+            "has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)"
+        )
+        .message("storage.storageClassName cannot be changed")
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct Storage {
+    /// Such as `10Gi`; can grow where the class allows it, not shrink.
+    #[serde(default = "size")]
+    #[cfg_attr(feature = "kube", schemars(schema_with = "crate::schema::quantity"))]
+    pub size: Quantity,
+    /// Class of the volume; the cluster's default by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 253)))]
+    pub storage_class_name: Option<String>,
+    /// What becomes of the volume when the TaskQueue is deleted.
+    #[serde(default)]
+    pub on_delete: OnDelete,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { size: size(), storage_class_name: None, on_delete: OnDelete::default() }
+    }
+}
+
+fn size() -> Quantity {
+    Quantity("10Gi".to_owned())
+}
+
+/// What becomes of the volume when the TaskQueue is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+pub enum OnDelete {
+    /// It stays, and a TaskQueue of the same name adopts it.
+    #[default]
+    Retain,
+    /// It goes, with all tasks.
+    Delete,
+}
+
+/// A Redis that is there already: its address, or a Secret that holds it with its password.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "kube",
+    derive(kube::KubeSchema),
+    x_kube(
+        validation = kube::core::Rule::new("has(self.url) != has(self.urlSecretRef)")
+            .message("external has url or urlSecretRef, and not both")
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct External {
+    /// Such as `redis://redis:6379`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(length(max = 1024), regex(pattern = r"^redis://")))]
+    pub url: Option<String>,
+    /// Key of a Secret that holds the URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_secret_ref: Option<SecretKeyRef>,
+}
+
+/// A key of a Secret in the TaskQueue's namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeyRef {
+    /// Name of the Secret.
+    #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 253)))]
+    pub name: String,
+    /// Its key.
+    #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 253)))]
+    pub key: String,
+}
+
+/// Who may call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Auth {
+    /// Key of a Secret that holds a tokens file (`brisq token new` makes entries). The servers read it, the operator does not.
+    pub tokens_secret_ref: SecretKeyRef,
+}
+
+/// Objectives.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Slo {
+    /// Of claims; without it no breach is seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim_latency: Option<ClaimLatency>,
+}
+
+/// So many claims within so many ms.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "kube",
+    derive(kube::KubeSchema),
+    x_kube(
+        validation = kube::core::Rule::new("self.percentile > 0.0 && self.percentile < 100.0")
+            .message("percentile is above 0 and below 100")
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimLatency {
+    /// Above 0 and below 100.
+    #[serde(default = "percentile")]
+    #[cfg_attr(feature = "kube", schemars(schema_with = "crate::schema::percentile"))]
+    pub percentile: f64,
+    /// Slower claims count against the objective.
+    #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 60_000)))]
+    pub threshold_ms: u64,
+    /// Span that is judged, s.
+    #[serde(default = "window_seconds")]
+    #[cfg_attr(feature = "kube", schemars(range(min = 5, max = 3_600)))]
+    pub window_seconds: u32,
+    /// Claims from which on the window is judged.
+    #[serde(default = "min_samples")]
+    #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 1_000_000)))]
+    pub min_samples: u64,
+}
+
+const fn percentile() -> f64 {
+    99.0
+}
+
+const fn window_seconds() -> u32 {
+    60
+}
+
+const fn min_samples() -> u64 {
+    200
+}
+
+/// How breaches are captured: by a policy of its namespace, or by what stands here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "kube",
+    derive(kube::KubeSchema),
+    x_kube(
+        validation = kube::core::Rule::new(
+            "!has(self.policyRef) || !(has(self.capture) || has(self.limits) || has(self.artifacts))"
+        )
+        .message("profiling has policyRef or a policy of its own, and not both")
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct Profiling {
+    /// A ProfilingPolicy of the same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_ref: Option<PolicyRef>,
+    /// What is recorded around a breach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Capture>,
+    /// What bounds captures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<CaptureLimits>,
+    /// Where captures are kept; in the sidecar by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifacts: Option<Artifacts>,
+    /// No captures.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// A ProfilingPolicy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyRef {
+    /// Its name.
+    #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 253)))]
+    pub name: String,
+}
+
+impl TaskQueueSpec {
+    /// Fields that are set and have no effect in one process on the embedded store, by their paths.
+    #[must_use]
+    pub fn ignored_on_a_laptop(&self) -> Vec<&'static str> {
+        let profiling = &self.profiling;
+        let redis = self.redis.as_ref();
+        [
+            ("spec.replicas", self.replicas != one_replica()),
+            ("spec.image", self.image.is_some()),
+            ("spec.resources", self.resources.is_some()),
+            ("spec.redis.standalone", redis.is_some_and(|redis| redis.standalone.is_some())),
+            ("spec.redis.external", redis.is_some_and(|redis| redis.external.is_some())),
+            ("spec.auth", self.auth.is_some()),
+            ("spec.profiling.policyRef", profiling.policy_ref.is_some()),
+            ("spec.profiling.artifacts", profiling.artifacts.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(path, set)| set.then_some(path))
+        .collect()
+    }
+}
+
+#[cfg(feature = "kube")]
+pub use status::{EpisodePhase, ProfilingStatus, SloState, TaskQueueStatus};
+
+#[cfg(feature = "kube")]
+mod status {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+    use schemars::JsonSchema;
+    use serde::{Deserialize, Serialize};
+
+    /// What the operator has seen.
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+    #[serde(rename_all = "camelCase")]
+    pub struct TaskQueueStatus {
+        /// Generation of the spec that this is about.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub observed_generation: Option<i64>,
+        /// Servers there are, for the scale subresource.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub replicas: Option<i32>,
+        /// Label selector of the servers, for the scale subresource.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub selector: Option<String>,
+        /// Such as `p99<5ms`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub objective: Option<String>,
+        /// Whether the objective is kept.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub slo: Option<SloState>,
+        /// `Ready`, `Progressing`, `Degraded` and `Stalled`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[schemars(schema_with = "crate::schema::conditions")]
+        pub conditions: Vec<Condition>,
+        /// The present or last breach.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub profiling: Option<ProfilingStatus>,
+    }
+
+    /// Whether an objective is kept.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+    pub enum SloState {
+        /// It is.
+        Met,
+        /// It is broken.
+        Breached,
+        /// Nobody can tell: no objective, or no counts.
+        Unknown,
+    }
+
+    /// Where an episode is.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+    pub enum EpisodePhase {
+        /// No breach.
+        #[default]
+        Closed,
+        /// A breach.
+        Open,
+        /// A breach that became worse.
+        Escalated,
+        /// Calm again, but not for long.
+        Recovering,
+    }
+
+    /// The present or last breach. The operator reads it back after a restart.
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+    #[serde(rename_all = "camelCase")]
+    pub struct ProfilingStatus {
+        /// Number of the episode, from 1.
+        #[serde(default)]
+        pub episode: u64,
+        /// Where it is.
+        #[serde(default)]
+        pub phase: EpisodePhase,
+        /// When it came there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub last_transition_time: Option<Time>,
+        /// Captures ordered in this episode.
+        #[serde(default)]
+        pub captures: u32,
+        /// Share of slow claims when it opened, in thousandths.
+        #[serde(default)]
+        pub opening_share_permille: u32,
+        /// The last capture ordered.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub last_capture: Option<String>,
+        /// When it was ordered.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub last_capture_time: Option<Time>,
+        /// Captures ordered on the day of the last one (UTC).
+        #[serde(default)]
+        pub captures_today: u32,
+        /// Why the last capture that was due was not made: `Cooldown`, `DailyQuota` or `AttemptQuota`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub not_captured: Option<String>,
+    }
+}
