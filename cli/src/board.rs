@@ -59,10 +59,10 @@ impl Board {
                     watch.captures.truncate(SHOWN_MAX);
                 }
                 Event::Written(written) => {
-                    finish(&mut watch, &written.capture, written.cause, report(written));
+                    finish(&mut watch, &written.capture, &written.cause, report(written));
                 }
                 Event::Failed { capture, .. } => finish(&mut watch, capture, "failed", None),
-                Event::BreachSeen { .. } | Event::NotCaptured(_) => {}
+                Event::BreachSeen { .. } | Event::Recorded { .. } | Event::NotCaptured(_) => {}
             }
         }
         // A listener that is behind or gone loses what it does not take.

@@ -120,6 +120,7 @@ async fn capture(began: Instant, load: &mut Child, events: &mut Receiver<Event>)
             Event::Frozen { capture, at_ms, .. } => {
                 println!("frozen     at {}: {capture}; recording its tail", clock(at_ms));
             }
+            Event::Recorded { .. } => {}
             Event::Written(written) => return Ok(*written),
             Event::Failed { capture, error } => bail!("capture {capture} failed: {error}"),
             Event::NotCaptured(why) => bail!("no capture was made: {}", why.name()),

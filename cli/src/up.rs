@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use brisq_crd::{Manifest, TaskQueueSpec};
-use brisq_profiler::{Event, Profiler, ProfilerConfig};
+use brisq_profiler::{Artifacts, Event, Profiler, ProfilerConfig};
 use brisq_recorder::{ClaimLog, Recorder, RecorderConfig};
 use brisq_server::{Auth, Console, Options, Running};
 use brisq_slo::{Limits, Objective};
@@ -131,6 +131,7 @@ async fn serve(
     let options = Options {
         listen: flags.listen,
         admin_listen: flags.admin_listen,
+        metrics_listen: None,
         auth: Auth::off(),
         store_is_shared: false,
         limits: brisq_server::Limits::default(),
@@ -181,7 +182,8 @@ fn profiler(recorder: &Recorder, plan: &Plan, data: &Path, board: &Board) -> any
     let of_events = board.clone();
     let config = ProfilerConfig {
         name: plan.name.clone(),
-        data: data.to_path_buf(),
+        artifacts: Artifacts::folder(data, "captures")?,
+        managed: false,
         objective: plan.objective,
         limits: Limits {
             cooldown_ms: limits.cooldown_seconds * 1_000,
@@ -225,6 +227,6 @@ fn say(event: &Event, data: &Path) {
         ),
         Event::Failed { capture, error } => println!("failed     {capture}: {error}"),
         Event::NotCaptured(why) => println!("no capture {}", why.name()),
-        Event::Second { .. } => {}
+        Event::Second { .. } | Event::Recorded { .. } => {}
     }
 }

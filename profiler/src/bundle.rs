@@ -5,7 +5,7 @@ use std::sync::Arc;
 use brisq_recorder::wire::Hello;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Largest bundle; a larger one is refused rather than filling a disk.
@@ -52,6 +52,12 @@ pub struct Manifest {
     pub engine: Engine,
     /// Of the programs that took part.
     pub versions: Versions,
+    /// Pods whose files lie under `pods/`, beside those of the pod that wrote the bundle.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<String>,
+    /// Pods whose files were waited for in vain.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing_pods: Vec<String>,
     /// All files but this one.
     pub files: Vec<FileEntry>,
 }
@@ -130,7 +136,7 @@ pub(crate) async fn prune(store: &Arc<dyn ObjectStore>, root: &Path, kept: usize
 }
 
 /// A file of a bundle.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
     /// Its name in the bundle.
     pub name: String,
@@ -162,16 +168,11 @@ impl Bundle {
         self.files.iter().map(entry).collect()
     }
 
-    /// Writes all files and then the manifest. A bundle without one is not whole, and nobody should read it.
+    /// Writes all files below `folder`, in their order.
     ///
     /// # Errors
-    /// When it is too large, the store fails, or the manifest is there already.
-    pub async fn write(
-        self,
-        store: &Arc<dyn ObjectStore>,
-        folder: &Path,
-        manifest: &Manifest,
-    ) -> Result<(), WriteError> {
+    /// When they are too large or the store fails.
+    pub(crate) async fn write(self, store: &Arc<dyn ObjectStore>, folder: &Path) -> Result<(), WriteError> {
         let size: usize = self.files.iter().map(|(_, bytes)| bytes.len()).sum();
         if size > BUNDLE_MAX_BYTES {
             return Err(WriteError::TooLarge(size));
@@ -179,14 +180,25 @@ impl Bundle {
         for (name, bytes) in self.files {
             store.put(&folder.clone().join(name), PutPayload::from(bytes)).await?;
         }
-        let manifest = serde_json::to_vec_pretty(manifest)
-            .map_err(|error| WriteError::Part("manifest.json", error.to_string()))?;
-        let only_if_absent = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        store
-            .put_opts(&folder.clone().join("manifest.json"), PutPayload::from(manifest), only_if_absent)
-            .await?;
         Ok(())
     }
+}
+
+/// Writes the manifest, last and only if absent. A bundle without one is not whole, and nobody should read it.
+///
+/// # Errors
+/// When the store fails or the manifest is there already.
+pub(crate) async fn seal(
+    store: &Arc<dyn ObjectStore>,
+    folder: &Path,
+    manifest: &Manifest,
+) -> Result<(), WriteError> {
+    let manifest = serde_json::to_vec_pretty(manifest)
+        .map_err(|error| WriteError::Part("manifest.json", error.to_string()))?;
+    let only_if_absent = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+    let path = folder.clone().join("manifest.json");
+    store.put_opts(&path, PutPayload::from(manifest), only_if_absent).await?;
+    Ok(())
 }
 
 #[cfg(test)]

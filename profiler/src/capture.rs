@@ -8,10 +8,11 @@ use brisq_recorder::wire::{Frame, Hello, RING_SECONDS};
 use brisq_recorder::{Cost, Functions, Symbolizer, profile_with};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::bundle::{Bundle, Engine, Manifest, Versions, Window, WriteError};
+use crate::events::Part;
 use crate::report::{self, Report};
 use crate::{flame, signals};
 
@@ -43,10 +44,17 @@ pub struct Recording {
     pub frames: Vec<Arc<Frame>>,
     /// Calm time before it.
     pub baseline: Vec<Arc<Frame>>,
+    /// The window that was asked for, Unix ms; what a breach seen here is captured with covers itself.
+    pub asked: Option<(u64, u64)>,
+    /// What it contributes.
+    pub part: Part,
 }
 
+/// Frames may be missing for so long at either end of a window that still counts as covered: they come by the second.
+const EDGE_MS: u64 = 2_000;
+
 /// A function in the differential profile.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TopFunction {
     /// Its name.
@@ -60,10 +68,19 @@ pub struct TopFunction {
     /// CPU in the breach with all it called, in cores.
     pub total_cores: f64,
     /// Its own CPU in the baseline, in cores; absent without a comparison.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_self_cores: Option<f64>,
     /// How much its own CPU grew, in cores.
     pub delta_cores: f64,
+}
+
+/// What a recording became.
+pub(crate) struct Found {
+    pub(crate) bundle: Bundle,
+    pub(crate) manifest: Manifest,
+    pub(crate) diagnosis: Diagnosis,
+    pub(crate) top: Vec<TopFunction>,
+    pub(crate) p99_us: Option<u64>,
 }
 
 /// A finished analysis.
@@ -90,11 +107,45 @@ impl Recording {
         self.onset_ms.is_some_and(|onset| (first.from_ms..=last.to_ms).contains(&onset))
     }
 
+    /// Whether frames of the whole window are there, as far as one was asked for.
+    #[must_use]
+    pub fn covered(&self) -> bool {
+        let (Some(first), Some(last)) = (self.frames.first(), self.frames.last()) else { return false };
+        self.asked.is_none_or(|(from_ms, to_ms)| {
+            first.from_ms <= from_ms + EDGE_MS && last.to_ms + EDGE_MS >= to_ms
+        })
+    }
+
+    /// The files of one pod, for a bundle that another one writes; `pod.json` comes last and names the others.
+    ///
+    /// # Errors
+    /// When a part cannot be made.
+    pub(crate) fn into_pod_files(self, pod: &str) -> Result<Bundle, WriteError> {
+        let mut symbolizer = Symbolizer::new(&self.hello.mappings);
+        let profile = profile_with(&mut symbolizer, &self.hello, &self.frames)
+            .map_err(|error| WriteError::Part("cpu.pb.gz", error.to_string()))?;
+        let signals = signals::signals(&self.frames);
+        let mut bundle = Bundle::default();
+        bundle.add("cpu.pb.gz", profile);
+        bundle.add("claims.jsonl", self.claims_jsonl()?);
+        bundle.add("signals.jsonl.gz", self.signals_jsonl_gz()?);
+        let about = json!({
+            "pod": pod, "pid": self.hello.pid, "version": self.hello.version, "covered": self.covered(),
+            "window": {"fromMs": self.frames.first().map(|f| f.from_ms), "toMs": self.frames.last().map(|f| f.to_ms)},
+            "claimP99Us": signals.claim_p99_us, "claimsPerSecond": signals.claims_per_second,
+            "processCores": signals.process_cores, "files": bundle.entries(),
+        });
+        let about = serde_json::to_vec_pretty(&about)
+            .map_err(|error| WriteError::Part("pod.json", error.to_string()))?;
+        bundle.add("pod.json", about);
+        Ok(bundle)
+    }
+
     /// Does all the slow work; returns the files, the manifest, and what was found.
     ///
     /// # Errors
     /// When a part cannot be made.
-    pub fn into_bundle(self) -> Result<(Bundle, Manifest, Diagnosis, Vec<TopFunction>), WriteError> {
+    pub(crate) fn into_bundle(self) -> Result<Found, WriteError> {
         let mut symbolizer = Symbolizer::new(&self.hello.mappings);
         let breach_frames = self.breach();
         let breach = Functions::of(&breach_frames, &mut symbolizer);
@@ -131,7 +182,9 @@ impl Recording {
             bundle.add("flame-diff.svg", svg);
         }
         let manifest = self.manifest(&bundle);
-        Ok((bundle, manifest, analysis.diagnosis, analysis.top))
+        let Analysis { diagnosis, top, evidence, .. } = analysis;
+        let p99_us = evidence.breach.claim_p99_us.map(|us| us as u64);
+        Ok(Found { bundle, manifest, diagnosis, top, p99_us })
     }
 
     fn analyse(&self, breach_frames: &[Arc<Frame>], breach: &Functions, baseline: &Functions) -> Analysis {
@@ -165,6 +218,8 @@ impl Recording {
             lost: self.frames.iter().map(|frame| frame.lost).sum(),
             engine: Engine { name: self.hello.engine.clone(), blind_spots: self.hello.blind_spots.clone() },
             versions: Versions::of(&self.hello),
+            pods: Vec::new(),
+            missing_pods: Vec::new(),
             files: bundle.entries(),
         }
     }

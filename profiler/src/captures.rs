@@ -3,43 +3,81 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use brisq_profiler::{Event, Profiler, Wanted};
+use brisq_profiler::{Artifacts, Event, FileEntry, Profiler, Wanted, Written};
+use brisq_recorder::wire::Frame;
+use brisq_slo::Objective;
 use serde::Serialize;
 
 /// Captures that are remembered; the oldest by name go first.
 const CAPTURES_REMEMBERED_MAX: usize = 1_000;
 
+/// Functions that are named.
+const FUNCTIONS_MAX: usize = 10;
+
 /// Where a capture is in its making.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Capture {
-    /// `Requested`, `Frozen`, `Complete` or `Failed`.
+    /// `Requested`, `Frozen`, `Recorded`, `Complete` or `Failed`.
     pub phase: &'static str,
-    /// Folder of its bundle below the data folder.
+    /// Folder of its bundle in the store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folder: Option<String>,
     /// What was found.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cause: Option<&'static str>,
+    pub cause: Option<String>,
     /// 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confidence: Option<f64>,
     /// Whether its window holds the onset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub onset_inside: Option<bool>,
+    /// Whether frames of the whole window were there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub covered: Option<bool>,
+    /// P99 of claim latency in the breach, µs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p99_us: Option<u64>,
+    /// Functions whose CPU grew most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub top_functions: Vec<String>,
+    /// What was written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileEntry>,
+    /// Pods that were waited for in vain.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing_pods: Vec<String>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// The recorded server's claims, and which process counted them.
+impl Capture {
+    fn at(phase: &'static str) -> Self {
+        Self { phase, ..Self::default() }
+    }
+
+    fn whole(written: Written) -> Self {
+        Self {
+            phase: "Complete",
+            folder: Some(written.folder),
+            cause: Some(written.cause).filter(|cause| !cause.is_empty()),
+            confidence: Some(written.confidence),
+            onset_inside: Some(written.onset_inside),
+            covered: Some(written.covered),
+            p99_us: written.p99_us,
+            top_functions: written.top.into_iter().take(FUNCTIONS_MAX).map(|top| top.function).collect(),
+            files: written.files,
+            missing_pods: written.missing_pods,
+            error: None,
+        }
+    }
+}
+
+/// The recorded server's claims at the end of a second. Totals are since the start of its process.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Slo {
-    /// Process id of the server.
-    pub pid: u32,
-    /// Unix ms at which it started: counts begin again with it.
-    pub started_ms: u64,
+pub struct Counts {
     /// Unix ms of the counts.
     pub at_ms: u64,
     /// Claims finished.
@@ -54,19 +92,56 @@ pub struct Slo {
     pub threshold_us: u64,
 }
 
+impl Counts {
+    fn of(frame: &Frame) -> Self {
+        Self {
+            at_ms: frame.to_ms,
+            finished_total: frame.claims.finished_total,
+            slow_total: frame.claims.slow_total,
+            in_flight_slow: frame.claims.in_flight_slow,
+            oldest_in_flight_us: frame.claims.oldest_in_flight_us,
+            threshold_us: frame.claims.threshold_us,
+        }
+    }
+}
+
+/// Which process counted, its newest counts, and those of the seconds just past.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Slo {
+    /// Process id of the server.
+    pub pid: u32,
+    /// Unix ms at which it started: counts begin again with it.
+    pub started_ms: u64,
+    /// The newest.
+    #[serde(flatten)]
+    pub newest: Counts,
+    /// The seconds just past, oldest first, the newest included: whoever asks every few seconds misses none.
+    pub seconds: Vec<Counts>,
+}
+
 #[derive(Default)]
 struct State {
     by_name: BTreeMap<String, Capture>,
     watched: Option<((u32, u64), Arc<Profiler>)>,
+    objective: Option<Objective>,
 }
 
 /// See the module.
-#[derive(Default)]
-pub struct Captures(Mutex<State>);
+pub struct Captures {
+    /// Where bundles are kept.
+    pub artifacts: Artifacts,
+    state: Mutex<State>,
+}
 
 impl Captures {
+    /// None yet.
+    pub fn new(artifacts: Artifacts, objective: Option<Objective>) -> Self {
+        Self { artifacts, state: Mutex::new(State { objective, ..State::default() }) }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Watches another server, or none. The one before is given up once its captures are written.
@@ -77,28 +152,39 @@ impl Captures {
         drop(before);
     }
 
+    /// What servers are judged by.
+    pub fn objective(&self) -> Option<Objective> {
+        self.state().objective
+    }
+
+    /// Judges by another objective from now on.
+    pub fn arm(&self, objective: Option<Objective>) {
+        let mut state = self.state();
+        state.objective = objective;
+        let watched = state.watched.as_ref().map(|(_, profiler)| Arc::clone(profiler));
+        // Ordered outside the lock, which the profiler's loop takes to tell of its captures.
+        drop(state);
+        if let Some(profiler) = watched {
+            profiler.arm(objective);
+        }
+    }
+
     /// Takes in what the profiler tells.
     pub fn note(&self, event: Event) {
         match event {
             Event::Frozen { capture, reason, .. } => {
                 tracing::info!(capture, reason, "frozen");
-                self.set(capture, Capture { phase: "Frozen", ..Capture::default() });
+                self.set(capture, Capture::at("Frozen"));
             }
             Event::Written(written) => {
                 tracing::info!(capture = written.capture, cause = written.cause, "capture written");
-                let capture = Capture {
-                    phase: "Complete",
-                    folder: Some(written.folder),
-                    cause: Some(written.cause),
-                    confidence: Some(written.confidence),
-                    onset_inside: Some(written.onset_inside),
-                    error: None,
-                };
-                self.set(written.capture, capture);
+                let name = written.capture.clone();
+                self.set(name, Capture::whole(*written));
             }
+            Event::Recorded { capture } => self.set(capture, Capture::at("Recorded")),
             Event::Failed { capture, error } => {
                 tracing::error!(capture, error, "capture failed");
-                self.set(capture, Capture { phase: "Failed", error: Some(error), ..Capture::default() });
+                self.set(capture, Capture { error: Some(error), ..Capture::at("Failed") });
             }
             Event::NotCaptured(why) => tracing::info!(why = why.name(), "no capture was made"),
             Event::BreachSeen { at_ms, onset_ms, share } => {
@@ -116,12 +202,12 @@ impl Captures {
         }
     }
 
-    /// Asks for a capture. Asking again for the same changes nothing. `None` while no server is connected.
+    /// Asks for a capture. Asking again for the same changes nothing, unless it failed. `None` while no server is connected.
     pub fn want(&self, wanted: Wanted) -> Option<Capture> {
-        if let Some(known) = self.get(&wanted.name) {
+        if let Some(known) = self.get(&wanted.name).filter(|known| known.phase != "Failed") {
             return Some(known);
         }
-        let requested = Capture { phase: "Requested", ..Capture::default() };
+        let requested = Capture::at("Requested");
         let name = wanted.name.clone();
         // Ordered outside the lock, which the profiler's loop takes to tell of its captures.
         let profiler = Arc::clone(&self.state().watched.as_ref()?.1);
@@ -139,16 +225,7 @@ impl Captures {
     pub fn slo(&self) -> Option<Slo> {
         let state = self.state();
         let ((pid, started_ms), profiler) = state.watched.as_ref()?;
-        let frame = profiler.newest()?;
-        Some(Slo {
-            pid: *pid,
-            started_ms: *started_ms,
-            at_ms: frame.to_ms,
-            finished_total: frame.claims.finished_total,
-            slow_total: frame.claims.slow_total,
-            in_flight_slow: frame.claims.in_flight_slow,
-            oldest_in_flight_us: frame.claims.oldest_in_flight_us,
-            threshold_us: frame.claims.threshold_us,
-        })
+        let seconds: Vec<Counts> = profiler.recent().iter().map(|frame| Counts::of(frame)).collect();
+        Some(Slo { pid: *pid, started_ms: *started_ms, newest: *seconds.last()?, seconds })
     }
 }

@@ -1,19 +1,23 @@
 //! What a profiler is told, and what it tells.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use brisq_slo::{Limits, NotCaptured, Objective};
 
+use crate::artifacts::Artifacts;
+use crate::bundle::FileEntry;
 use crate::capture::TopFunction;
 
 /// How a profiler works.
 pub struct ProfilerConfig {
     /// Name of the queue service; captures are named after it.
     pub name: String,
-    /// Folder that holds `captures/`.
-    pub data: PathBuf,
+    /// Where captures are kept.
+    pub artifacts: Artifacts,
+    /// Whether an operator orders captures: a breach seen here is then held for it, and captured without it only when it
+    /// does not ask in time.
+    pub managed: bool,
     /// Armed from the start, if given.
     pub objective: Option<Objective>,
     /// What bounds captures.
@@ -61,6 +65,11 @@ pub enum Event {
         /// Unix ms.
         at_ms: u64,
     },
+    /// The tail is recorded; what follows is work on what there is.
+    Recorded {
+        /// Name of the capture.
+        capture: String,
+    },
     /// The bundle is whole.
     Written(Box<Written>),
     /// A capture failed.
@@ -79,10 +88,10 @@ pub enum Event {
 pub struct Written {
     /// Its name.
     pub capture: String,
-    /// Its folder below the data folder.
+    /// Its folder in the store.
     pub folder: String,
-    /// The cause that was found.
-    pub cause: &'static str,
+    /// The cause that was found; empty for a pod's part of a bundle that another one writes.
+    pub cause: String,
     /// 0 to 1.
     pub confidence: f64,
     /// Why this cause.
@@ -91,6 +100,14 @@ pub struct Written {
     pub onset_inside: bool,
     /// The differential profile's first functions.
     pub top: Vec<TopFunction>,
+    /// P99 of claim latency in the breach, µs.
+    pub p99_us: Option<u64>,
+    /// What was written, the manifest left out.
+    pub files: Vec<FileEntry>,
+    /// Pods that were waited for in vain.
+    pub missing_pods: Vec<String>,
+    /// Whether frames of the whole window were there.
+    pub covered: bool,
 }
 
 /// A capture that somebody asks for.
@@ -104,4 +121,25 @@ pub struct Wanted {
     pub from_ms: u64,
     /// End of its window, Unix ms; recording goes on until then, for a ring's length at most.
     pub to_ms: u64,
+    /// When the breach began, where whoever asks knows; a breach that was seen here knows better.
+    pub onset_ms: Option<u64>,
+    /// What this process contributes.
+    pub part: Part,
+}
+
+/// What a process contributes to a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The bundle, over its own files and those of the other pods, which are waited for.
+    Whole {
+        /// Names of the other pods.
+        pods: Vec<String>,
+    },
+    /// The files of one pod, for the bundle that another pod's profiler writes.
+    Pod(String),
+}
+
+impl Part {
+    /// A bundle of this process alone.
+    pub(crate) const ALONE: Self = Self::Whole { pods: Vec::new() };
 }

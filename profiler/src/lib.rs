@@ -6,6 +6,7 @@
 //! server cannot stop it, and nothing slow is done while frames are awaited.
 #![forbid(unsafe_code)]
 
+mod artifacts;
 mod bundle;
 mod capture;
 mod events;
@@ -14,8 +15,10 @@ mod report;
 mod signals;
 mod timeline;
 mod watch;
+mod writing;
 
-pub use bundle::{Bundle, FileEntry, Manifest, WriteError};
+pub use artifacts::Artifacts;
+pub use bundle::{FileEntry, Manifest, WriteError};
 pub use capture::{Recording, TopFunction};
-pub use events::{Event, ProfilerConfig, Wanted, Written};
+pub use events::{Event, Part, ProfilerConfig, Wanted, Written};
 pub use watch::Profiler;

@@ -4,6 +4,7 @@
 
 mod api;
 mod captures;
+mod objective;
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use brisq_profiler::{Profiler, ProfilerConfig};
+use brisq_profiler::{Artifacts, Profiler, ProfilerConfig};
 use brisq_recorder::{Received, receive_frames, spawn_thread};
 use brisq_slo::{Limits, Objective};
 use clap::Parser;
@@ -28,8 +29,35 @@ struct Flags {
     #[arg(long, env = "BRISQ_SOCKET", value_name = "PATH")]
     socket: PathBuf,
     /// Folder for captures; made if absent
-    #[arg(long, env = "BRISQ_DATA", value_name = "DIR")]
-    data: PathBuf,
+    #[arg(
+        long,
+        env = "BRISQ_DATA",
+        value_name = "DIR",
+        required_unless_present = "s3_bucket",
+        conflicts_with = "s3_bucket"
+    )]
+    data: Option<PathBuf>,
+    /// Bucket for captures instead; credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the workload's identity
+    #[arg(long, env = "BRISQ_S3_BUCKET", value_name = "BUCKET")]
+    s3_bucket: Option<String>,
+    /// Its region
+    #[arg(long, env = "BRISQ_S3_REGION", default_value = "us-east-1")]
+    s3_region: String,
+    /// URL of an S3-compatible store; Amazon's without it
+    #[arg(long, env = "BRISQ_S3_ENDPOINT", value_name = "URL")]
+    s3_endpoint: Option<String>,
+    /// Captures lie below this path in the store, as DATE/CAPTURE/
+    #[arg(long, env = "BRISQ_ROOT", value_name = "PATH", default_value = "captures")]
+    root: String,
+    /// An operator orders captures; without it, breaches seen here are captured at once
+    #[arg(long, env = "BRISQ_MANAGED")]
+    managed: bool,
+    /// File with the bearer token that callers must send; without it nobody needs one
+    #[arg(long, env = "BRISQ_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// File with the objective in YAML: percentile, thresholdMs, windowSeconds, minSamples. Read again when it changes
+    #[arg(long, env = "BRISQ_OBJECTIVE", value_name = "FILE", conflicts_with = "threshold_ms")]
+    objective: Option<PathBuf>,
     /// Address for the operator; port 0 picks a free one
     #[arg(long, env = "BRISQ_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7072")]
     listen: SocketAddr,
@@ -64,19 +92,20 @@ const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    let micros = flags.threshold_ms.map(|ms| ms.saturating_mul(1_000));
-    let objective = micros
-        .map(|us| Objective::new(flags.percentile, us, flags.window_seconds, flags.min_samples))
-        .transpose();
-    let objective = match objective {
+    let usage = |mistake: String| {
+        eprintln!("brisq-profiler: {mistake}");
+        ExitCode::from(EXIT_USAGE)
+    };
+    let objective = match objective::of_flags(&flags) {
         Ok(objective) => objective,
-        Err(error) => {
-            eprintln!("brisq-profiler: the objective is not one: {error}");
-            return ExitCode::from(EXIT_USAGE);
-        }
+        Err(error) => return usage(format!("the objective is not one: {error}")),
+    };
+    let artifacts = match artifacts(&flags) {
+        Ok(artifacts) => artifacts,
+        Err(error) => return usage(format!("captures cannot be kept: {error:#}")),
     };
     brisq_telemetry::init_logging("info");
-    match run(&flags, objective) {
+    match run(&flags, objective, artifacts) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("brisq-profiler: {error:#}");
@@ -85,11 +114,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(flags: &Flags, objective: Option<Objective>) -> anyhow::Result<()> {
-    let captures = Arc::new(Captures::default());
+fn artifacts(flags: &Flags) -> anyhow::Result<Artifacts> {
+    let endpoint = flags.s3_endpoint.as_deref();
+    match (&flags.s3_bucket, &flags.data) {
+        (Some(bucket), _) => Ok(Artifacts::s3(bucket, &flags.s3_region, endpoint, &flags.root)?),
+        (None, Some(data)) => {
+            Artifacts::folder(data, &flags.root).with_context(|| format!("{} cannot be used", data.display()))
+        }
+        (None, None) => anyhow::bail!("give --data or --s3-bucket"),
+    }
+}
+
+fn run(flags: &Flags, objective: Option<Objective>, artifacts: Artifacts) -> anyhow::Result<()> {
+    let captures = Arc::new(Captures::new(artifacts, objective));
     let listener = listen(&flags.socket)?;
     let (of_thread, own) = (Arc::clone(&captures), flags.clone());
-    spawn_thread("brisq-accept", move || accept(&listener, &own, objective, &of_thread))?;
+    spawn_thread("brisq-accept", move || accept(&listener, &own, &of_thread))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(flags.listen)
@@ -99,13 +139,20 @@ fn run(flags: &Flags, objective: Option<Objective>) -> anyhow::Result<()> {
         if let Some(path) = &flags.ready_file {
             let beside = path.with_extension("tmp");
             let pid = std::process::id();
-            std::fs::write(&beside, format!("{{\"listen\":\"{listen}\",\"admin\":\"{listen}\",\"pid\":{pid}}}\n"))?;
+            std::fs::write(
+                &beside,
+                format!("{{\"listen\":\"{listen}\",\"admin\":\"{listen}\",\"pid\":{pid}}}\n"),
+            )?;
             std::fs::rename(beside, path)?;
         }
         tracing::info!(%listen, socket = %flags.socket.display(), "listening");
         let mut terminate = signal(SignalKind::terminate())?;
+        if let Some(path) = flags.objective.clone() {
+            tokio::spawn(objective::follow(path, Arc::clone(&captures)));
+        }
+        let routes = api::routes(Arc::clone(&captures), flags.token_file.clone());
         tokio::select! {
-            served = axum::serve(listener, api::routes(Arc::clone(&captures))) => served.context("the listener failed"),
+            served = axum::serve(listener, routes) => served.context("the listener failed"),
             _ = terminate.recv() => Ok(()),
             _ = tokio::signal::ctrl_c() => Ok(()),
         }
@@ -128,7 +175,7 @@ fn listen(socket: &Path) -> anyhow::Result<UnixListener> {
 }
 
 /// Takes one server after the other: a new one takes the place of the one before, which has ended then.
-fn accept(listener: &UnixListener, flags: &Flags, objective: Option<Objective>, captures: &Arc<Captures>) {
+fn accept(listener: &UnixListener, flags: &Flags, captures: &Arc<Captures>) {
     for stream in listener.incoming() {
         let Received { hello, frames, goodbye } = match stream.and_then(receive_frames) {
             Ok(greeted) => greeted,
@@ -141,8 +188,9 @@ fn accept(listener: &UnixListener, flags: &Flags, objective: Option<Objective>, 
         let of_events = Arc::clone(captures);
         let config = ProfilerConfig {
             name: flags.name.clone(),
-            data: flags.data.clone(),
-            objective,
+            artifacts: captures.artifacts.clone(),
+            managed: flags.managed,
+            objective: captures.objective(),
             limits: Limits::default(),
             pre_seconds: flags.pre_seconds,
             post_seconds: flags.post_seconds,

@@ -7,25 +7,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use brisq_model::UnixMs;
 use brisq_recorder::spawn_thread;
 use brisq_recorder::wire::{Frame, Hello, RING_SECONDS};
 use brisq_slo::{
     Action, Episode, Evaluation, Evaluator, Fleet, NotCaptured, Objective, ProcessId, Reading, Reason, Tick,
 };
-use object_store::ObjectStore;
-use object_store::local::LocalFileSystem;
-use object_store::path::Path;
 
-use crate::bundle::{CAPTURES_KEPT_MAX, WriteError, prune};
+use crate::artifacts::Artifacts;
+use crate::bundle::WriteError;
 use crate::capture::Recording;
-use crate::events::{Event, ProfilerConfig, Wanted, Written};
-use crate::signals;
+use crate::events::{Event, Part, ProfilerConfig, Wanted, Written};
+use crate::{signals, writing};
 
 /// Calm seconds kept aside as a baseline, so that a long breach cannot push them out of the ring.
 const CALM_SECONDS: usize = 60;
 /// Seconds before the onset that are no baseline: counts are by the second, so they may hold the beginning.
 const ONSET_MARGIN_MS: u64 = 2_000;
+/// How long a breach is held for an operator to ask for it, ms. Longer than a leader takes to be replaced.
+const HOLD_MS: u64 = 60_000;
+/// Seconds that are told at once of those just past.
+pub const RECENT_SECONDS: usize = 15;
 /// Seconds over which the live P99 is taken.
 const LIVE_SECONDS: usize = 5;
 /// Captures whose tails are recorded at a time: one of a breach never waits for one that somebody asked for.
@@ -38,7 +39,7 @@ const ORDERS_PENDING_MAX: usize = 16;
 const ORDER_PAUSE: Duration = Duration::from_millis(100);
 
 enum Order {
-    Arm(Objective),
+    Arm(Option<Objective>),
     Capture(Wanted),
     Captured(Result<(), ()>),
     Stop,
@@ -47,7 +48,7 @@ enum Order {
 /// A running profiler. Dropping it ends the loop; a capture that is being written is finished first.
 pub struct Profiler {
     orders: SyncSender<Order>,
-    newest: Arc<Mutex<Option<Arc<Frame>>>>,
+    recent: Arc<Mutex<VecDeque<Arc<Frame>>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -61,40 +62,37 @@ impl Profiler {
     /// Starts the loop over `frames` of the process that said `hello`.
     ///
     /// # Errors
-    /// When the folder for captures cannot be made or a thread cannot be started.
+    /// When a thread cannot be started.
     pub fn start(
         hello: Hello,
         frames: Receiver<Arc<Frame>>,
         config: ProfilerConfig,
     ) -> std::io::Result<Self> {
-        std::fs::create_dir_all(&config.data)?;
-        let store = LocalFileSystem::new_with_prefix(&config.data).map_err(std::io::Error::other)?;
-        let store = store.with_automatic_cleanup(true);
         let (orders, inbox) = sync_channel(ORDERS_PENDING_MAX);
-        let newest = Arc::new(Mutex::new(None));
+        let recent = Arc::default();
         let watch = Watch {
             evaluator: config.objective.map(Evaluator::new),
             hello,
             config,
-            store: Arc::new(store),
             orders: orders.clone(),
-            newest: Arc::clone(&newest),
+            recent: Arc::clone(&recent),
             ring: VecDeque::new(),
             calm: VecDeque::new(),
             fleet: Fleet::default(),
             episode: Episode::default(),
             in_breach: false,
+            held: None,
             tails: Vec::new(),
             writing: Vec::new(),
             wanted: VecDeque::new(),
         };
         let thread = spawn_thread("brisq-profiler", move || watch.run(&frames, &inbox))?;
-        Ok(Self { orders, newest, thread: Some(thread) })
+        Ok(Self { orders, recent, thread: Some(thread) })
     }
 
-    /// Judges by `objective` from now on. The server must count against the same threshold.
-    pub fn arm(&self, objective: Objective) {
-        self.order(Order::Arm(objective));
+    /// Judges by `objective` from now on, or not at all. The server must count against the same threshold.
+    pub fn arm(&self, objective: impl Into<Option<Objective>>) {
+        self.order(Order::Arm(objective.into()));
     }
 
     /// Captures this window, whatever the objective says.
@@ -102,10 +100,10 @@ impl Profiler {
         self.order(Order::Capture(wanted));
     }
 
-    /// The newest second, if one has come.
+    /// The seconds just past, the newest last; [`RECENT_SECONDS`] at most.
     #[must_use]
-    pub fn newest(&self) -> Option<Arc<Frame>> {
-        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn recent(&self) -> Vec<Arc<Frame>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     fn order(&self, order: Order) {
@@ -135,6 +133,16 @@ struct Kept {
     from_ms: u64,
     to_ms: u64,
     tail_s: u32,
+    asked: bool,
+    part: Part,
+}
+
+/// A breach that an operator may ask for: its frames, also those that the ring has given up.
+struct Held {
+    name: String,
+    onset_ms: u64,
+    seen_ms: u64,
+    frames: Vec<Arc<Frame>>,
 }
 
 /// A frozen recording whose tail still comes.
@@ -146,15 +154,15 @@ struct Tail {
 struct Watch {
     hello: Hello,
     config: ProfilerConfig,
-    store: Arc<dyn ObjectStore>,
     orders: SyncSender<Order>,
-    newest: Arc<Mutex<Option<Arc<Frame>>>>,
+    recent: Arc<Mutex<VecDeque<Arc<Frame>>>>,
     ring: VecDeque<Arc<Frame>>,
     calm: VecDeque<Arc<Frame>>,
     evaluator: Option<Evaluator>,
     fleet: Fleet,
     episode: Episode,
     in_breach: bool,
+    held: Option<Held>,
     tails: Vec<Tail>,
     writing: Vec<JoinHandle<()>>,
     wanted: VecDeque<Wanted>,
@@ -174,7 +182,7 @@ impl Watch {
             let mut stopped = false;
             for order in orders.try_iter() {
                 match order {
-                    Order::Arm(objective) => self.evaluator = Some(Evaluator::new(objective)),
+                    Order::Arm(objective) => self.evaluator = objective.map(Evaluator::new),
                     Order::Capture(wanted) if self.wanted.len() < WANTED_PENDING_MAX => {
                         self.wanted.push_back(wanted);
                     }
@@ -202,7 +210,7 @@ impl Watch {
     }
 
     fn take(&mut self, frame: Arc<Frame>) {
-        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&frame));
+        self.tell_recent(&frame);
         self.ring.push_back(Arc::clone(&frame));
         while self.ring.len() > RING_SECONDS {
             self.ring.pop_front();
@@ -211,10 +219,19 @@ impl Watch {
         let evaluation = self.evaluator.as_mut().map(|evaluator| evaluator.add(second));
         self.keep_calm(&frame, evaluation.as_ref());
         self.extend_tails(&frame);
+        self.extend_held(&frame);
         if let Some(evaluation) = evaluation {
             self.judge(evaluation);
         }
         self.tell_second(evaluation);
+    }
+
+    fn tell_recent(&self, frame: &Arc<Frame>) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.push_back(Arc::clone(frame));
+        while recent.len() > RECENT_SECONDS {
+            recent.pop_front();
+        }
     }
 
     fn process(&self) -> ProcessId {
@@ -224,7 +241,7 @@ impl Watch {
     /// Seconds without any sign of trouble become baseline.
     fn keep_calm(&mut self, frame: &Arc<Frame>, evaluation: Option<&Evaluation>) {
         let calm = evaluation.is_none_or(|e| e.calm && e.onset_ms.is_none());
-        if calm && self.tails.is_empty() {
+        if calm && self.tails.is_empty() && self.held.is_none() {
             self.calm.push_back(Arc::clone(frame));
             while self.calm.len() > CALM_SECONDS {
                 self.calm.pop_front();
@@ -254,9 +271,14 @@ impl Watch {
         self.in_breach &= !evaluation.calm;
         let tick = Tick { now_ms: evaluation.at_ms, evaluation };
         match self.episode.tick(tick, &self.config.limits) {
+            // An operator judges all servers together; what this one saw it has at hand for it.
+            Some(Action::Capture { reason, .. }) if self.config.managed && reason != Reason::Breach => {}
             Some(Action::Capture { episode, ordinal, reason }) => {
                 let name = format!("{}-{}-{episode}-{ordinal}", self.config.name, evaluation.at_ms / 1_000);
                 let onset = if reason == Reason::Control { None } else { Some(onset_ms) };
+                if self.config.managed {
+                    return self.hold(name, onset_ms, evaluation.at_ms);
+                }
                 self.freeze(name, reason.name(), onset, evaluation.at_ms);
             }
             Some(Action::Suppressed { why, .. }) => (self.config.on_event)(Event::NotCaptured(why)),
@@ -274,19 +296,76 @@ impl Watch {
         };
         let name = format!("{}-{}-lost", self.config.name, seen_ms / 1_000);
         let reason = "ServerLost".to_owned();
-        self.keep(Kept { name, reason, onset_ms: None, seen_ms, from_ms: 0, to_ms: u64::MAX, tail_s: 0 });
+        self.keep(Kept {
+            name,
+            reason,
+            onset_ms: None,
+            seen_ms,
+            from_ms: 0,
+            to_ms: u64::MAX,
+            tail_s: 0,
+            asked: false,
+            part: Part::ALONE,
+        });
     }
 
-    /// The next window that was asked for, once nothing else is being recorded.
-    fn serve_wanted(&mut self) {
-        if !self.tails.is_empty() || self.ring.is_empty() {
+    /// Keeps the breach for an operator.
+    fn hold(&mut self, name: String, onset_ms: u64, seen_ms: u64) {
+        let from_ms = onset_ms.saturating_sub(u64::from(self.config.pre_seconds) * 1_000);
+        let frames = self.ring.iter().filter(|frame| frame.to_ms > from_ms).cloned().collect();
+        let (capture, reason) = (name.clone(), Reason::Breach.name().to_owned());
+        self.held = Some(Held { name, onset_ms, seen_ms, frames });
+        (self.config.on_event)(Event::Frozen { capture, reason, at_ms: unix_ms() });
+    }
+
+    /// A breach that nobody asked for in time is captured without an operator.
+    fn extend_held(&mut self, frame: &Arc<Frame>) {
+        let Some(held) = &mut self.held else { return };
+        held.frames.push(Arc::clone(frame));
+        if frame.to_ms < held.seen_ms + HOLD_MS {
             return;
         }
-        let Some(Wanted { name, reason, from_ms, to_ms }) = self.wanted.pop_front() else { return };
-        let newest_ms = self.ring.back().map_or(0, |frame| frame.to_ms);
-        let missing_s = u32::try_from(to_ms.saturating_sub(newest_ms).div_ceil(1_000)).unwrap_or(u32::MAX);
-        let tail_s = missing_s.min(RING_SECONDS as u32);
-        self.keep(Kept { name, reason, onset_ms: None, seen_ms: newest_ms, from_ms, to_ms, tail_s });
+        let (name, onset_ms, seen_ms) = (held.name.clone(), held.onset_ms, held.seen_ms);
+        self.keep(Kept {
+            name,
+            reason: Reason::Breach.name().to_owned(),
+            onset_ms: Some(onset_ms),
+            seen_ms,
+            from_ms: 0,
+            to_ms: seen_ms + u64::from(self.config.post_seconds) * 1_000,
+            tail_s: 0,
+            asked: false,
+            part: Part::ALONE,
+        });
+        self.held = None;
+    }
+
+    /// The windows that were asked for.
+    fn serve_wanted(&mut self) {
+        while !self.ring.is_empty() && self.tails.len() < TAILS_MAX {
+            let Some(Wanted { name, reason, from_ms, to_ms, onset_ms, part }) = self.wanted.pop_front()
+            else {
+                return;
+            };
+            let newest_ms = self.ring.back().map_or(0, |frame| frame.to_ms);
+            let missing_s = to_ms.saturating_sub(newest_ms).div_ceil(1_000).min(RING_SECONDS as u64);
+            let held = self.held.as_ref().filter(|held| (from_ms..to_ms).contains(&held.onset_ms));
+            let (onset_ms, seen_ms) =
+                held.map_or((onset_ms, newest_ms), |held| (Some(held.onset_ms), held.seen_ms));
+            let asked_for = held.is_some();
+            let tail_s = missing_s as u32;
+            self.keep(Kept { name, reason, onset_ms, seen_ms, from_ms, to_ms, tail_s, asked: true, part });
+            if asked_for {
+                self.held = None;
+            }
+        }
+    }
+
+    /// All frames there are, oldest first: those held of a breach, and the ring.
+    fn frames(&self) -> Vec<Arc<Frame>> {
+        let first_ms = self.ring.front().map_or(u64::MAX, |frame| frame.from_ms);
+        let held = self.held.iter().flat_map(|held| &held.frames).filter(|frame| frame.from_ms < first_ms);
+        held.chain(&self.ring).cloned().collect()
     }
 
     /// Captures a breach: from before its onset until after now.
@@ -298,12 +377,22 @@ impl Watch {
         let from_ms = onset_ms.unwrap_or(seen_ms).saturating_sub(before_ms);
         let tail_s = self.config.post_seconds.max(1);
         let reason = reason.to_owned();
-        self.keep(Kept { name, reason, onset_ms, seen_ms, from_ms, to_ms: u64::MAX, tail_s });
+        self.keep(Kept {
+            name,
+            reason,
+            onset_ms,
+            seen_ms,
+            from_ms,
+            to_ms: u64::MAX,
+            tail_s,
+            asked: false,
+            part: Part::ALONE,
+        });
     }
 
     /// Keeps the pointers; recording goes on.
     fn keep(&mut self, kept: Kept) {
-        let Kept { name, reason, onset_ms, seen_ms, from_ms, to_ms, tail_s } = kept;
+        let Kept { name, reason, onset_ms, seen_ms, from_ms, to_ms, tail_s, asked, part } = kept;
         let frozen_ms = unix_ms();
         let inside = |frame: &&Arc<Frame>| frame.to_ms > from_ms && frame.from_ms < to_ms;
         let calm = |frame: &&Arc<Frame>| onset_ms.is_none_or(|onset| frame.to_ms + ONSET_MARGIN_MS <= onset);
@@ -315,8 +404,10 @@ impl Watch {
             onset_ms,
             seen_ms,
             frozen_ms,
-            frames: self.ring.iter().filter(inside).cloned().collect(),
+            frames: self.frames().iter().filter(inside).cloned().collect(),
             baseline: self.calm.iter().filter(calm).cloned().collect(),
+            asked: asked.then_some((from_ms, to_ms)),
+            part,
         };
         (self.config.on_event)(Event::Frozen { capture: name, reason, at_ms: frozen_ms });
         if tail_s == 0 {
@@ -328,12 +419,13 @@ impl Watch {
 
     /// Symbols, evidence and files take their time on a thread of their own.
     fn write(&mut self, recording: Recording) {
-        let (store, on_event, orders) =
-            (Arc::clone(&self.store), Arc::clone(&self.config.on_event), self.orders.clone());
+        let (artifacts, on_event, orders) =
+            (self.config.artifacts.clone(), Arc::clone(&self.config.on_event), self.orders.clone());
         let name = recording.name.clone();
+        on_event(Event::Recorded { capture: name.clone() });
         let run = move || {
             let capture = recording.name.clone();
-            let result = write_bundle(recording, &store);
+            let result = write_bundle(recording, &artifacts);
             // When the loop is at its end, nobody has to know.
             let _ = orders.try_send(Order::Captured(result.as_ref().map(|_| ()).map_err(|_| ())));
             on_event(match result {
@@ -371,31 +463,13 @@ fn reading(frame: &Frame) -> Reading {
     }
 }
 
-fn write_bundle(recording: Recording, store: &Arc<dyn ObjectStore>) -> Result<Written, WriteError> {
-    let date = brisq_api::rfc3339(UnixMs(recording.frozen_ms)).chars().take(10).collect::<String>();
-    let folder = format!("captures/{date}/{}", recording.name);
-    let capture = recording.name.clone();
-    let onset_inside = recording.onset_inside();
-    let (bundle, manifest, diagnosis, top) = recording.into_bundle()?;
+fn write_bundle(recording: Recording, artifacts: &Artifacts) -> Result<Written, WriteError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
         .on_thread_start(brisq_recorder::register_current_thread)
         .build()
         .map_err(|error| WriteError::Part("the bundle", error.to_string()))?;
-    runtime.block_on(async {
-        bundle.write(store, &Path::from(folder.as_str()), &manifest).await?;
-        // Too many captures are a smaller harm than a whole one that is called failed; the next one tries again.
-        let _ = prune(store, &Path::from("captures"), CAPTURES_KEPT_MAX).await;
-        Ok::<(), WriteError>(())
-    })?;
-    Ok(Written {
-        capture,
-        folder,
-        cause: diagnosis.cause.name(),
-        confidence: diagnosis.confidence,
-        reason: diagnosis.reason,
-        onset_inside,
-        top,
-    })
+    runtime.block_on(writing::write(recording, artifacts))
 }
 
 fn unix_ms() -> u64 {

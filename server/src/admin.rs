@@ -47,12 +47,19 @@ pub fn router(admin: Admin) -> Router {
         debug.route("/debug/faults", axum::routing::put(put).delete(delete))
     };
     let debug = debug.route_layer(from_fn_with_state(admin.clone(), guard));
+    scraped().merge(debug).with_state(admin)
+}
+
+/// What scrapers beyond this machine may see.
+pub fn metrics_router(admin: Admin) -> Router {
+    scraped().with_state(admin)
+}
+
+fn scraped() -> Router<Admin> {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(routes::service::healthz))
-        .merge(debug)
         .fallback(|request: Request| async move { Failure(no_such_path(request.uri().path())) })
-        .with_state(admin)
 }
 
 async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use brisq_api::{ApiError, ErrorCode};
 use brisq_model::{QueueName, TenantName};
+use parking_lot::RwLock;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -98,20 +99,23 @@ impl Pattern {
     }
 }
 
-/// How callers are told apart.
+/// Callers by the hash of their token.
+type Known = Arc<HashMap<[u8; 32], Arc<Caller>>>;
+
+/// How callers are told apart. All clones change together.
 #[derive(Clone)]
 pub enum Auth {
     /// Everybody is [`DEFAULT_TENANT`] and may do everything.
     Off(Arc<Caller>),
     /// By the SHA-256 of their bearer token, so that the file holds no secret.
-    Tokens(Arc<HashMap<[u8; 32], Arc<Caller>>>),
+    Tokens(Arc<RwLock<Known>>),
 }
 
 impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Off(_) => f.write_str("Off"),
-            Self::Tokens(tokens) => write!(f, "Tokens({})", tokens.len()),
+            Self::Tokens(tokens) => write!(f, "Tokens({})", tokens.read().len()),
         }
     }
 }
@@ -154,13 +158,24 @@ impl Auth {
                 Err(entry) => mistakes.extend(entry.into_iter().map(|mistake| format!("{place}: {mistake}"))),
             }
         }
-        if mistakes.is_empty() { Ok(Self::Tokens(Arc::new(tokens))) } else { Err(mistakes) }
+        if mistakes.is_empty() {
+            Ok(Self::Tokens(Arc::new(RwLock::new(Arc::new(tokens)))))
+        } else {
+            Err(mistakes)
+        }
+    }
+
+    /// Knows the tokens of `newer` from now on, everywhere. Whether callers need one at all does not change.
+    pub fn adopt(&self, newer: &Self) {
+        if let (Self::Tokens(known), Self::Tokens(newer)) = (self, newer) {
+            *known.write() = Arc::clone(&newer.read());
+        }
     }
 
     /// The caller behind an `Authorization` header.
-    pub fn caller(&self, authorization: Option<&str>) -> Result<&Arc<Caller>, ApiError> {
+    pub fn caller(&self, authorization: Option<&str>) -> Result<Arc<Caller>, ApiError> {
         let tokens = match self {
-            Self::Off(everybody) => return Ok(everybody),
+            Self::Off(everybody) => return Ok(Arc::clone(everybody)),
             Self::Tokens(tokens) => tokens,
         };
         let refused = |message| Err(ApiError::new(ErrorCode::Unauthorized, message));
@@ -171,8 +186,8 @@ impl Auth {
             return refused("The Authorization header is not `Bearer TOKEN`.");
         };
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        match tokens.get(&hash) {
-            Some(caller) => Ok(caller),
+        match tokens.read().get(&hash) {
+            Some(caller) => Ok(Arc::clone(caller)),
             None => {
                 refused("This server does not know the token. Check it against the server's tokens file.")
             }
@@ -274,6 +289,16 @@ mod tests {
         for header in [None, Some("Bearer wrong"), Some("secret"), Some("Basic secret"), Some("Bearer ")] {
             assert_eq!(auth.caller(header).unwrap_err().code, ErrorCode::Unauthorized, "{header:?}");
         }
+    }
+
+    #[test]
+    fn a_newer_file_replaces_the_tokens_of_all_clones() {
+        let auth = tokens("", "work");
+        let in_use = auth.clone();
+        auth.adopt(&Auth::from_yaml("tokens: []").unwrap());
+        assert!(in_use.caller(Some("Bearer secret")).is_err());
+        auth.adopt(&tokens("", "work"));
+        assert!(in_use.caller(Some("Bearer secret")).is_ok());
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub struct Flags {
     /// Address of metrics and profiles [default: 127.0.0.1:7071]
     #[arg(long, env = "BRISQ_ADMIN_LISTEN", value_name = "ADDRESS")]
     admin_listen: Option<String>,
+    /// Address of metrics alone, for scrapers beyond this machine; without it they are at --admin-listen only
+    #[arg(long, env = "BRISQ_METRICS_LISTEN", value_name = "ADDRESS")]
+    metrics_listen: Option<String>,
     /// File of static tokens; turns authentication on
     #[arg(long, env = "BRISQ_TOKENS", value_name = "FILE")]
     tokens: Option<String>,
@@ -53,7 +56,8 @@ pub struct Flags {
     /// Unix socket on which the profiling sidecar listens
     #[arg(long, env = "BRISQ_PROFILER_SOCKET", value_name = "PATH")]
     profiler_socket: Option<String>,
-    /// File with any of these settings in YAML, named as the flags are
+    /// File with any of these settings in YAML, named as the flags are. Read again when it changes, as the tokens file
+    /// is; what applies without a restart is `claim-threshold-ms`
     #[arg(long, env = "BRISQ_CONFIG", value_name = "FILE")]
     config: Option<String>,
     /// Print the OpenAPI document and end
@@ -87,6 +91,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Metrics and profiles.
     pub admin_listen: SocketAddr,
+    /// Metrics alone.
+    pub metrics_listen: Option<SocketAddr>,
     /// Who may call.
     pub auth: Auth,
     /// Authentication is off beyond loopback, on purpose.
@@ -99,6 +105,14 @@ pub struct Config {
     pub recorder: bool,
     /// Where the profiling sidecar listens, if there is one.
     pub profiler_socket: Option<PathBuf>,
+}
+
+impl Flags {
+    /// Files that are read again when they change.
+    #[must_use]
+    pub fn followed(&self) -> Vec<PathBuf> {
+        [&self.config, &self.tokens].into_iter().flatten().map(PathBuf::from).collect()
+    }
 }
 
 /// Reads a file; injected, so that parsing stays pure.
@@ -123,6 +137,8 @@ impl Flags {
             self.admin_listen.as_deref().unwrap_or(ADMIN_LISTEN_DEFAULT),
             &mut mistakes,
         );
+        let metrics_listen =
+            self.metrics_listen.as_deref().and_then(|text| address("--metrics-listen", text, &mut mistakes));
         let store = self.store(&mut mistakes);
         let insecure =
             choice("--insecure", self.insecure.as_deref(), "false", &["true", "false"], &mut mistakes)
@@ -151,6 +167,7 @@ impl Flags {
                     store,
                     listen,
                     admin_listen,
+                    metrics_listen,
                     auth,
                     insecure,
                     ready_file,
@@ -220,10 +237,11 @@ impl Flags {
     }
 
     fn fill_from(&mut self, mut file: BTreeMap<String, FileValue>, mistakes: &mut Vec<String>) {
-        let single: [(&str, &mut Option<String>); 10] = [
+        let single: [(&str, &mut Option<String>); 11] = [
             ("data", &mut self.data),
             ("listen", &mut self.listen),
             ("admin-listen", &mut self.admin_listen),
+            ("metrics-listen", &mut self.metrics_listen),
             ("tokens", &mut self.tokens),
             ("insecure", &mut self.insecure),
             ("durability", &mut self.durability),

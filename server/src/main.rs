@@ -3,16 +3,19 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use brisq_recorder::{ClaimLog, Recorder, RecorderConfig};
-use brisq_server::{Config, Flags, Options, Running, StoreChoice};
+use brisq_server::{Auth, Config, Flags, Options, Running, StoreChoice};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// How often files that may change are looked at.
+const FOLLOW_EVERY: Duration = Duration::from_secs(2);
 /// Wrong usage or configuration.
 const EXIT_USAGE: u8 = 2;
 
@@ -22,7 +25,7 @@ fn main() -> ExitCode {
         print!("{}", brisq_server::openapi_document());
         return ExitCode::SUCCESS;
     }
-    let config = match flags.resolve(&|path| std::fs::read_to_string(path)) {
+    let config = match flags.clone().resolve(&|path| std::fs::read_to_string(path)) {
         Ok(config) => config,
         Err(mistakes) => {
             for mistake in mistakes {
@@ -32,7 +35,7 @@ fn main() -> ExitCode {
         }
     };
     brisq_telemetry::init_logging("info");
-    match run(config) {
+    match run(&flags, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "brisq-server ends");
@@ -42,7 +45,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config) -> anyhow::Result<()> {
+fn run(flags: &Flags, config: Config) -> anyhow::Result<()> {
     let claims = Arc::new(ClaimLog::new(config.claim_threshold));
     let recorder = RecorderConfig { claims: Arc::clone(&claims), engine: config.recorder };
     let recorder = Arc::new(Recorder::start(recorder).context("the recorder did not start")?);
@@ -52,12 +55,17 @@ fn run(config: Config) -> anyhow::Result<()> {
         .on_thread_start(brisq_recorder::register_current_thread)
         .build()
         .context("the runtime did not start")?;
-    let served = runtime.block_on(serve(config, claims, recorder));
+    let served = runtime.block_on(serve(flags, config, claims, recorder));
     runtime.shutdown_background();
     served
 }
 
-async fn serve(config: Config, claims: Arc<ClaimLog>, recorder: Arc<Recorder>) -> anyhow::Result<()> {
+async fn serve(
+    flags: &Flags,
+    config: Config,
+    claims: Arc<ClaimLog>,
+    recorder: Arc<Recorder>,
+) -> anyhow::Result<()> {
     let mut opened = match &config.store {
         StoreChoice::Embedded { data, fsync } => {
             let progress = |done, total| tracing::info!(done, total, "tasks read");
@@ -73,12 +81,14 @@ async fn serve(config: Config, claims: Arc<ClaimLog>, recorder: Arc<Recorder>) -
     let options = Options {
         listen: config.listen,
         admin_listen: config.admin_listen,
+        metrics_listen: config.metrics_listen,
         auth: config.auth.clone(),
         store_is_shared: matches!(config.store, StoreChoice::Redis { .. }),
         limits: brisq_server::Limits::default(),
         console: brisq_server::Console::default(),
         in_claim: None,
     };
+    tokio::spawn(follow(flags.clone(), config.auth.clone(), Arc::clone(&claims)));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let running = Running::start(Arc::clone(&opened.store), claims, Arc::clone(&recorder), options).await?;
@@ -109,4 +119,34 @@ async fn serve(config: Config, claims: Arc<ClaimLog>, recorder: Arc<Recorder>) -
         let _ = tokio::task::spawn_blocking(move || sender.join()).await;
     }
     Ok(())
+}
+
+/// Takes changed files into use: the tokens, and the threshold above which claims are slow. A file with mistakes changes
+/// nothing; all else needs a restart.
+async fn follow(flags: Flags, auth: Auth, claims: Arc<ClaimLog>) {
+    let read = || async {
+        let mut texts = Vec::new();
+        for path in flags.followed() {
+            // A file that is missing for a moment, as when it is replaced, differs from what it was and is.
+            texts.push(tokio::fs::read_to_string(path).await.ok());
+        }
+        texts
+    };
+    let mut known = read().await;
+    while !known.is_empty() {
+        tokio::time::sleep(FOLLOW_EVERY).await;
+        let now = read().await;
+        if now == known {
+            continue;
+        }
+        known = now;
+        match flags.clone().resolve(&|path| std::fs::read_to_string(path)) {
+            Ok(config) => {
+                auth.adopt(&config.auth);
+                claims.set_threshold(config.claim_threshold);
+                tracing::info!(threshold = ?config.claim_threshold, "changed files are in use");
+            }
+            Err(mistakes) => tracing::error!(?mistakes, "changed files are not in use"),
+        }
+    }
 }

@@ -137,7 +137,7 @@ async fn admit(
         Some(Need::Open) => {}
         Some(Need::Scope(scope)) => {
             let caller = match app.auth.caller(header) {
-                Ok(caller) => Arc::clone(caller),
+                Ok(caller) => caller,
                 Err(error) => return Failure(error).into_response(),
             };
             if let Err(error) = caller.check_scope(scope) {

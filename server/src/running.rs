@@ -31,6 +31,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Metrics and profiles.
     pub admin_listen: SocketAddr,
+    /// Metrics alone.
+    pub metrics_listen: Option<SocketAddr>,
     /// Who may call.
     pub auth: Auth,
     /// Whether other servers may write to the same store.
@@ -53,11 +55,11 @@ pub struct Running {
     pub metrics: Arc<Metrics>,
     store: Arc<dyn Store>,
     shutdown: watch::Sender<bool>,
-    servers: [JoinHandle<usize>; 2],
+    servers: Vec<JoinHandle<usize>>,
 }
 
 impl Running {
-    /// Binds both listeners and serves.
+    /// Binds its listeners and serves.
     ///
     /// # Errors
     /// When an address cannot be listened on; the text says which and what to do.
@@ -69,6 +71,10 @@ impl Running {
     ) -> io::Result<Self> {
         let listener = bind(options.listen).await?;
         let admin_listener = bind(options.admin_listen).await?;
+        let metrics_listener = match options.metrics_listen {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
         let (listen, admin_listen) = (listener.local_addr()?, admin_listener.local_addr()?);
         let (shutdown, going_down) = watch::channel(false);
         let metrics = Arc::new(Metrics::default());
@@ -90,9 +96,13 @@ impl Running {
         });
         let public = serve(listener, router(&app, options.in_claim), options.limits, going_down.clone());
         let admin_limits = Limits { connections_max: ADMIN_CONNECTIONS_MAX, ..options.limits };
-        let admin = admin::router(Admin { app, recorder, guarded });
-        let admin = serve(admin_listener, admin, admin_limits, going_down);
-        let servers = [tokio::spawn(public), tokio::spawn(admin)];
+        let admin = Admin { app, recorder, guarded };
+        let scraped = admin::metrics_router(admin.clone());
+        let admin = serve(admin_listener, admin::router(admin), admin_limits, going_down.clone());
+        let mut servers = vec![tokio::spawn(public), tokio::spawn(admin)];
+        if let Some(listener) = metrics_listener {
+            servers.push(tokio::spawn(serve(listener, scraped, admin_limits, going_down)));
+        }
         Ok(Self { listen, admin_listen, metrics, store, shutdown, servers })
     }
 

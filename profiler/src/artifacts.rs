@@ -1,0 +1,73 @@
+//! Where captures are kept: a folder, or an S3-compatible store.
+
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+/// A store, and the folder in it below which captures lie as `DATE/CAPTURE/`.
+#[derive(Clone, Debug)]
+pub struct Artifacts {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) root: Path,
+    uri: String,
+}
+
+impl Artifacts {
+    /// Below `root` in a folder, which is made if absent.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or `root` is no path.
+    pub fn folder(folder: &FilePath, root: &str) -> std::io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let store = LocalFileSystem::new_with_prefix(folder).map_err(std::io::Error::other)?;
+        let root = Path::parse(root).map_err(std::io::Error::other)?;
+        Ok(Self { store: Arc::new(store.with_automatic_cleanup(true)), root, uri: String::new() })
+    }
+
+    /// Below `root` in a bucket. Credentials come from `AWS_ACCESS_KEY_ID` and its siblings in the environment, or from
+    /// the workload's identity.
+    ///
+    /// # Errors
+    /// When the settings do not make a client.
+    #[cfg(feature = "s3")]
+    pub fn s3(bucket: &str, region: &str, endpoint: Option<&str>, root: &str) -> object_store::Result<Self> {
+        use object_store::aws::AmazonS3Builder;
+        // One provider for the process; a second caller finds it there already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_region(region);
+        if let Some(endpoint) = endpoint {
+            builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
+        }
+        let root = Path::parse(root)?;
+        Ok(Self { store: Arc::new(builder.build()?), root, uri: format!("s3://{bucket}/") })
+    }
+
+    /// Folder of a capture.
+    pub(crate) fn capture(&self, date: &str, name: &str) -> Path {
+        self.root.clone().join(date).join(name)
+    }
+
+    /// What stands before a path to say where it lies; empty for a folder.
+    #[must_use]
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// A file below the root; `None` when there is none or it would lie elsewhere.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn read(&self, path: &str) -> object_store::Result<Option<Vec<u8>>> {
+        let Some(path) = Path::parse(path).ok().filter(|path| path.prefix_matches(&self.root)) else {
+            return Ok(None);
+        };
+        match self.store.get(&path).await {
+            Ok(found) => Ok(Some(found.bytes().await?.into())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
