@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::rejection::JsonRejection;
+use axum::body::Bytes;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
@@ -120,14 +120,10 @@ impl Window {
     }
 }
 
-async fn want(
-    State(captures): State<Arc<Captures>>,
-    Path(uid): Path<String>,
-    window: Result<Json<Window>, JsonRejection>,
-) -> Response {
-    let Json(window) = match window {
+async fn want(State(captures): State<Arc<Captures>>, Path(uid): Path<String>, body: Bytes) -> Response {
+    let window: Window = match serde_json::from_slice(&body) {
         Ok(window) => window,
-        Err(error) => return refused(StatusCode::BAD_REQUEST, "invalid_json", &error.body_text()),
+        Err(error) => return refused(StatusCode::BAD_REQUEST, "invalid_json", &error.to_string()),
     };
     let plain = is_plain(&uid);
     let named = [&window.author, &window.pod].into_iter().flatten().chain(&window.others);

@@ -14,19 +14,15 @@ use serde::{Deserialize, Serialize};
         category = "brisq",
         status = "ProfileCaptureStatus",
         doc = "A capture of a TaskQueue: profile, evidence and cause",
-        printcolumn(name = "QUEUE", type_ = "string", json_path = ".spec.taskQueueRef.name"),
-        printcolumn(name = "REASON", type_ = "string", json_path = ".spec.reason"),
-        printcolumn(name = "CAUSE", type_ = "string", json_path = ".status.cause"),
-        printcolumn(name = "P99", type_ = "string", json_path = ".status.observed.p99"),
-        printcolumn(
-            name = "COMPLETE",
-            type_ = "string",
-            json_path = ".status.conditions[?(@.type==\"Complete\")].status"
-        ),
-        printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
-        printcolumn(name = "ONSET INSIDE", type_ = "boolean", json_path = ".status.onsetInside", priority = 1),
-        printcolumn(name = "AUTHOR", type_ = "string", json_path = ".status.author", priority = 1),
-        printcolumn(name = "URI", type_ = "string", json_path = ".status.uri", priority = 1)
+        printcolumn = r#"{"name": "QUEUE", "type": "string", "jsonPath": ".spec.taskQueueRef.name"}"#,
+        printcolumn = r#"{"name": "REASON", "type": "string", "jsonPath": ".spec.reason"}"#,
+        printcolumn = r#"{"name": "CAUSE", "type": "string", "jsonPath": ".status.cause"}"#,
+        printcolumn = r#"{"name": "P99", "type": "string", "jsonPath": ".status.observed.p99"}"#,
+        printcolumn = r#"{"name": "COMPLETE", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Complete\")].status"}"#,
+        printcolumn = r#"{"name": "AGE", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+        printcolumn = r#"{"name": "ONSET INSIDE", "type": "boolean", "jsonPath": ".status.onsetInside", "priority": 1}"#,
+        printcolumn = r#"{"name": "AUTHOR", "type": "string", "jsonPath": ".status.author", "priority": 1}"#,
+        printcolumn = r#"{"name": "URI", "type": "string", "jsonPath": ".status.uri", "priority": 1}"#
     ),
     x_kube(validation = kube::core::Rule::new("self == oldSelf").message("a capture's spec cannot be changed; create another"))
 )]
@@ -102,6 +98,9 @@ pub struct CaptureWindow {
     /// End.
     #[cfg_attr(feature = "kube", schemars(range(min = 1)))]
     pub to_ms: u64,
+    /// When the breach began, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onset_ms: Option<u64>,
 }
 
 #[cfg(feature = "kube")]

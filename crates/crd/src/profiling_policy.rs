@@ -15,25 +15,11 @@ use serde::{Deserialize, Serialize};
         category = "brisq",
         status = "ProfilingPolicyStatus",
         doc = "How breaches of TaskQueues are captured",
-        printcolumn(
-            name = "VALID",
-            type_ = "string",
-            json_path = ".status.conditions[?(@.type==\"Valid\")].status"
-        ),
-        printcolumn(
-            name = "COOLDOWN",
-            type_ = "integer",
-            json_path = ".spec.limits.cooldownSeconds",
-            description = "Shortest time between two captures, s"
-        ),
-        printcolumn(name = "USED BY", type_ = "string", json_path = ".status.usedBy"),
-        printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
-        printcolumn(
-            name = "BUCKET",
-            type_ = "string",
-            json_path = ".spec.artifacts.s3.bucket",
-            priority = 1
-        )
+        printcolumn = r#"{"name": "VALID", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Valid\")].status"}"#,
+        printcolumn = r#"{"name": "COOLDOWN", "type": "integer", "jsonPath": ".spec.limits.cooldownSeconds", "description": "Shortest time between two captures, s"}"#,
+        printcolumn = r#"{"name": "USED BY", "type": "string", "jsonPath": ".status.usedBy"}"#,
+        printcolumn = r#"{"name": "AGE", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+        printcolumn = r#"{"name": "BUCKET", "type": "string", "jsonPath": ".spec.artifacts.s3.bucket", "priority": 1}"#
     )
 )]
 #[serde(rename_all = "camelCase")]

@@ -16,32 +16,14 @@ use crate::{Artifacts, Capture, CaptureLimits, Quantity, Resources};
         category = "brisq",
         status = "TaskQueueStatus",
         doc = "A queue service: servers and their store",
-        scale(
-            spec_replicas_path = ".spec.replicas",
-            status_replicas_path = ".status.replicas",
-            label_selector_path = ".status.selector"
-        ),
-        printcolumn(
-            name = "READY",
-            type_ = "string",
-            json_path = ".status.conditions[?(@.type==\"Ready\")].status"
-        ),
-        printcolumn(name = "REPLICAS", type_ = "integer", json_path = ".spec.replicas"),
-        printcolumn(name = "OBJECTIVE", type_ = "string", json_path = ".status.objective"),
-        printcolumn(name = "SLO", type_ = "string", json_path = ".status.slo"),
-        printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
-        printcolumn(
-            name = "REASON",
-            type_ = "string",
-            json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
-            priority = 1
-        ),
-        printcolumn(
-            name = "LAST CAPTURE",
-            type_ = "string",
-            json_path = ".status.profiling.lastCapture",
-            priority = 1
-        ),
+        scale = r#"{"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas", "labelSelectorPath": ".status.selector"}"#,
+        printcolumn = r#"{"name": "READY", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}"#,
+        printcolumn = r#"{"name": "REPLICAS", "type": "integer", "jsonPath": ".spec.replicas"}"#,
+        printcolumn = r#"{"name": "OBJECTIVE", "type": "string", "jsonPath": ".status.objective"}"#,
+        printcolumn = r#"{"name": "SLO", "type": "string", "jsonPath": ".status.slo"}"#,
+        printcolumn = r#"{"name": "AGE", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+        printcolumn = r#"{"name": "REASON", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason", "priority": 1}"#,
+        printcolumn = r#"{"name": "LAST CAPTURE", "type": "string", "jsonPath": ".status.profiling.lastCapture", "priority": 1}"#,
         validation = kube::core::Rule::new("size(self.metadata.name) <= 40")
             .message("metadata.name has at most 40 characters: names of pods and services are made of it")
     )
@@ -362,6 +344,8 @@ mod status {
     use schemars::JsonSchema;
     use serde::{Deserialize, Serialize};
 
+    use crate::{CaptureReason, CaptureWindow};
+
     /// What the operator has seen.
     #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
     #[serde(rename_all = "camelCase")]
@@ -440,6 +424,12 @@ mod status {
         /// When it was ordered.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub last_capture_time: Option<Time>,
+        /// Why it was ordered.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub last_capture_reason: Option<CaptureReason>,
+        /// The span that it is to cover.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub last_capture_window: Option<CaptureWindow>,
         /// Captures ordered on the day of the last one (UTC).
         #[serde(default)]
         pub captures_today: u32,

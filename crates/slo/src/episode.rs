@@ -144,7 +144,54 @@ pub struct Episode {
     attempts_today: u32,
 }
 
+/// What outlives a restart of whoever judges: all that decides whether a capture is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Saved {
+    /// See [`Episode`].
+    pub phase: Phase,
+    /// See [`Episode`].
+    pub number: u64,
+    /// See [`Episode`].
+    pub ordinal: u32,
+    /// See [`Episode`].
+    pub opening_share: f64,
+    /// See [`Episode`].
+    pub last_capture_ms: Option<u64>,
+    /// Captures on the day of the last one.
+    pub captures_today: u32,
+}
+
 impl Episode {
+    /// What is to be kept.
+    #[must_use]
+    pub const fn save(&self) -> Saved {
+        Saved {
+            phase: self.phase,
+            number: self.number,
+            ordinal: self.ordinal,
+            opening_share: self.opening_share,
+            last_capture_ms: self.last_capture_ms,
+            captures_today: self.captures_today,
+        }
+    }
+
+    /// Goes on where it was.
+    #[must_use]
+    pub fn resume(saved: Saved) -> Self {
+        Self {
+            phase: saved.phase,
+            number: saved.number,
+            ordinal: saved.ordinal,
+            opening_share: saved.opening_share,
+            last_capture_ms: saved.last_capture_ms,
+            captures_today: saved.captures_today,
+            attempts_today: saved.captures_today,
+            escalated: saved.phase == Phase::Escalated,
+            day: saved.last_capture_ms.map_or(0, |ms| ms / DAY_MS),
+            ..Self::default()
+        }
+    }
+
     /// Advances by one second.
     pub fn tick(&mut self, tick: Tick, limits: &Limits) -> Option<Action> {
         self.new_day(tick.now_ms);
@@ -338,6 +385,28 @@ mod tests {
         episode.capture_failed();
         let attempts = Action::Suppressed { reason: Reason::Breach, why: NotCaptured::AttemptQuota };
         assert_eq!(episode.capture(START_MS, Reason::Breach, &limits), attempts);
+    }
+
+    #[test]
+    fn a_resumed_episode_makes_no_second_capture() {
+        let limits = Limits::default();
+        let breach = |now_ms| Evaluation {
+            at_ms: now_ms,
+            breached: true,
+            calm: false,
+            stalled: false,
+            share: 0.05,
+            samples: 1_000,
+            onset_ms: None,
+        };
+        let mut before = Episode::default();
+        assert!(before.tick(Tick { now_ms: START_MS, evaluation: breach(START_MS) }, &limits).is_some());
+        let mut after = Episode::resume(before.save());
+        for second in 1..100 {
+            let now_ms = START_MS + second * 1_000;
+            assert_eq!(after.tick(Tick { now_ms, evaluation: breach(now_ms) }, &limits), None);
+        }
+        assert_eq!((after.number, after.ordinal), (1, 1));
     }
 
     proptest! {

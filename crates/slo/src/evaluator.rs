@@ -38,6 +38,18 @@ pub struct Second {
 }
 
 impl Second {
+    /// The same second of two processes together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            at_ms: self.at_ms.max(other.at_ms),
+            finished: self.finished + other.finished,
+            slow: self.slow + other.slow,
+            in_flight_slow: self.in_flight_slow + other.in_flight_slow,
+            oldest_in_flight_us: self.oldest_in_flight_us.max(other.oldest_in_flight_us),
+        }
+    }
+
     /// Slow claims, finished or not.
     const fn bad(&self) -> u64 {
         self.slow + self.in_flight_slow

@@ -10,7 +10,7 @@ mod fleet;
 mod histogram;
 mod objective;
 
-pub use episode::{Action, Episode, Limits, NotCaptured, Phase, Reason, Tick};
+pub use episode::{Action, Episode, Limits, NotCaptured, Phase, Reason, Saved, Tick};
 pub use evaluator::{Evaluation, Evaluator, SHORT_SECONDS, STALL_FACTOR, STALL_MIN_US, Second};
 pub use fleet::{Fleet, ProcessId, Reading};
 pub use histogram::{BUCKETS, Histogram, bucket_of};

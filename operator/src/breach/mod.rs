@@ -1,0 +1,135 @@
+//! Breaches: the counts of all servers of a TaskQueue, added up, against its objective. Counts add up; percentiles do not.
+
+mod order;
+mod record;
+mod view;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use brisq_crd::{ProfileCapture, ProfilingPolicySpec, TaskQueue};
+use brisq_slo::{Limits, Objective};
+use futures_util::StreamExt;
+use futures_util::stream::iter;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::runtime::reflector::Store;
+use tokio::time::MissedTickBehavior;
+
+use self::order::order;
+use self::record::write;
+use self::view::View;
+use crate::context::Context;
+use crate::error::Error;
+use crate::sidecar::is_up;
+use crate::task_queue::{Stores, effective_policy};
+
+/// How often sidecars are asked; they keep the seconds in between.
+const POLL_EVERY: Duration = Duration::from_secs(5);
+/// TaskQueues that are asked for at a time.
+const QUEUES_AT_ONCE: usize = 32;
+/// Captures that are tried in a day, for each that may succeed.
+const ATTEMPTS_PER_CAPTURE: u32 = 3;
+
+type Key = (String, String);
+
+/// Runs until the process ends.
+pub async fn run(context: Arc<Context>, stores: Stores, captures: Store<ProfileCapture>) {
+    // Nothing is judged before all is known that was there already.
+    let known = async {
+        let queues = stores.queues.wait_until_ready().await;
+        let pods = stores.pods.wait_until_ready().await;
+        queues.and(pods).and(captures.wait_until_ready().await)
+    };
+    if known.await.is_err() {
+        return;
+    }
+    let mut views: HashMap<Key, View> = HashMap::new();
+    let mut ticks = tokio::time::interval(POLL_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let queues: Vec<TaskQueue> =
+            stores.queues.state().iter().filter_map(|queue| queue.0.as_ref().ok().cloned()).collect();
+        let work: Vec<_> = queues
+            .into_iter()
+            .filter(|queue| queue.metadata.deletion_timestamp.is_none())
+            .map(|queue| {
+                let key = (queue.namespace().unwrap_or_default(), queue.name_any());
+                let view = views.remove(&key).filter(|view| view.is_of(&queue));
+                (key, view.unwrap_or_else(|| View::resume(&queue)), queue)
+            })
+            .collect();
+        // What is not put back belonged to TaskQueues that are gone.
+        views = iter(work)
+            .map(|(key, view, queue)| look(key, view, queue, &context, &stores.pods, &captures))
+            .buffer_unordered(QUEUES_AT_ONCE)
+            .collect()
+            .await;
+    }
+}
+
+async fn look(
+    key: Key,
+    mut view: View,
+    queue: TaskQueue,
+    context: &Context,
+    pods: &Store<Pod>,
+    captures: &Store<ProfileCapture>,
+) -> (Key, View) {
+    // What was not written is judged again from what is in the status.
+    let before = view.clone();
+    if let Err(error) = one(&mut view, &queue, context, pods, captures).await {
+        tracing::warn!(queue = key.1, %error, "a TaskQueue's objective could not be judged; trying again");
+        view = before;
+    }
+    (key, view)
+}
+
+async fn one(
+    view: &mut View,
+    queue: &TaskQueue,
+    context: &Context,
+    pods: &Store<Pod>,
+    captures: &Store<ProfileCapture>,
+) -> Result<(), Error> {
+    let Some(objective) = objective_of(queue) else {
+        view.disarm();
+        return write(queue, view, context).await;
+    };
+    let policy = effective_policy(queue, context).await?;
+    view.note_failures(queue, captures);
+    order::complete_interrupted(view, queue, captures, context).await?;
+    let own = pods_of(queue, pods);
+    let token = context.key.secrets(&queue.namespace().unwrap_or_default(), &queue.name_any()).sidecar;
+    let limits = limits_of(&policy);
+    let due = view.judge(objective, &own, &token, &limits).await;
+    if let Some(due) = due.filter(|_| !policy.suspend) {
+        return order(view, due, queue, &policy, context).await;
+    }
+    write(queue, view, context).await
+}
+
+fn objective_of(queue: &TaskQueue) -> Option<Objective> {
+    let latency = queue.spec.slo.claim_latency.as_ref()?;
+    let threshold_us = latency.threshold_ms.saturating_mul(1_000);
+    Objective::new(latency.percentile, threshold_us, latency.window_seconds, latency.min_samples).ok()
+}
+
+fn limits_of(policy: &ProfilingPolicySpec) -> Limits {
+    Limits {
+        cooldown_ms: policy.limits.cooldown_seconds.saturating_mul(1_000),
+        captures_per_day: policy.limits.per_day,
+        attempts_per_day: policy.limits.per_day.saturating_mul(ATTEMPTS_PER_CAPTURE),
+    }
+}
+
+/// Pods of a TaskQueue's servers that can be asked.
+pub fn pods_of(queue: &TaskQueue, pods: &Store<Pod>) -> Vec<Arc<Pod>> {
+    let own = |pod: &Pod| {
+        let instance = pod.labels().get("app.kubernetes.io/instance");
+        pod.namespace() == queue.namespace() && instance == queue.metadata.name.as_ref() && is_up(pod)
+    };
+    pods.state().into_iter().filter(|pod| own(pod)).collect()
+}

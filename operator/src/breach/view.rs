@@ -1,0 +1,312 @@
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use brisq_crd::{EpisodePhase, ProfileCapture, ProfilingStatus, SloState, TaskQueue};
+use brisq_slo::{
+    Action, Episode, Evaluator, Fleet, Limits, NotCaptured, Objective, Phase, ProcessId, Reading, Reason,
+    Saved, Second, Tick,
+};
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::runtime::reflector::Store;
+
+use crate::sidecar::{Counts, Sidecar, Slo};
+
+/// Without any counts for so long nobody can say whether the objective is kept.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Seconds over which pods are compared.
+const COMPARED_SECONDS: usize = 15;
+
+/// A capture that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Number of the episode.
+    pub episode: u64,
+    /// Number of the capture in it.
+    pub ordinal: u32,
+    /// Why.
+    pub reason: Reason,
+    /// When the breach began, Unix ms; a control has none.
+    pub onset_ms: Option<u64>,
+    /// When it was seen, Unix ms.
+    pub seen_ms: u64,
+    /// Pods by how bad they are, the worst first.
+    pub pods: Vec<String>,
+}
+
+/// Counts of one pod.
+#[derive(Clone, Debug, Default)]
+struct PodView {
+    fleet: Fleet,
+    last_at_ms: u64,
+    seconds: VecDeque<Second>,
+}
+
+impl PodView {
+    /// What is new in an answer, as far as it was counted against this threshold.
+    fn take(&mut self, slo: &Slo, threshold_us: u64) -> Vec<Second> {
+        let process = ProcessId { pid: slo.pid, started_ms: slo.started_ms };
+        let last_at_ms = self.last_at_ms;
+        let newer = slo
+            .seconds
+            .iter()
+            .filter(|counts| counts.at_ms > last_at_ms && counts.threshold_us == threshold_us);
+        let seconds: Vec<Second> =
+            newer.map(|counts| self.fleet.add(counts.at_ms, &[(process, reading(counts))])).collect();
+        self.last_at_ms = seconds.last().map_or(last_at_ms, |second| second.at_ms);
+        self.seconds.extend(&seconds);
+        while self.seconds.len() > COMPARED_SECONDS {
+            self.seconds.pop_front();
+        }
+        seconds
+    }
+
+    /// Slow claims, and all of them.
+    fn badness(&self) -> (u64, u64) {
+        let slow = self.seconds.iter().map(|second| second.slow + second.in_flight_slow).sum();
+        (slow, self.seconds.iter().map(|second| second.finished).sum())
+    }
+}
+
+fn reading(counts: &Counts) -> Reading {
+    Reading {
+        finished_total: counts.finished_total,
+        slow_total: counts.slow_total,
+        in_flight_slow: counts.in_flight_slow,
+        oldest_in_flight_us: counts.oldest_in_flight_us,
+    }
+}
+
+/// What is known of a TaskQueue's objective.
+#[derive(Clone, Debug)]
+pub struct View {
+    uid: Option<String>,
+    evaluator: Option<Evaluator>,
+    episode: Episode,
+    pods: HashMap<String, PodView>,
+    heard: Option<Instant>,
+    failed: HashSet<String>,
+    /// What stands in the status, or is to stand there.
+    pub status: ProfilingStatus,
+    /// Whether the objective is kept.
+    pub slo: SloState,
+}
+
+impl View {
+    /// Goes on from the status.
+    pub fn resume(queue: &TaskQueue) -> Self {
+        let status = queue.status.as_ref();
+        let profiling = status.and_then(|status| status.profiling.clone()).unwrap_or_default();
+        Self {
+            uid: queue.uid(),
+            evaluator: None,
+            episode: Episode::resume(saved(&profiling)),
+            pods: HashMap::new(),
+            heard: None,
+            failed: HashSet::new(),
+            slo: status.and_then(|status| status.slo).unwrap_or(SloState::Unknown),
+            status: profiling,
+        }
+    }
+
+    /// Whether it is about this object, and not about one of the same name that was deleted.
+    pub fn is_of(&self, queue: &TaskQueue) -> bool {
+        self.uid == queue.uid()
+    }
+
+    /// There is no objective.
+    pub fn disarm(&mut self) {
+        self.evaluator = None;
+        self.slo = SloState::Unknown;
+    }
+
+    /// A capture that failed does not eat the day's quota.
+    pub fn note_failures(&mut self, queue: &TaskQueue, captures: &Store<ProfileCapture>) {
+        let Some(name) = self.status.last_capture.clone().filter(|name| !self.failed.contains(name)) else {
+            return;
+        };
+        let failed = captures.state().iter().any(|capture| {
+            let conditions = capture.status.as_ref().map(|status| status.conditions.as_slice());
+            capture.name_any() == name
+                && capture.namespace() == queue.namespace()
+                && conditions.unwrap_or_default().iter().any(|c| c.type_ == "Failed" && c.status == "True")
+        });
+        if failed {
+            self.episode.capture_failed();
+            self.failed.insert(name);
+        }
+    }
+
+    /// Asks all sidecars and judges what came since the last time.
+    pub async fn judge(
+        &mut self,
+        objective: Objective,
+        pods: &[Arc<Pod>],
+        token: &str,
+        limits: &Limits,
+    ) -> Option<Due> {
+        let evaluator = self.evaluator.take().filter(|evaluator| *evaluator.objective() == objective);
+        let mut evaluator = evaluator.unwrap_or_else(|| Evaluator::new(objective));
+        let mut due = None;
+        for second in add_up(&self.ask(pods, token, objective.threshold_us()).await) {
+            self.heard = Some(Instant::now());
+            let evaluation = evaluator.add(second);
+            let before = self.episode.phase;
+            let action = self.episode.tick(Tick { now_ms: evaluation.at_ms, evaluation }, limits);
+            if self.episode.phase != before {
+                let at =
+                    Timestamp::from_millisecond(second.at_ms as i64).unwrap_or_else(|_| Timestamp::now());
+                self.status.last_transition_time = Some(at.into());
+            }
+            let kept = matches!(self.episode.phase, Phase::Closed | Phase::Recovering);
+            self.slo = if kept && !evaluation.breached { SloState::Met } else { SloState::Breached };
+            match action {
+                Some(Action::Capture { episode, ordinal, reason }) => {
+                    let onset_ms = evaluation.onset_ms.unwrap_or(evaluation.at_ms);
+                    due = Some(Due {
+                        episode,
+                        ordinal,
+                        reason,
+                        onset_ms: (reason != Reason::Control).then_some(onset_ms),
+                        seen_ms: evaluation.at_ms,
+                        pods: self.worst_first(),
+                    });
+                }
+                Some(Action::Suppressed { why, .. }) => self.suppress(why),
+                None => {}
+            }
+        }
+        self.evaluator = Some(evaluator);
+        if self.heard.is_none_or(|heard| heard.elapsed() > SILENCE_MAX) {
+            self.slo = SloState::Unknown;
+        }
+        self.note_episode();
+        due
+    }
+
+    fn suppress(&mut self, why: NotCaptured) {
+        self.status.not_captured = Some(why.name().to_owned());
+    }
+
+    /// The episode as the status says it.
+    fn note_episode(&mut self) {
+        let saved = self.episode.save();
+        self.status.episode = saved.number;
+        self.status.phase = phase_name(saved.phase);
+        self.status.captures = saved.ordinal;
+        self.status.opening_share_permille = (saved.opening_share * 1_000.0).round() as u32;
+        self.status.captures_today = saved.captures_today;
+    }
+
+    /// What is new at each pod, each list the oldest second first.
+    async fn ask(&mut self, pods: &[Arc<Pod>], token: &str, threshold_us: u64) -> Vec<Vec<Second>> {
+        let answers = join_all(pods.iter().map(|pod| async {
+            let mut sidecar = Sidecar::of(pod, token)?;
+            match sidecar.slo().await {
+                Ok(slo) => Some((pod.name_any(), slo)),
+                Err(error) => {
+                    tracing::debug!(pod = pod.name_any(), %error, "a sidecar did not answer");
+                    None
+                }
+            }
+        }));
+        let answers: Vec<(String, Slo)> = answers.await.into_iter().flatten().collect();
+        self.pods.retain(|name, _| pods.iter().any(|pod| pod.name_any() == *name));
+        let mut take =
+            |(name, slo): (String, Slo)| self.pods.entry(name).or_default().take(&slo, threshold_us);
+        answers.into_iter().map(&mut take).collect()
+    }
+
+    fn worst_first(&self) -> Vec<String> {
+        let mut pods: Vec<(&String, (u64, u64))> =
+            self.pods.iter().map(|(name, view)| (name, view.badness())).collect();
+        pods.sort_by(|(a, (slow_a, all_a)), (b, (slow_b, all_b))| {
+            (slow_b, all_a, a).cmp(&(slow_a, all_b, b))
+        });
+        pods.into_iter().map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// Seconds of several pods together, aligned at the newest: clocks of nodes differ, and every pod sends one a second.
+fn add_up(pods: &[Vec<Second>]) -> Vec<Second> {
+    let longest = pods.iter().map(Vec::len).max().unwrap_or(0);
+    let at = |back: usize| {
+        let seconds =
+            pods.iter().filter_map(|pod| pod.len().checked_sub(back + 1).and_then(|at| pod.get(at)));
+        seconds.fold(Second::default(), |sum, second| sum.and(*second))
+    };
+    (0..longest).rev().map(at).collect()
+}
+
+const fn phase_name(phase: Phase) -> EpisodePhase {
+    match phase {
+        Phase::Closed => EpisodePhase::Closed,
+        Phase::Open => EpisodePhase::Open,
+        Phase::Escalated => EpisodePhase::Escalated,
+        Phase::Recovering => EpisodePhase::Recovering,
+    }
+}
+
+fn saved(status: &ProfilingStatus) -> Saved {
+    let last_capture_ms =
+        status.last_capture_time.as_ref().and_then(|time| u64::try_from(time.0.as_millisecond()).ok());
+    Saved {
+        phase: match status.phase {
+            EpisodePhase::Closed => Phase::Closed,
+            EpisodePhase::Open => Phase::Open,
+            EpisodePhase::Escalated => Phase::Escalated,
+            EpisodePhase::Recovering => Phase::Recovering,
+        },
+        number: status.episode,
+        ordinal: status.captures,
+        opening_share: f64::from(status.opening_share_permille) / 1_000.0,
+        last_capture_ms,
+        captures_today: status.captures_today,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn second(at_ms: u64, finished: u64) -> Second {
+        Second { at_ms, finished, ..Second::default() }
+    }
+
+    #[test]
+    fn seconds_of_pods_are_aligned_at_the_newest() {
+        let pods = [vec![second(1, 1), second(2, 2)], vec![second(2, 10)], Vec::new()];
+        let sums: Vec<u64> = add_up(&pods).iter().map(|second| second.finished).collect();
+        assert_eq!(sums, [1, 12]);
+    }
+
+    #[test]
+    fn the_worst_pod_comes_first_and_the_healthiest_last() {
+        let mut view = View::resume(&TaskQueue::new("q", brisq_crd::TaskQueueSpec::default()));
+        for (name, slow) in [("a", 0), ("b", 7), ("c", 1)] {
+            let seconds = VecDeque::from([Second { slow, finished: 10, ..Second::default() }]);
+            view.pods.insert(name.to_owned(), PodView { seconds, ..PodView::default() });
+        }
+        assert_eq!(view.worst_first(), ["b", "c", "a"]);
+    }
+
+    #[test]
+    fn the_status_holds_all_that_an_episode_needs() {
+        let mut view = View::resume(&TaskQueue::new("q", brisq_crd::TaskQueueSpec::default()));
+        let at = Timestamp::from_millisecond(1_800_000_000_000).unwrap();
+        view.episode = Episode::resume(Saved {
+            phase: Phase::Escalated,
+            number: 4,
+            ordinal: 2,
+            opening_share: 0.25,
+            last_capture_ms: Some(1_800_000_000_000),
+            captures_today: 3,
+        });
+        view.status.last_capture_time = Some(at.into());
+        view.note_episode();
+        assert_eq!(Episode::resume(saved(&view.status)), view.episode);
+    }
+}

@@ -1,0 +1,104 @@
+//! What a capture's conditions say, from what its author's sidecar answered. Reasons stand in docs/conditions.md.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::sidecar::Capture;
+use crate::task_queue::State;
+
+/// Whether one is true.
+pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
+    conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")
+}
+
+/// What one says.
+pub fn message(conditions: &[Condition], kind: &str) -> String {
+    let found = conditions.iter().find(|condition| condition.type_ == kind);
+    found.map_or_else(String::new, |condition| condition.message.clone())
+}
+
+/// Whether nothing more will happen.
+pub fn is_final(conditions: &[Condition]) -> bool {
+    ["Complete", "Failed", "Suppressed"].iter().any(|kind| is_true(conditions, kind))
+}
+
+/// It is not made, and will not be.
+pub fn ended(kind: &'static str, reason: &'static str, message: impl Into<String>) -> Vec<State> {
+    vec![State::new(kind, true, reason, message), State::new("Complete", false, reason, "")]
+}
+
+/// How far it is.
+pub fn progress(author: &Capture, stored: bool, author_changed: bool) -> Vec<State> {
+    let reached = |phases: &[&str]| phases.contains(&author.phase.as_str());
+    let step = |kind, is: bool| match is {
+        true => State::new(kind, true, "Done", ""),
+        false => State::new(kind, false, "InProgress", ""),
+    };
+    let complete = reached(&["Complete"]);
+    let mut states = vec![
+        step("Frozen", reached(&["Frozen", "Recorded", "Complete"])),
+        step("Recorded", reached(&["Recorded", "Complete"])),
+        step("Diagnosed", complete),
+    ];
+    states.push(match (complete, stored) {
+        (true, false) => State::new(
+            "Uploaded",
+            false,
+            "NoStore",
+            "no store is configured: the bundle stays in the sidecar",
+        ),
+        (done, _) => step("Uploaded", done),
+    });
+    if complete {
+        states.extend(partial(author, author_changed));
+    }
+    states.push(step("Complete", complete));
+    states
+}
+
+fn partial(author: &Capture, author_changed: bool) -> Option<State> {
+    if !author.missing_pods.is_empty() {
+        let message = format!("these pods did not contribute: {}", author.missing_pods.join(", "));
+        Some(State::new("Partial", true, "PodsMissing", message))
+    } else if author.covered == Some(false) {
+        Some(State::new("Partial", true, "WindowNotCovered", "a process ended or began within the window"))
+    } else if author_changed {
+        Some(State::new("Partial", true, "AuthorLost", "the worst pod is gone: another one wrote the bundle"))
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn kinds(states: Vec<State>) -> Vec<String> {
+        let conditions = states.into_iter().map(|state| state.at(&[], None, Timestamp::UNIX_EPOCH));
+        conditions.filter(|c| c.status == "True").map(|c| format!("{}/{}", c.type_, c.reason)).collect()
+    }
+
+    fn author(phase: &str) -> Capture {
+        Capture { phase: phase.to_owned(), covered: Some(true), ..Capture::default() }
+    }
+
+    #[test]
+    fn conditions_follow_the_author() {
+        assert_eq!(kinds(progress(&author("Requested"), true, false)), [""; 0]);
+        assert_eq!(kinds(progress(&author("Recorded"), true, false)), ["Frozen/Done", "Recorded/Done"]);
+        let whole = ["Frozen/Done", "Recorded/Done", "Diagnosed/Done", "Uploaded/Done", "Complete/Done"];
+        assert_eq!(kinds(progress(&author("Complete"), true, false)), whole);
+        let kept = ["Frozen/Done", "Recorded/Done", "Diagnosed/Done", "Complete/Done"];
+        assert_eq!(kinds(progress(&author("Complete"), false, false)), kept);
+    }
+
+    #[test]
+    fn what_is_missing_makes_it_partial() {
+        let missing = Capture { missing_pods: vec!["b".into()], ..author("Complete") };
+        assert!(kinds(progress(&missing, true, false)).contains(&"Partial/PodsMissing".to_owned()));
+        let short = Capture { covered: Some(false), ..author("Complete") };
+        assert!(kinds(progress(&short, true, false)).contains(&"Partial/WindowNotCovered".to_owned()));
+        assert!(kinds(progress(&author("Complete"), true, true)).contains(&"Partial/AuthorLost".to_owned()));
+    }
+}

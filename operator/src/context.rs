@@ -1,0 +1,55 @@
+use std::collections::HashMap;
+use std::time::Instant;
+
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Client, Resource};
+use parking_lot::Mutex;
+
+use crate::health::Health;
+use crate::secrets::Key;
+use crate::settings::Settings;
+
+/// What all controllers share.
+pub struct Context {
+    /// Speaks to the API server.
+    pub client: Client,
+    /// As it was started.
+    pub settings: Settings,
+    /// Where the operator itself is.
+    pub namespace: String,
+    /// Of derived secrets.
+    pub key: Key,
+    /// Told of progress, for probes and metrics.
+    pub health: Health,
+    /// Since when a capture's author cannot be reached, by namespace and name of the capture.
+    pub unreachable: Mutex<HashMap<(String, String), Instant>>,
+    events: Recorder,
+}
+
+impl Context {
+    /// All of it.
+    pub fn new(client: Client, settings: Settings, namespace: String, key: Key, events: Recorder) -> Self {
+        let unreachable = Mutex::default();
+        Self { client, settings, namespace, key, health: Health::default(), unreachable, events }
+    }
+
+    /// Tells people by an Event. One that cannot be written costs nothing but itself.
+    pub async fn tell<K: Resource<DynamicType = ()>>(
+        &self,
+        about: &K,
+        warning: bool,
+        reason: &str,
+        note: String,
+    ) {
+        let event = Event {
+            type_: if warning { EventType::Warning } else { EventType::Normal },
+            reason: reason.to_owned(),
+            note: Some(note),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.events.publish(&event, &about.object_ref(&())).await {
+            tracing::warn!(%error, reason, "an event could not be written");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+use std::time::Duration;
+
+/// Why a reconcile did not end as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing changes until somebody changes the object: `Stalled`.
+    #[error("{reason}: {message}")]
+    Terminal {
+        /// For conditions; documented in docs/conditions.md.
+        reason: &'static str,
+        /// For people.
+        message: String,
+    },
+    /// The API server failed or refused.
+    #[error("the API server: {0}")]
+    Kube(#[from] kube::Error),
+    /// It took too long.
+    #[error("a reconcile did not end within {0:?}")]
+    TimedOut(Duration),
+}
+
+impl Error {
+    /// What the API server refuses as invalid stays so until something changes; all else is tried again.
+    pub fn terminal(&self) -> Option<(&'static str, String)> {
+        match self {
+            Self::Terminal { reason, message } => Some((reason, message.clone())),
+            Self::Kube(kube::Error::Api(status)) if status.code == 422 => {
+                Some(("Refused", status.message.clone()))
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `/healthz`, `/readyz` and `/metrics` of the operator.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+
+/// Counts and states that probes and scrapers see.
+#[derive(Clone, Default)]
+pub struct Health(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    leading: AtomicBool,
+    reconciles: AtomicU64,
+    errors: AtomicU64,
+    captures: AtomicU64,
+}
+
+impl Health {
+    /// This one leads now.
+    pub fn lead(&self) {
+        self.0.leading.store(true, Ordering::Relaxed);
+    }
+
+    /// A reconcile ended.
+    pub fn reconciled(&self, ok: bool) {
+        self.0.reconciles.fetch_add(1, Ordering::Relaxed);
+        self.0.errors.fetch_add(u64::from(!ok), Ordering::Relaxed);
+    }
+
+    /// A capture was ordered.
+    pub fn captured(&self) {
+        self.0.captures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn text(&self) -> String {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        format!(
+            "# TYPE brisq_operator_leading gauge\nbrisq_operator_leading {}\n\
+             # TYPE brisq_operator_reconciles counter\nbrisq_operator_reconciles_total {}\n\
+             # TYPE brisq_operator_reconcile_errors counter\nbrisq_operator_reconcile_errors_total {}\n\
+             # TYPE brisq_operator_captures counter\nbrisq_operator_captures_total {}\n# EOF\n",
+            u8::from(self.0.leading.load(Ordering::Relaxed)),
+            load(&self.0.reconciles),
+            load(&self.0.errors),
+            load(&self.0.captures),
+        )
+    }
+}
+
+/// Serves until the process ends. A standby is ready too: its deployment would never finish rolling otherwise.
+pub async fn serve(listen: SocketAddr, health: Health) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+    let metrics = |State(health): State<Health>| async move {
+        (StatusCode::OK, [("content-type", "application/openmetrics-text; version=1.0.0")], health.text())
+    };
+    let routes = Router::new()
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/readyz", get(|| async { "ok" }))
+        .route("/metrics", get(metrics))
+        .with_state(health);
+    axum::serve(listener, routes).await
+}

@@ -1,0 +1,206 @@
+//! Who of several operators works: the holder of a Lease. Judged by how long the record was seen unchanged, by the local
+//! clock alone, so that skewed wall clocks never make two leaders.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{Api, ObjectMeta, PostParams};
+
+use crate::secrets::is_conflict;
+
+const NAME: &str = "brisq-operator";
+/// A record that does not change for so long is nobody's any more.
+const LEASE: Duration = Duration::from_secs(15);
+/// The holder renews this often.
+const RENEW_EVERY: Duration = Duration::from_secs(4);
+/// A holder that could not renew for so long stops its process: well before anybody else begins.
+const GIVE_UP: Duration = Duration::from_secs(10);
+/// Others look this often: a takeover takes [`LEASE`] and this at most.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Take it: nobody holds it.
+    Take,
+    /// It is ours.
+    Hold,
+    /// Somebody else's.
+    Wait,
+}
+
+/// What was seen of the record, and since when it looks so.
+#[derive(Clone, Debug)]
+struct Seen {
+    holder: String,
+    version: String,
+    since: Instant,
+}
+
+fn evaluate(seen: Option<&Seen>, me: &str, now: Instant) -> Step {
+    match seen {
+        None => Step::Take,
+        Some(seen) if seen.holder.is_empty() => Step::Take,
+        Some(seen) if seen.holder == me => Step::Hold,
+        Some(seen) if now.duration_since(seen.since) >= LEASE => Step::Take,
+        Some(_) => Step::Wait,
+    }
+}
+
+/// A Lease that this process may come to hold.
+pub struct Leadership {
+    leases: Api<Lease>,
+    me: String,
+}
+
+impl Leadership {
+    /// Nothing is asked yet.
+    pub fn new(leases: Api<Lease>, me: String) -> Self {
+        Self { leases, me }
+    }
+
+    /// Returns once the Lease is ours.
+    pub async fn acquire(&self) {
+        let mut seen: Option<Seen> = None;
+        loop {
+            match self.try_acquire(&mut seen).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "the Lease cannot be read or taken");
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn try_acquire(&self, seen: &mut Option<Seen>) -> anyhow::Result<bool> {
+        let found = self.leases.get_opt(NAME).await.context("reading")?;
+        let now = Instant::now();
+        *seen = found.as_ref().map(|lease| look(lease, seen.take(), now));
+        if evaluate(seen.as_ref(), &self.me, now) == Step::Wait {
+            return Ok(false);
+        }
+        let result = match found {
+            Some(lease) => {
+                self.leases.replace(NAME, &PostParams::default(), &self.record(Some(&lease))).await
+            }
+            None => self.leases.create(&PostParams::default(), &self.record(None)).await,
+        };
+        match result {
+            Ok(_) => Ok(true),
+            // Somebody was faster.
+            Err(kube::Error::Api(error)) if is_conflict(&error) => Ok(false),
+            Err(error) => Err(error).context("taking"),
+        }
+    }
+
+    /// Renews until that fails for too long or the Lease is somebody else's. What it returns ends the process.
+    pub async fn keep(&self) -> anyhow::Error {
+        let mut renewed = Instant::now();
+        loop {
+            tokio::time::sleep(RENEW_EVERY).await;
+            match tokio::time::timeout(RENEW_EVERY, self.renew()).await {
+                Ok(Ok(true)) => renewed = Instant::now(),
+                Ok(Ok(false)) => return anyhow::anyhow!("another operator holds the Lease"),
+                Ok(Err(error)) => tracing::warn!(%error, "the Lease could not be renewed"),
+                Err(_) => tracing::warn!("the Lease could not be renewed in time"),
+            }
+            if renewed.elapsed() >= GIVE_UP {
+                return anyhow::anyhow!("the Lease could not be renewed for {GIVE_UP:?}");
+            }
+        }
+    }
+
+    async fn renew(&self) -> kube::Result<bool> {
+        let lease = self.leases.get(NAME).await?;
+        if holder(&lease) != self.me {
+            return Ok(false);
+        }
+        match self.leases.replace(NAME, &PostParams::default(), &self.record(Some(&lease))).await {
+            Err(kube::Error::Api(error)) if is_conflict(&error) => Ok(false),
+            result => result.map(|_| true),
+        }
+    }
+
+    /// Lets the next one begin at once.
+    pub async fn release(&self) {
+        let released = async {
+            let mut lease = self.leases.get(NAME).await?;
+            if holder(&lease) == self.me {
+                lease.spec.get_or_insert_default().holder_identity = Some(String::new());
+                self.leases.replace(NAME, &PostParams::default(), &lease).await?;
+            }
+            Ok::<(), kube::Error>(())
+        };
+        if let Ok(Err(error)) = tokio::time::timeout(LOOK_EVERY, released).await {
+            tracing::warn!(%error, "the Lease could not be given back; it runs out by itself");
+        }
+    }
+
+    fn record(&self, before: Option<&Lease>) -> Lease {
+        let spec = before.and_then(|lease| lease.spec.clone()).unwrap_or_default();
+        let ours = spec.holder_identity.as_deref() == Some(&self.me);
+        let now = MicroTime(Timestamp::now());
+        Lease {
+            metadata: before.map_or_else(
+                || ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+                |lease| lease.metadata.clone(),
+            ),
+            spec: Some(LeaseSpec {
+                holder_identity: Some(self.me.clone()),
+                lease_duration_seconds: Some(LEASE.as_secs() as i32),
+                acquire_time: if ours { spec.acquire_time } else { Some(now.clone()) },
+                renew_time: Some(now),
+                lease_transitions: Some(spec.lease_transitions.unwrap_or(0) + i32::from(!ours)),
+                ..spec
+            }),
+        }
+    }
+}
+
+fn holder(lease: &Lease) -> String {
+    lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default()
+}
+
+/// The record as it is now; its age goes on only while nothing about it changes.
+fn look(lease: &Lease, before: Option<Seen>, now: Instant) -> Seen {
+    let (holder, version) = (holder(lease), lease.metadata.resource_version.clone().unwrap_or_default());
+    let since = before.filter(|seen| seen.version == version).map_or(now, |seen| seen.since);
+    Seen { holder, version, since }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(holder: &str, since: Instant) -> Seen {
+        Seen { holder: holder.to_owned(), version: "1".to_owned(), since }
+    }
+
+    #[test]
+    fn a_lease_is_taken_when_nobody_holds_it_or_its_record_stands_still() {
+        let start = Instant::now();
+        let later = start + LEASE;
+        assert_eq!(evaluate(None, "a", start), Step::Take);
+        assert_eq!(evaluate(Some(&seen("", start)), "a", start), Step::Take);
+        assert_eq!(evaluate(Some(&seen("a", start)), "a", later), Step::Hold);
+        assert_eq!(evaluate(Some(&seen("b", start)), "a", later - Duration::from_millis(1)), Step::Wait);
+        assert_eq!(evaluate(Some(&seen("b", start)), "a", later), Step::Take);
+    }
+
+    #[test]
+    fn a_change_of_the_record_starts_its_age_anew() {
+        let start = Instant::now();
+        let mut lease = Lease::default();
+        lease.metadata.resource_version = Some("1".into());
+        let first = look(&lease, None, start);
+        let same = look(&lease, Some(first), start + LEASE);
+        assert_eq!(same.since, start);
+        lease.metadata.resource_version = Some("2".into());
+        assert_eq!(look(&lease, Some(same), start + LEASE).since, start + LEASE);
+    }
+}

@@ -1,0 +1,76 @@
+//! ProfilingPolicies: whether they are valid, and who uses them. What they say is done with the TaskQueues.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use brisq_crd::{ProfilingPolicy, policy_mistakes};
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::Controller;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::scope::{FixedPause, Scope, paced, watched};
+use crate::task_queue::{Queue, State, refer_to};
+
+const MANAGER: &str = "brisq-operator/status";
+/// Users that are named.
+const USED_BY_MAX: usize = 100;
+const RESYNC: Duration = Duration::from_secs(300);
+const RETRY: Duration = Duration::from_secs(2);
+
+struct Policies {
+    context: Arc<Context>,
+    queues: Store<Queue>,
+}
+
+/// Runs until the process ends.
+pub async fn run(context: Arc<Context>, scope: Scope, queues: Store<Queue>) {
+    let client = context.client.clone();
+    let of_queue = |queue: Queue| {
+        let namespace = queue.namespace().unwrap_or_default();
+        let spec = queue.0.ok().map(|queue| queue.spec);
+        let policy = spec.and_then(|spec| spec.profiling.policy_ref);
+        policy.map(|policy| ObjectRef::<ProfilingPolicy>::new(&policy.name).within(&namespace))
+    };
+    Controller::new(scope.api::<ProfilingPolicy>(&client), watched())
+        .with_config(paced())
+        .trigger_backoff(FixedPause)
+        .watches(scope.api::<Queue>(&client), watched(), of_queue)
+        .run(reconcile, |_, _, _| Action::requeue(RETRY), Arc::new(Policies { context, queues }))
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+async fn reconcile(policy: Arc<ProfilingPolicy>, all: Arc<Policies>) -> Result<Action, Error> {
+    let mistakes: Vec<String> = policy_mistakes(&policy.spec).iter().map(ToString::to_string).collect();
+    let state = match mistakes.as_slice() {
+        [] => State::new("Valid", true, "AsExpected", ""),
+        mistakes => State::new("Valid", false, "InvalidSpec", mistakes.join("; ")),
+    };
+    let before = policy.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let mut used_by: Vec<String> =
+        refer_to(&all.queues, &policy).into_iter().map(|queue| queue.name).collect();
+    used_by.sort();
+    used_by.truncate(USED_BY_MAX);
+    let status = json!({
+        "apiVersion": ProfilingPolicy::api_version(&()),
+        "kind": ProfilingPolicy::kind(&()),
+        "metadata": {"name": policy.name_any()},
+        "status": {
+            "observedGeneration": policy.metadata.generation,
+            "usedBy": used_by,
+            "conditions": [state.at(before, policy.metadata.generation, Timestamp::now())],
+        },
+    });
+    let namespace = policy.namespace().unwrap_or_default();
+    let api: Api<ProfilingPolicy> = Api::namespaced(all.context.client.clone(), &namespace);
+    let params = PatchParams::apply(MANAGER).force();
+    api.patch_status(&policy.name_any(), &params, &Patch::Apply(&status)).await?;
+    Ok(Action::requeue(RESYNC))
+}

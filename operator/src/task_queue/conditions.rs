@@ -1,0 +1,179 @@
+//! `Ready`, `Progressing`, `Degraded` and `Stalled`: pure functions of what was observed. Their reasons are documented in
+//! docs/conditions.md, and a test holds the two together.
+
+use brisq_crd::TaskQueue;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::observe::Observed;
+
+/// A condition before its time is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    kind: &'static str,
+    is: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl State {
+    /// One.
+    pub fn new(kind: &'static str, is: bool, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, is, reason, message: message.into() }
+    }
+
+    /// With its time: that of its last change.
+    pub fn at(self, before: &[Condition], generation: Option<i64>, now: Timestamp) -> Condition {
+        let status = if self.is { "True" } else { "False" };
+        let same = before.iter().find(|condition| condition.type_ == self.kind && condition.status == status);
+        Condition {
+            type_: self.kind.to_owned(),
+            status: status.to_owned(),
+            reason: self.reason.to_owned(),
+            message: self.message,
+            observed_generation: generation,
+            last_transition_time: same.map_or(Time(now), |same| same.last_transition_time.clone()),
+        }
+    }
+}
+
+/// What the conditions are about.
+struct Facts {
+    wanted: i32,
+    available: i32,
+    rolling: bool,
+    /// `None` for an external Redis, which the servers' readiness speaks for.
+    redis_ready: Option<bool>,
+}
+
+impl Facts {
+    fn of(queue: &TaskQueue, observed: &Observed) -> Self {
+        let wanted = i32::try_from(queue.spec.replicas).unwrap_or(i32::MAX);
+        let deployment = observed.deployment.as_ref();
+        let status = deployment.and_then(|deployment| deployment.status.as_ref());
+        let seen = deployment
+            .is_some_and(|d| d.status.as_ref().and_then(|s| s.observed_generation) >= d.metadata.generation);
+        let updated = status.and_then(|s| s.updated_replicas).unwrap_or(0);
+        let all = status.and_then(|s| s.replicas).unwrap_or(0);
+        let external = queue.spec.redis.as_ref().is_some_and(|redis| redis.external.is_some());
+        let ready = observed.stateful_set.as_ref().and_then(|set| set.status.as_ref()?.ready_replicas);
+        Self {
+            wanted,
+            available: status.and_then(|s| s.available_replicas).unwrap_or(0),
+            rolling: !seen || updated < wanted || all > updated,
+            redis_ready: (!external).then(|| ready.unwrap_or(0) > 0),
+        }
+    }
+
+    fn servers(&self) -> String {
+        format!("{} of {} servers are available", self.available, self.wanted)
+    }
+}
+
+/// All four.
+pub fn all(queue: &TaskQueue, observed: &Observed, stalled: Option<(&'static str, String)>) -> Vec<State> {
+    let facts = Facts::of(queue, observed);
+    vec![
+        ready(&facts),
+        progressing(&facts),
+        degraded(&facts),
+        match stalled {
+            Some((reason, message)) => State::new("Stalled", true, reason, message),
+            None => State::new("Stalled", false, "AsExpected", ""),
+        },
+    ]
+}
+
+fn ready(facts: &Facts) -> State {
+    if facts.redis_ready == Some(false) {
+        State::new("Ready", false, "RedisNotReady", "Redis does not answer yet")
+    } else if facts.available < facts.wanted {
+        State::new("Ready", false, "ServersNotReady", facts.servers())
+    } else {
+        State::new("Ready", true, "AllServersReady", facts.servers())
+    }
+}
+
+fn progressing(facts: &Facts) -> State {
+    if facts.rolling {
+        State::new("Progressing", true, "RollingOut", "servers are being started or replaced")
+    } else {
+        State::new("Progressing", false, "Stable", "")
+    }
+}
+
+fn degraded(facts: &Facts) -> State {
+    match facts.redis_ready {
+        Some(false) if !facts.rolling => State::new(
+            "Degraded",
+            true,
+            "RedisNotReady",
+            "Redis is away: tasks are neither taken nor given out",
+        ),
+        _ if facts.available < facts.wanted && !facts.rolling => {
+            State::new("Degraded", true, "ServersUnavailable", facts.servers())
+        }
+        _ => State::new("Degraded", false, "AsExpected", ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(available: i32, rolling: bool, redis_ready: Option<bool>) -> Facts {
+        Facts { wanted: 2, available, rolling, redis_ready }
+    }
+
+    #[test]
+    fn each_state_has_its_reason() {
+        for (facts, reasons) in [
+            (facts(2, false, Some(true)), ["AllServersReady", "Stable", "AsExpected"]),
+            (facts(2, false, None), ["AllServersReady", "Stable", "AsExpected"]),
+            (facts(0, true, Some(false)), ["RedisNotReady", "RollingOut", "AsExpected"]),
+            (facts(1, true, Some(true)), ["ServersNotReady", "RollingOut", "AsExpected"]),
+            (facts(1, false, Some(true)), ["ServersNotReady", "Stable", "ServersUnavailable"]),
+            (facts(2, false, Some(false)), ["RedisNotReady", "Stable", "RedisNotReady"]),
+        ] {
+            let found = [ready(&facts).reason, progressing(&facts).reason, degraded(&facts).reason];
+            assert_eq!(found, reasons);
+        }
+    }
+
+    #[test]
+    fn every_reason_is_documented() {
+        let page = include_str!("../../../docs/conditions.md");
+        let sources = [
+            include_str!("conditions.rs"),
+            include_str!("validate.rs"),
+            include_str!("../error.rs"),
+            include_str!("../capture/conditions.rs"),
+        ];
+        let mut found = 0;
+        for source in sources {
+            let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+            for part in code.split('"').skip(1).step_by(2) {
+                let is_reason = part.len() > 5
+                    && part.chars().next().is_some_and(char::is_uppercase)
+                    && part.chars().all(char::is_alphanumeric)
+                    && part.chars().skip(1).any(char::is_uppercase);
+                if is_reason {
+                    assert!(page.contains(&format!("`{part}`")), "docs/conditions.md lacks {part}");
+                    found += 1;
+                }
+            }
+        }
+        assert!(found > 15, "only {found} reasons were found");
+    }
+
+    #[test]
+    fn a_condition_keeps_the_time_of_its_last_change() {
+        let then = Timestamp::from_second(1).unwrap();
+        let now = Timestamp::from_second(2).unwrap();
+        let first = State::new("Ready", true, "A", "").at(&[], Some(1), then);
+        let same = State::new("Ready", true, "B", "").at(std::slice::from_ref(&first), Some(2), now);
+        assert_eq!(same.last_transition_time, Time(then));
+        let other = State::new("Ready", false, "B", "").at(&[first], Some(2), now);
+        assert_eq!(other.last_transition_time, Time(now));
+    }
+}

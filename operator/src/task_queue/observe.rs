@@ -1,0 +1,45 @@
+use brisq_crd::{ProfilingPolicy, TaskQueue};
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::{Api, ResourceExt};
+
+use crate::context::Context;
+use crate::error::Error;
+
+/// What there is of a TaskQueue.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Its servers.
+    pub deployment: Option<Deployment>,
+    /// A Redis of its own.
+    pub stateful_set: Option<StatefulSet>,
+    /// The volume of that.
+    pub claim: Option<PersistentVolumeClaim>,
+    /// The policy that it refers to.
+    pub policy: Option<ProfilingPolicy>,
+}
+
+pub async fn observe(queue: &TaskQueue, context: &Context) -> Result<Observed, Error> {
+    let namespace = queue.namespace().unwrap_or_default();
+    let name = queue.name_any();
+    let redis = format!("{name}-redis");
+    let claim = format!("data-{redis}-0");
+    let client = &context.client;
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
+    let stateful_sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
+    let policies: Api<ProfilingPolicy> = Api::namespaced(client.clone(), &namespace);
+    let policy = async {
+        match &queue.spec.profiling.policy_ref {
+            Some(policy) => policies.get_opt(&policy.name).await,
+            None => Ok(None),
+        }
+    };
+    let (deployment, stateful_set, claim, policy) = tokio::try_join!(
+        deployments.get_opt(&name),
+        stateful_sets.get_opt(&redis),
+        claims.get_opt(&claim),
+        policy,
+    )?;
+    Ok(Observed { deployment, stateful_set, claim, policy })
+}

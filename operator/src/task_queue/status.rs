@@ -1,0 +1,68 @@
+use brisq_crd::TaskQueue;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+
+use super::conditions;
+use super::observe::Observed;
+use crate::build::server_selector;
+use crate::context::Context;
+use crate::error::Error;
+
+/// Field manager of what a reconcile says; the breach loop has its own.
+const MANAGER: &str = "brisq-operator/status";
+
+/// Writes the status, also after an error, and tells of what changed.
+pub async fn write(
+    queue: &TaskQueue,
+    observed: &Observed,
+    error: Option<&Error>,
+    context: &Context,
+) -> Result<(), Error> {
+    let before = queue.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let stalled = error.and_then(Error::terminal);
+    let generation = queue.metadata.generation;
+    let now = Timestamp::now();
+    let states = conditions::all(queue, observed, stalled);
+    let conditions: Vec<Condition> =
+        states.into_iter().map(|state| state.at(before, generation, now)).collect();
+    let deployment = observed.deployment.as_ref().and_then(|deployment| deployment.status.as_ref());
+    let status = json!({
+        "apiVersion": TaskQueue::api_version(&()),
+        "kind": TaskQueue::kind(&()),
+        "metadata": {"name": queue.name_any()},
+        "status": {
+            "observedGeneration": generation,
+            "replicas": deployment.and_then(|status| status.replicas).unwrap_or(0),
+            "selector": server_selector(&queue.name_any()),
+            "objective": objective(queue),
+            "conditions": conditions,
+        },
+    });
+    let api: Api<TaskQueue> = Api::namespaced(context.client.clone(), &queue.namespace().unwrap_or_default());
+    api.patch_status(&queue.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&status)).await?;
+    tell_changes(queue, before, &conditions, context).await;
+    Ok(())
+}
+
+/// Such as `p99<5ms`.
+pub fn objective(queue: &TaskQueue) -> Option<String> {
+    let latency = queue.spec.slo.claim_latency.as_ref()?;
+    Some(format!("p{}<{}ms", latency.percentile, latency.threshold_ms))
+}
+
+async fn tell_changes(queue: &TaskQueue, before: &[Condition], now: &[Condition], context: &Context) {
+    for condition in now {
+        let same = |c: &&Condition| c.type_ == condition.type_ && c.reason == condition.reason;
+        let (told, warning) = match (condition.type_.as_str(), condition.status.as_str()) {
+            ("Ready", "True") => (true, false),
+            ("Stalled" | "Degraded", "True") => (true, true),
+            _ => (false, false),
+        };
+        if told && before.iter().find(same).is_none() {
+            context.tell(queue, warning, &condition.reason, condition.message.clone()).await;
+        }
+    }
+}

@@ -1,0 +1,73 @@
+use brisq_crd::{ProfilingPolicy, ProfilingPolicySpec, TaskQueue, policy_mistakes, task_queue_mistakes};
+use kube::{Api, Resource, ResourceExt};
+
+use super::observe::Observed;
+use crate::context::Context;
+use crate::error::Error;
+use crate::plan::Plan;
+
+/// A plan, or why there is none until something changes.
+pub fn validate(queue: &TaskQueue, observed: &Observed, context: &Context) -> Result<Plan, Error> {
+    let mistakes = task_queue_mistakes(&queue.spec);
+    if !mistakes.is_empty() {
+        let all: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        return Err(Error::Terminal { reason: "InvalidSpec", message: all.join("; ") });
+    }
+    let profiling = profiling(queue, observed.policy.as_ref())?;
+    let (name, namespace) = (queue.name_any(), queue.namespace().unwrap_or_default());
+    let owner = queue.controller_owner_ref(&()).ok_or_else(|| Error::Terminal {
+        reason: "InvalidSpec",
+        message: "the object has no uid: it did not come from an API server".to_owned(),
+    })?;
+    Ok(Plan {
+        secrets: context.key.secrets(&namespace, &name),
+        name,
+        namespace,
+        spec: queue.spec.clone(),
+        profiling,
+        owner,
+        default_image: context.settings.image.clone(),
+        redis_image: context.settings.redis_image.clone(),
+        operator_namespace: context.namespace.clone(),
+        template_size: template_size(observed),
+    })
+}
+
+/// The policy in force.
+fn profiling(queue: &TaskQueue, policy: Option<&ProfilingPolicy>) -> Result<ProfilingPolicySpec, Error> {
+    let own = &queue.spec.profiling;
+    let Some(policy_ref) = &own.policy_ref else {
+        return Ok(ProfilingPolicySpec {
+            capture: own.capture.clone().unwrap_or_default(),
+            limits: own.limits.clone().unwrap_or_default(),
+            artifacts: own.artifacts.clone(),
+            suspend: own.suspend,
+        });
+    };
+    let Some(policy) = policy else {
+        let message = format!("there is no ProfilingPolicy {} in this namespace", policy_ref.name);
+        return Err(Error::Terminal { reason: "PolicyNotFound", message });
+    };
+    if let Some(mistake) = policy_mistakes(&policy.spec).first() {
+        let message = format!("ProfilingPolicy {}: {mistake}", policy_ref.name);
+        return Err(Error::Terminal { reason: "PolicyInvalid", message });
+    }
+    Ok(ProfilingPolicySpec { suspend: policy.spec.suspend || own.suspend, ..policy.spec.clone() })
+}
+
+fn template_size(observed: &Observed) -> Option<String> {
+    let templates = observed.stateful_set.as_ref()?.spec.as_ref()?.volume_claim_templates.as_ref()?;
+    let requests = templates.first()?.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+    requests.get("storage").map(|size| size.0.clone())
+}
+
+/// The policy in force, with the one it refers to asked for.
+pub async fn effective_policy(queue: &TaskQueue, context: &Context) -> Result<ProfilingPolicySpec, Error> {
+    let namespace = queue.namespace().unwrap_or_default();
+    let policies: Api<ProfilingPolicy> = Api::namespaced(context.client.clone(), &namespace);
+    let policy = match &queue.spec.profiling.policy_ref {
+        Some(policy) => policies.get_opt(&policy.name).await?,
+        None => None,
+    };
+    profiling(queue, policy.as_ref())
+}
