@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod board;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod demo;
 mod load;
 mod slowdown;
@@ -33,6 +35,21 @@ enum Command {
     Load(load::Flags),
     /// Check a manifest and say every mistake
     Validate(validate::Flags),
+    /// TaskQueues of a cluster, and how they are
+    #[cfg(feature = "cluster")]
+    Status(cluster::status::Flags),
+    /// Capture a TaskQueue now, and say what was found
+    #[cfg(feature = "cluster")]
+    Capture(cluster::capture::Flags),
+    /// Captures of a cluster
+    #[cfg(feature = "cluster")]
+    Captures(cluster::captures::Flags),
+    /// Fetch a capture's bundle from its cluster
+    #[cfg(feature = "cluster")]
+    Open(cluster::open::Flags),
+    /// Check that a cluster can run TaskQueues, and say what is missing
+    #[cfg(feature = "cluster")]
+    Doctor(cluster::doctor::Flags),
     /// Make tokens for a server's `--tokens` file
     #[command(subcommand)]
     Token(token::Command),
@@ -64,6 +81,16 @@ fn main() -> ExitCode {
         Command::Load(flags) => load::run(flags),
         Command::Validate(flags) => validate::run(&flags),
         Command::Token(command) => token::run(&command),
+        #[cfg(feature = "cluster")]
+        Command::Status(flags) => cluster::run(cluster::status::run(flags)),
+        #[cfg(feature = "cluster")]
+        Command::Capture(flags) => cluster::run(cluster::capture::run(flags)),
+        #[cfg(feature = "cluster")]
+        Command::Captures(flags) => cluster::run(cluster::captures::run(flags)),
+        #[cfg(feature = "cluster")]
+        Command::Open(flags) => cluster::run(cluster::open::run(flags)),
+        #[cfg(feature = "cluster")]
+        Command::Doctor(flags) => cluster::run(cluster::doctor::run(flags)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

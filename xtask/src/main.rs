@@ -1,7 +1,9 @@
 //! What the project does to itself: test, tidy, generate.
 #![forbid(unsafe_code)]
 
+mod cluster;
 mod codegen;
+mod image;
 mod stages;
 mod step;
 mod test;
@@ -15,6 +17,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test [--fast] [--only STAGE]... [--without STAGE]...
                      everything that CI runs; --fast is the inner loop
   tidy               the laws of ARCHITECTURE.md
+  image              our programs as OCI archives in target/images, of what is built
+  cluster up [--nodes N] | test [--kubeconfig FILE] | down
+                     Kubernetes on this machine without Docker, or the same tests on a cluster that there is
   codegen [--check]  writes generated files, or fails where they differ
 ";
 
@@ -35,6 +40,15 @@ fn main() -> ExitCode {
             Err(mistake) => return usage(&mistake),
         },
         ["tidy"] => tidy::run(),
+        ["image"] => image::brisq().and_then(|()| image::others()),
+        ["cluster", "up"] => cluster::up(1),
+        ["cluster", "up", "--nodes", nodes] => match nodes.parse() {
+            Ok(nodes @ 1..=cluster::NODES_MAX) => cluster::up(nodes),
+            _ => return usage(&format!("--nodes {nodes}: is 1 to {}", cluster::NODES_MAX)),
+        },
+        ["cluster", "down"] => cluster::down(),
+        ["cluster", "test"] => cluster::test(None).map(|_| ()),
+        ["cluster", "test", "--kubeconfig", file] => cluster::test(Some(file)).map(|_| ()),
         ["codegen"] => codegen::run(false),
         ["codegen", "--check"] => codegen::run(true),
         [] => return usage("a command is missing"),

@@ -5,11 +5,27 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 
 use crate::step::{Cases, cargo_test, output, run};
-use crate::{codegen, tidy};
+use crate::{cluster, codegen, tidy};
 
 /// Programs that the stages need, and the Debian packages that bring them.
-const NEEDS: &[(&str, &str)] =
-    &[("redis-server", "redis-server"), ("strace", "strace"), ("chromium", "chromium"), ("go", "golang-go")];
+const NEEDS: &[(&str, &str)] = &[
+    ("redis-server", "redis-server"),
+    ("strace", "strace"),
+    ("chromium", "chromium"),
+    ("go", "golang-go"),
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
+    ("conntrack", "conntrack"),
+    ("gcc", "gcc"),
+    ("openssl", "openssl"),
+    ("curl", "curl"),
+    ("nsenter", "util-linux"),
+    ("sysctl", "procps"),
+];
+/// A package without a program: plugins that containerd runs.
+const CNI: (&str, &str) = ("/usr/lib/cni/bridge", "containernetworking-plugins");
 
 /// One stage.
 pub struct Stage {
@@ -41,6 +57,8 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "sidecar", budget_s: 60, fast: false, run: || e2e("sidecar") },
     Stage { name: "demo", budget_s: 120, fast: false, run: || e2e("demo") },
     Stage { name: "backlog", budget_s: 90, fast: false, run: || e2e("backlog") },
+    Stage { name: "operator", budget_s: 240, fast: false, run: || e2e("operator") },
+    Stage { name: "cluster", budget_s: 900, fast: false, run: || cluster::test(None) },
     Stage { name: "bench", budget_s: 120, fast: false, run: bench },
     Stage { name: "supply", budget_s: 30, fast: false, run: supply },
     Stage { name: "crash", budget_s: 240, fast: false, run: || e2e("crash") },
@@ -52,11 +70,14 @@ fn setup() -> anyhow::Result<Cases> {
         cfg!(target_os = "linux"),
         "the stages need Linux; leave this one out with `--without setup` to try anyway"
     );
-    let missing: Vec<&(&str, &str)> = NEEDS.iter().filter(|(program, _)| !is_installed(program)).collect();
-    if missing.is_empty() {
+    let missing = NEEDS.iter().filter(|(program, _)| !is_installed(program));
+    let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    if !Path::new(CNI.0).exists() {
+        packages.push(CNI.1);
+    }
+    if packages.is_empty() {
         return Ok(NEEDS.len());
     }
-    let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
     println!("installing {}", packages.join(", "));
     let by_hand = format!(
         "install these by hand and leave this stage out with `--without setup`: {}",
@@ -104,17 +125,19 @@ fn codegen_stage() -> anyhow::Result<Cases> {
 }
 
 fn unit() -> anyhow::Result<Cases> {
-    cargo_test(&["--workspace", "--exclude", "brisq-e2e"])
+    cargo_test(&["--workspace", "--exclude", "brisq-e2e"], &[])
 }
 
 /// The programs that the stages behind this one run: first with the faults, kept aside, then as they are released.
 fn build() -> anyhow::Result<Cases> {
-    let release = "build --release --locked -p brisq-server -p brisq-profiler -p brisq -p brisq-bench";
+    let release = "build --release --locked -p brisq-server -p brisq-profiler -p brisq-operator -p brisq -p brisq-bench --features brisq/cluster";
     let release: Vec<&str> = release.split(' ').collect();
     run("cargo", &[release.as_slice(), &["--features", "brisq-server/faults"]].concat())?;
     std::fs::create_dir_all("target/faults")?;
-    std::fs::copy("target/release/brisq", "target/faults/brisq")
-        .context("the program with faults cannot be kept")?;
+    for program in ["brisq", "brisq-server"] {
+        std::fs::copy(format!("target/release/{program}"), format!("target/faults/{program}"))
+            .with_context(|| format!("{program} with faults cannot be kept"))?;
+    }
     run("cargo", &release)?;
     run("cargo", &["build", "--release", "--locked", "-p", "brisq-recorder", "--examples"])?;
     Ok(3)
@@ -122,7 +145,10 @@ fn build() -> anyhow::Result<Cases> {
 
 /// Case by case: each needs the machine for itself.
 fn e2e_alone(test: &str) -> anyhow::Result<Cases> {
-    cargo_test(&["--release", "-p", "brisq-e2e", "--test", test, "--", "--nocapture", "--test-threads=1"])
+    cargo_test(
+        &["--release", "-p", "brisq-e2e", "--test", test, "--", "--nocapture", "--test-threads=1"],
+        &[],
+    )
 }
 
 /// That the benchmarks run and lose nothing; what they say is read by people.
@@ -141,5 +167,5 @@ fn supply() -> anyhow::Result<Cases> {
 }
 
 fn e2e(test: &str) -> anyhow::Result<Cases> {
-    cargo_test(&["--release", "-p", "brisq-e2e", "--test", test, "--", "--nocapture"])
+    cargo_test(&["--release", "-p", "brisq-e2e", "--test", test, "--", "--nocapture"], &[])
 }

@@ -32,11 +32,12 @@ pub fn output(program: &str, args: &[&str]) -> anyhow::Result<String> {
 }
 
 /// Runs `cargo test` with its output shown, and counts.
-pub fn cargo_test(args: &[&str]) -> anyhow::Result<Cases> {
+pub fn cargo_test(args: &[&str], environment: &[(&str, String)]) -> anyhow::Result<Cases> {
     let mut child = Command::new("cargo")
         .arg("test")
         .args(["--locked", "--no-fail-fast"])
         .args(args)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

@@ -1,0 +1,43 @@
+use anyhow::Context;
+use brisq_crd::ProfileCapture;
+use kube::ResourceExt;
+use kube::api::ListParams;
+
+use super::{Where, age, is, table};
+
+#[derive(clap::Args)]
+pub struct Flags {
+    /// Of this TaskQueue; all of the namespace by default
+    queue: Option<String>,
+    #[command(flatten)]
+    at: Where,
+}
+
+pub async fn run(flags: Flags) -> anyhow::Result<()> {
+    let cluster = flags.at.cluster().await?;
+    let mut captures =
+        cluster.api::<ProfileCapture>().list(&ListParams::default()).await.context("ProfileCaptures")?.items;
+    captures
+        .retain(|capture| flags.queue.as_ref().is_none_or(|name| capture.spec.task_queue_ref.name == *name));
+    captures.sort_by_key(|capture| capture.metadata.creation_timestamp.as_ref().map(|time| time.0));
+    if captures.is_empty() {
+        println!("no captures in namespace {}; `brisq capture QUEUE` makes one", cluster.namespace);
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = captures.iter().map(row).collect();
+    table::print(&["NAME", "QUEUE", "REASON", "CAUSE", "P99", "COMPLETE", "AGE"], &rows);
+    Ok(())
+}
+
+fn row(capture: &ProfileCapture) -> Vec<String> {
+    let status = capture.status.clone().unwrap_or_default();
+    vec![
+        capture.name_any(),
+        capture.spec.task_queue_ref.name.clone(),
+        capture.spec.reason.name().to_owned(),
+        status.cause.unwrap_or_default(),
+        status.observed.and_then(|observed| observed.p99).unwrap_or_default(),
+        is(&status.conditions, "Complete"),
+        age(capture.metadata.creation_timestamp.as_ref()),
+    ]
+}

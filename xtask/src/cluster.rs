@@ -1,0 +1,111 @@
+//! `cargo xtask cluster`: Kubernetes on this machine, and the tests that run on it.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use brisq_testkit::{cache, go_tool, kubernetes};
+
+use crate::image;
+use crate::step::{Cases, cargo_test, output};
+
+/// Most nodes that a cluster of ours has.
+pub const NODES_MAX: u32 = 3;
+/// Programs that a node runs.
+const PROGRAMS: [&str; 7] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+    "kubelet",
+    "kubectl",
+];
+
+/// Starts a cluster with our images on every node.
+pub fn up(nodes: u32) -> anyhow::Result<()> {
+    ensure!(output("id", &["-u"])?.trim() == "0", "nodes are namespaces: run it as root");
+    let began = Instant::now();
+    let programs = programs()?;
+    println!("programs     {} s", began.elapsed().as_secs());
+    image::others()?;
+    image::brisq()?;
+    script(&["up", &nodes.to_string()], &programs)?;
+    println!("kubeconfig   {}", kubeconfig()?.display());
+    println!("             export KUBECONFIG={} PATH={}:$PATH", kubeconfig()?.display(), programs.display());
+    Ok(())
+}
+
+/// Ends the cluster; fine when there is none.
+pub fn down() -> anyhow::Result<()> {
+    script(&["down"], &programs()?)
+}
+
+/// Runs the cluster tests on a cluster of two nodes of ours, or on one that there is.
+pub fn test(given: Option<&str>) -> anyhow::Result<Cases> {
+    if let Some(file) = given {
+        return run_tests(&std::path::absolute(file)?, false);
+    }
+    down()?;
+    up(2)?;
+    let tested = run_tests(&kubeconfig()?, true);
+    let ended = down();
+    let cases = tested?;
+    ended?;
+    Ok(cases)
+}
+
+fn run_tests(kubeconfig: &std::path::Path, ours: bool) -> anyhow::Result<Cases> {
+    let environment = [
+        ("KUBECONFIG", kubeconfig.display().to_string()),
+        ("BRISQ_CLUSTER_IS_OURS", ours.to_string()),
+        ("CLUSTER", state()?.display().to_string()),
+        ("BIN", programs()?.display().to_string()),
+        ("IMAGES", std::path::absolute(image::FOLDER)?.display().to_string()),
+    ];
+    let test = ["--release", "-p", "brisq-e2e", "--test", "cluster", "--", "--nocapture", "--test-threads=1"];
+    cargo_test(&test, &environment)
+}
+
+fn state() -> anyhow::Result<PathBuf> {
+    Ok(cache()?.join("cluster"))
+}
+
+fn kubeconfig() -> anyhow::Result<PathBuf> {
+    Ok(state()?.join("admin.conf"))
+}
+
+/// One folder with all programs under their names.
+fn programs() -> anyhow::Result<PathBuf> {
+    let mut folder = PathBuf::new();
+    for name in PROGRAMS {
+        let program = kubernetes(name)?;
+        folder = program.parent().context("a program lies in a folder")?.to_path_buf();
+    }
+    let coredns = go_tool("coredns")?;
+    match std::os::unix::fs::symlink(&coredns, folder.join("coredns")) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            std::fs::remove_file(folder.join("coredns"))?;
+            std::os::unix::fs::symlink(&coredns, folder.join("coredns"))?;
+        }
+        linked => linked?,
+    }
+    Ok(folder)
+}
+
+fn script(words: &[&str], programs: &std::path::Path) -> anyhow::Result<()> {
+    let state = state()?;
+    std::fs::create_dir_all(&state)?;
+    let status = Command::new("bash")
+        .arg("tools/cluster/cluster.sh")
+        .args(words)
+        .env("CLUSTER", state)
+        .env("BIN", programs)
+        .env("IMAGES", std::path::absolute(image::FOLDER)?)
+        .stdin(Stdio::null())
+        .status()
+        .context("bash cannot be run")?;
+    ensure!(status.success(), "failed: tools/cluster/cluster.sh {}", words.join(" "));
+    Ok(())
+}
