@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use brisq_recorder::{ClaimLog, Recorder, RecorderConfig};
 use brisq_server::{Auth, Config, Flags, Options, Running, StoreChoice};
+use brisq_stores::Opened;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -66,12 +67,12 @@ async fn serve(
     claims: Arc<ClaimLog>,
     recorder: Arc<Recorder>,
 ) -> anyhow::Result<()> {
-    let mut opened = match &config.store {
-        StoreChoice::Embedded { data, fsync } => {
-            let progress = |done, total| tracing::info!(done, total, "tasks read");
-            brisq_stores::embedded(data.clone(), *fsync, progress).await?
-        }
-        StoreChoice::Redis { urls } => brisq_stores::redis(urls).await?,
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut opened = tokio::select! {
+        opened = open(&config.store) => opened?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
     };
     tracing::info!(store = opened.store.describe(), "store opened");
     opened.watch(&recorder);
@@ -89,8 +90,6 @@ async fn serve(
         in_claim: None,
     };
     tokio::spawn(follow(flags.clone(), config.auth.clone(), Arc::clone(&claims)));
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let running = Running::start(Arc::clone(&opened.store), claims, Arc::clone(&recorder), options).await?;
     if !config.auth.is_on() {
         tracing::warn!(
@@ -119,6 +118,16 @@ async fn serve(
         let _ = tokio::task::spawn_blocking(move || sender.join()).await;
     }
     Ok(())
+}
+
+async fn open(store: &StoreChoice) -> anyhow::Result<Opened> {
+    match store {
+        StoreChoice::Embedded { data, fsync } => {
+            let progress = |done, total| tracing::info!(done, total, "tasks read");
+            brisq_stores::embedded(data.clone(), *fsync, progress).await
+        }
+        StoreChoice::Redis { urls } => brisq_stores::redis(urls).await,
+    }
 }
 
 /// Takes changed files into use: the tokens, and the threshold above which claims are slow. A file with mistakes changes

@@ -15,6 +15,8 @@ done
 # Where the host-path provisioner makes volumes; it runs on node 1 alone, and the kubelets make what they miss.
 mkdir -p "$STATE"/{cni,plugins,pv} /tmp/hostpath_pv
 mount --bind "$STATE/pv" /tmp/hostpath_pv
+# A real provisioner gives a volume to the pod's group; kubelets leave a host path to root.
+while sleep 0.2; do chmod -f 1777 "$STATE"/pv/* || true; done &
 for c in /sys/fs/cgroup/{cpu,cpuacct,memory}; do echo $$ > "$c/brisq/$NODE/tasks"; done
 
 ip link set lo up

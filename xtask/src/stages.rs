@@ -19,6 +19,7 @@ const NEEDS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("conntrack", "conntrack"),
     ("gcc", "gcc"),
+    ("strip", "binutils"),
     ("openssl", "openssl"),
     ("curl", "curl"),
     ("nsenter", "util-linux"),
@@ -116,7 +117,7 @@ fn lint() -> anyhow::Result<Cases> {
     let all = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked"];
     let denied = ["--", "-D", "warnings"];
     run("cargo", &[all.as_slice(), &denied].concat())?;
-    run("cargo", &[all.as_slice(), &["--features", "brisq-server/faults"], &denied].concat())?;
+    run("cargo", &[all.as_slice(), &["--features", "brisq-server/faults,brisq/cluster"], &denied].concat())?;
     Ok(2)
 }
 

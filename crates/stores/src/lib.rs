@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use brisq_recorder::{
@@ -10,6 +11,7 @@ use brisq_recorder::{
 };
 use brisq_store::Store;
 use brisq_store_local::{Durability, LocalConfig, LocalStore};
+use brisq_store_redis::{ConnectError, RedisStore};
 use tokio::runtime::Handle;
 
 /// An open store, and what there is to watch about it.
@@ -38,13 +40,29 @@ pub async fn embedded(folder: PathBuf, fsync: bool, progress: Progress) -> anyho
     Ok(Opened { store: Arc::new(store), commits: Some(commits), ping: None })
 }
 
-/// Connects to the Redis at these URLs.
+/// Between two tries to reach Redis.
+const CONNECT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Connects to the Redis at these URLs, and waits for one that does not answer yet: in a cluster both start at once, and a
+/// server that ended instead would be started again ever more slowly.
 ///
 /// # Errors
-/// When they cannot be understood, or no Redis that can be used answers within some seconds: whoever runs the server
-/// starts it again.
+/// When the URLs cannot be understood, or that Redis cannot be used.
 pub async fn redis(urls: &[String]) -> anyhow::Result<Opened> {
-    let store = brisq_store_redis::RedisStore::connect(urls).await.context("Redis cannot be used")?;
+    let mut said = String::new();
+    let store = loop {
+        match RedisStore::connect(urls).await {
+            Err(ConnectError::Unreachable(error)) => {
+                let error = error.to_string();
+                if error != said {
+                    tracing::warn!(error, "Redis does not answer; trying again every second");
+                    said = error;
+                }
+                tokio::time::sleep(CONNECT_PAUSE).await;
+            }
+            result => break result.context("Redis cannot be used")?,
+        }
+    };
     let ping: Option<Box<dyn Ping>> =
         brisq_store_redis::RedisPing::new(urls).map(|ping| Box::new(Pinger(ping)) as Box<dyn Ping>);
     Ok(Opened { store: Arc::new(store), commits: None, ping })
@@ -86,7 +104,7 @@ impl CommitStats for Commits {
 struct Pinger(brisq_store_redis::RedisPing);
 
 impl Ping for Pinger {
-    fn ping(&mut self, timeout: std::time::Duration) -> std::io::Result<()> {
+    fn ping(&mut self, timeout: Duration) -> std::io::Result<()> {
         self.0.ping(timeout)
     }
 }

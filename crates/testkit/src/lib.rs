@@ -3,17 +3,21 @@
 //! Whatever is started here ends with the value that stands for it, by its process id.
 #![forbid(unsafe_code)]
 
+mod api_server;
 mod browser;
 mod cgroup;
 mod http;
+mod kubectl;
 mod process;
 mod program;
 mod redis;
 mod tools;
 
+pub use api_server::ApiServer;
 pub use browser::Browser;
 pub use cgroup::CpuGroup;
 pub use http::{Answer, Http};
+pub use kubectl::Kubectl;
 pub use process::Process;
 pub use program::{Program, ProgramOptions, binary};
 pub use redis::{Redis, RedisOptions};

@@ -76,7 +76,8 @@ fn server(plan: &Plan) -> Value {
             {"name": "http", "containerPort": 7070, "protocol": "TCP"},
             {"name": "metrics", "containerPort": 7073, "protocol": "TCP"},
         ],
-        "startupProbe": http_probe("/healthz", "http", 1, 60),
+        // It listens once it has reached Redis, which may have a large file to read first.
+        "startupProbe": http_probe("/healthz", "http", 1, 1_800),
         "readinessProbe": http_probe("/readyz", "http", 2, 2),
         "livenessProbe": http_probe("/healthz", "http", 10, 6),
         "lifecycle": {"preStop": {"sleep": {"seconds": ENDPOINTS_LAG_SECONDS}}},

@@ -3,6 +3,7 @@
 
 use brisq_crd::TaskQueue;
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::DeploymentStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::observe::Observed;
@@ -60,7 +61,7 @@ impl Facts {
         Self {
             wanted,
             available: status.and_then(|s| s.available_replicas).unwrap_or(0),
-            rolling: !seen || updated < wanted || all > updated,
+            rolling: !seen || updated < wanted || all > updated || !rolled_out(status),
             redis_ready: (!external).then(|| ready.unwrap_or(0) > 0),
         }
     }
@@ -68,6 +69,16 @@ impl Facts {
     fn servers(&self) -> String {
         format!("{} of {} servers are available", self.available, self.wanted)
     }
+}
+
+/// Whether the present template was once available as a whole, or has failed to become so in time.
+fn rolled_out(status: Option<&DeploymentStatus>) -> bool {
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let progressing =
+        conditions.and_then(|all| all.iter().find(|condition| condition.type_ == "Progressing"));
+    progressing.is_some_and(|condition| {
+        condition.status == "False" || condition.reason.as_deref() == Some("NewReplicaSetAvailable")
+    })
 }
 
 /// All four.
@@ -154,6 +165,7 @@ mod tests {
             let code = source.split("#[cfg(test)]").next().unwrap_or_default();
             for part in code.split('"').skip(1).step_by(2) {
                 let is_reason = part.len() > 5
+                    && !["Progressing", "NewReplicaSetAvailable"].contains(&part)
                     && part.chars().next().is_some_and(char::is_uppercase)
                     && part.chars().all(char::is_alphanumeric)
                     && part.chars().skip(1).any(char::is_uppercase);

@@ -1,0 +1,142 @@
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::{Kubectl, Process, kubernetes};
+
+/// How long the API server may take to be ready.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A real API server with its etcd on free ports of this machine: no node, nothing runs.
+#[derive(Debug)]
+pub struct ApiServer {
+    process: Process,
+    _etcd: Process,
+    folder: TempDir,
+}
+
+impl ApiServer {
+    /// Starts both and waits until the API server is ready.
+    ///
+    /// # Errors
+    /// When the programs cannot be had or do not become ready; the text ends with what was written.
+    pub fn start() -> io::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let root = folder.path().to_path_buf();
+        let path = |name: &str| root.join(name).display().to_string();
+        let [client, peer, secure] = free_ports()?;
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let etcd = Command::new(kubernetes("etcd")?)
+            .args(["--data-dir", &path("etcd"), "--unsafe-no-fsync", "--log-level", "error"])
+            .args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)])
+            .args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)])
+            .args(["--initial-cluster", &format!("default={}", url(peer))])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log(&root.join("etcd.log"))?)
+            .spawn()?;
+        let etcd = Process::from(etcd);
+        let key = Command::new("openssl").args(["genrsa", "-out", &path("sa.key"), "2048"]).output()?;
+        if !key.status.success() {
+            return Err(io::Error::other("openssl made no key"));
+        }
+        std::fs::write(path("tokens.csv"), "admin-token,admin,1,system:masters\n")?;
+        let process = Command::new(kubernetes("kube-apiserver")?)
+            .args(["--etcd-servers", &url(client), "--bind-address", "127.0.0.1"])
+            .args(["--secure-port", &secure.to_string(), "--cert-dir", &path("pki")])
+            .args(["--service-cluster-ip-range", "198.19.0.0/16", "--advertise-address", "198.18.255.2"])
+            .args(["--endpoint-reconciler-type", "none", "--token-auth-file", &path("tokens.csv")])
+            .args([
+                "--service-account-issuer",
+                "https://kubernetes.default.svc",
+                "--authorization-mode",
+                "RBAC",
+            ])
+            .args(["--service-account-signing-key-file", &path("sa.key")])
+            .args(["--service-account-key-file", &path("sa.key"), "--profiling=false"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log(&root.join("apiserver.log"))?)
+            .spawn()?;
+        let server = Self { process: Process::from(process), _etcd: etcd, folder };
+        std::fs::write(server.kubeconfig(), config(secure, &path("pki/apiserver.crt"), "admin-token"))?;
+        server.wait_ready()
+    }
+
+    fn wait_ready(mut self) -> io::Result<Self> {
+        let kubectl = self.kubectl()?;
+        let began = Instant::now();
+        while kubectl.run(&["get", "--raw", "/readyz"]).is_err() {
+            if !self.process.is_running() || began.elapsed() > START_TIMEOUT {
+                let log =
+                    std::fs::read_to_string(self.folder.path().join("apiserver.log")).unwrap_or_default();
+                let tail: Vec<&str> = log.lines().rev().take(5).collect();
+                return Err(io::Error::other(format!("the API server is not ready:\n{}", tail.join("\n"))));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(self)
+    }
+
+    /// For the administrator.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("admin.conf")
+    }
+
+    /// For whoever has this bearer token, such as a service account.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn kubeconfig_of(&self, name: &str, token: &str) -> io::Result<PathBuf> {
+        let admin = std::fs::read_to_string(self.kubeconfig())?;
+        let path = self.folder.path().join(format!("{name}.conf"));
+        std::fs::write(&path, admin.replace("admin-token", token))?;
+        Ok(path)
+    }
+
+    /// `kubectl` as administrator.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub fn kubectl(&self) -> io::Result<Kubectl> {
+        Kubectl::new(&self.kubeconfig())
+    }
+
+    /// The API server's process, to be stopped and continued.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+}
+
+fn config(port: u16, certificate: &str, token: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: test\n\
+         clusters: [{{name: test, cluster: {{server: \"https://127.0.0.1:{port}\", certificate-authority: {certificate}}}}}]\n\
+         users: [{{name: test, user: {{token: {token}}}}}]\n\
+         contexts: [{{name: test, context: {{cluster: test, user: test}}}}]\n"
+    )
+}
+
+fn log(path: &Path) -> io::Result<std::fs::File> {
+    std::fs::File::create(path)
+}
+
+/// Ports that are free now. Held together, so that they differ.
+fn free_ports() -> io::Result<[u16; 3]> {
+    let held = [
+        TcpListener::bind("127.0.0.1:0")?,
+        TcpListener::bind("127.0.0.1:0")?,
+        TcpListener::bind("127.0.0.1:0")?,
+    ];
+    let mut ports = [0; 3];
+    for (port, listener) in ports.iter_mut().zip(&held) {
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
+}

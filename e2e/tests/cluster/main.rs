@@ -1,0 +1,280 @@
+//! The whole path on Kubernetes: charts, a queue, a breach, its capture, and what breaks in between. `cargo xtask cluster
+//! test` starts a cluster for it, or names one that there is.
+#![expect(clippy::indexing_slicing, reason = "what a test cannot read fails it, helpers included")]
+
+mod steps;
+
+use std::path::Path;
+use std::time::Duration;
+
+use brisq_testkit::{Kubectl, go_tool};
+use serde_json::Value;
+
+use steps::{Cluster, load, tasks_of};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[test]
+fn the_whole_path() {
+    let cluster = Cluster::of_environment();
+    let shop = cluster.kubectl.within("shop");
+    let mut clock = steps::Clock::default();
+    if cluster.ours {
+        cluster.kubectl.apply(include_str!("../../manifests/storage-class.yaml")).expect("a storage class");
+    }
+
+    clock.step("helm install");
+    install(&cluster);
+    clock.step("an S3-compatible store");
+    cluster.kubectl.apply(include_str!("../../manifests/storage.yaml")).expect("a store");
+    cluster
+        .kubectl
+        .within("storage")
+        .run(&["wait", "--for=condition=Ready", "pod/s3", "--timeout=60s"])
+        .expect("it runs");
+
+    clock.step("apply examples/orders.yaml until Ready");
+    cluster.kubectl.run(&["create", "namespace", "shop"]).expect("a namespace");
+    shop.run(&["label", "ns", "shop", "pod-security.kubernetes.io/enforce=restricted"]).expect("a label");
+    // Redis is to lie on node 2, which does not carry the control plane.
+    cluster.cordon("node1", true);
+    shop.run(&["apply", "-f", "../examples/orders.yaml"]).expect("the example");
+    shop.run(&["wait", "--for=condition=Ready", "tq/orders", "--timeout=120s"]).expect("ready");
+    cluster.cordon("node1", false);
+    cluster.create_bucket();
+
+    clock.step("helm test, with the chart's own account");
+    let said = cluster.helm(&["test", "brisq", "-n", "brisq-system", "--logs"]);
+    assert!(said.contains("Succeeded"), "{said}");
+
+    clock.step("tasks through the Service");
+    let worked = load(&shop, &["--rate", "100", "--duration", "5s"]).done();
+    assert!(worked["cycles"].as_u64() > Some(400), "{worked}");
+    assert_eq!((&worked["lost"], &worked["errors"]), (&0.into(), &0.into()), "{worked}");
+
+    clock.step("a rolling update to other images under load loses nothing");
+    let running = load(&shop, &["--rate", "100", "--duration", "30s"]);
+    let image = format!("ghcr.io/brisq/brisq:{}-faults", env!("CARGO_PKG_VERSION"));
+    let with_store =
+        include_str!("../../../examples/orders-s3.yaml").replace("thresholdMs: 5", "thresholdMs: 50");
+    let credentials = ["secret", "generic", "s3-credentials", "--from-literal=accessKeyId=access"];
+    let created = [&["create"][..], &credentials, &["--from-literal=secretAccessKey=secretsecret"]].concat();
+    shop.run(&created).expect("credentials");
+    shop.feed(&["apply", "-f", "-"], &with_store).expect("the example with a store");
+    let patch = format!(r#"{{"spec":{{"image":"{image}"}}}}"#);
+    shop.run(&["patch", "tq", "orders", "--type=merge", "-p", &patch]).expect("another image");
+    shop.run(&["wait", "--for=condition=Progressing", "tq/orders", "--timeout=20s"]).expect("it rolls");
+    shop.run(&["wait", "--for=condition=Progressing=False", "tq/orders", "--timeout=120s"])
+        .expect("it rolled");
+    let during = running.done();
+    assert_eq!(
+        (&during["lost"], &during["doubled"], &during["errors"]),
+        (&0.into(), &0.into(), &0.into()),
+        "{during}"
+    );
+
+    clock.step("a breach in one of two replicas is captured, named, and its bundle read back");
+    breach(&cluster, &shop);
+
+    clock.step("a capture by hand");
+    let said = cluster.brisq(&shop, &["capture", "orders"]);
+    assert!(said.contains("cause"), "{said}");
+
+    if cluster.ours {
+        recoveries(&cluster, &shop, &mut clock);
+    }
+
+    clock.step("the operator gone: workers notice nothing");
+    let system = cluster.kubectl.within("brisq-system");
+    system.run(&["scale", "deployment", "brisq-operator", "--replicas=0"]).expect("scaled");
+    system
+        .run(&["wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=brisq-operator", "--timeout=60s"])
+        .expect("gone");
+    let alone = load(&shop, &["--rate", "100", "--duration", "5s"]).done();
+    assert_eq!((&alone["lost"], &alone["errors"]), (&0.into(), &0.into()), "{alone}");
+    system.run(&["scale", "deployment", "brisq-operator", "--replicas=2"]).expect("scaled");
+
+    clock.step("helm upgrade restarts no queue");
+    let before = pods(&shop);
+    cluster.helm(&[
+        "upgrade",
+        "brisq",
+        "../charts/brisq",
+        "-n",
+        "brisq-system",
+        "--reuse-values",
+        "--set",
+        "podAnnotations.upgraded=yes",
+        "--wait",
+    ]);
+    steps::settle(&shop);
+    assert_eq!(pods(&shop), before);
+
+    clock.step("deletion leaves the volume and the definitions");
+    leave_nothing(&cluster, &shop);
+    clock.end();
+}
+
+fn install(cluster: &Cluster) {
+    cluster.helm(&["dependency", "build", "../charts/brisq"]);
+    cluster.helm(&[
+        "install",
+        "brisq",
+        "../charts/brisq",
+        "-n",
+        "brisq-system",
+        "--create-namespace",
+        "--set",
+        "redis.image=localhost/redis:7",
+        "--wait",
+        "--timeout",
+        "120s",
+    ]);
+    let refused = cluster.try_helm(&["template", "brisq", "../charts/brisq", "--set", "replicas=none"]);
+    assert!(refused.is_err_and(|said| said.contains("replicas")), "the schema refuses what is wrong");
+}
+
+fn pods(kubectl: &Kubectl) -> Vec<String> {
+    let servers = kubectl.get(&["pods", "-l", "app.kubernetes.io/component=server"]).expect("pods");
+    let mut names: Vec<String> = servers["items"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+        .map(|pod| pod["metadata"]["name"].as_str().expect("a name").to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn breach(cluster: &Cluster, shop: &Kubectl) {
+    // Work enough that profiles compare, on a machine that also runs the cluster.
+    let _running = load(shop, &["--rate", "300", "--duration", "10m"]);
+    std::thread::sleep(Duration::from_secs(35));
+    let queue = shop.get(&["tq", "orders"]).expect("the queue");
+    assert_eq!(queue["status"]["slo"], "Met", "{}", queue["status"]);
+    let servers = pods(shop);
+    let (worst, twin) = (&servers[0], &servers[1]);
+    let fault_ms = steps::fault(shop, worst, r#"{"fault":"spin","ms":80,"oneIn":15}"#);
+    let (capture, took) = shop
+        .until("a complete capture", 3 * MINUTE, |shop| {
+            let captures = shop.get(&["pcap"]).ok()?;
+            let one = captures["items"].get(0)?.clone();
+            steps::is(&one, "Complete").then_some(one)
+        })
+        .unwrap_or_else(|error| {
+            let seen = shop.run(&["describe", "tq,pcap"]).unwrap_or_default();
+            panic!("{error}\n{seen}\n{}", cluster.operator_log());
+        });
+    steps::fault(shop, worst, "");
+    println!("  complete {:.1} s after the fault", took.as_secs_f64());
+    println!("{}", shop.run(&["get", "tq,pp,pcap", "-o", "wide"]).expect("columns"));
+    println!("{}", shop.run(&["describe", "tq", "orders"]).expect("a description"));
+    let captures = shop.get(&["pcap"]).expect("captures");
+    assert_eq!(captures["items"].as_array().map(Vec::len), Some(1), "one breach, one capture");
+    let status = &capture["status"];
+    assert_eq!(capture["metadata"]["name"], "orders-1-1");
+    assert_eq!(status["author"].as_str(), Some(worst.as_str()), "{status}");
+    assert_eq!(
+        (&status["cause"], &status["onsetInside"]),
+        (&"CpuInLongPoll".into(), &true.into()),
+        "{status}"
+    );
+    assert!(steps::is(&capture, "Uploaded"), "{status}");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let to = folder.path().join("bundle");
+    println!("{}", cluster.brisq(shop, &["open", "orders-1-1", "--to", &to.display().to_string()]));
+    let manifest = steps::check_bundle(&to);
+    println!("  manifest {}", serde_json::to_string(&manifest).expect("JSON"));
+    let onset_ms = manifest["onsetMs"].as_i64().expect("an onset");
+    println!("  onset {} ms after the fault", onset_ms - fault_ms);
+    assert!(manifest["window"]["fromMs"].as_i64() < Some(fault_ms), "the window begins before the fault");
+    assert!((fault_ms - 3_000..fault_ms + 5_000).contains(&onset_ms), "fault {fault_ms}, onset {onset_ms}");
+    assert_eq!(manifest["pods"], serde_json::json!([twin]), "the healthy twin is in the bundle");
+    let diagnosis = std::fs::read_to_string(to.join("diagnosis.json")).expect("a diagnosis");
+    let diagnosis: Value = serde_json::from_str(&diagnosis).expect("JSON");
+    println!("  diagnosis {} ({}): {}", diagnosis["cause"], diagnosis["confidence"], diagnosis["reason"]);
+    let guilty = top(&to.join("cpu.pb.gz"));
+    let innocent = top(&to.join("pods").join(twin).join("cpu.pb.gz"));
+    assert!(guilty.contains("brisq_server::faults"), "{guilty}");
+    assert!(!innocent.contains("brisq_server::faults::"), "{innocent}");
+}
+
+fn top(profile: &Path) -> String {
+    let pprof = go_tool("pprof").expect("pprof");
+    let output =
+        std::process::Command::new(pprof).args(["-top", "-cum", "-nodecount=400"]).arg(profile).output();
+    String::from_utf8_lossy(&output.expect("pprof runs").stdout).into_owned()
+}
+
+fn recoveries(cluster: &Cluster, shop: &Kubectl, clock: &mut steps::Clock) {
+    clock.step("Redis killed: back, with every acknowledged task");
+    let enqueued = tasks_of(shop).enqueue("kept", 500);
+    // `appendfsync everysec`: what was acknowledged more than a second before is on disk.
+    std::thread::sleep(Duration::from_millis(1_500));
+    shop.run(&["delete", "pod", "orders-redis-0", "--force", "--grace-period=0"]).expect("killed");
+    let took = tasks_of(shop).wait_serving();
+    println!("  served again after {:.1} s", took.as_secs_f64());
+    assert_eq!(tasks_of(shop).claim_all("kept"), enqueued, "acknowledged tasks");
+
+    clock.step("node 2, with Redis, lost and back");
+    let node = shop.get(&["pod", "orders-redis-0"]).expect("Redis")["spec"]["nodeName"].clone();
+    assert_eq!(node, "node2");
+    let enqueued = tasks_of(shop).enqueue("kept", 500);
+    std::thread::sleep(Duration::from_millis(1_500));
+    cluster.script(&["kill-node", "2"]);
+    std::thread::sleep(Duration::from_secs(3));
+    let began = std::time::Instant::now();
+    cluster.script(&["node", "2"]);
+    tasks_of(shop).wait_serving();
+    println!("  served again {:.1} s after the node was switched on", began.elapsed().as_secs_f64());
+    assert_eq!(tasks_of(shop).claim_all("kept"), enqueued, "acknowledged tasks");
+    steps::settle(shop);
+
+    clock.step("the API server frozen for 30 s: reconciling again within 5 s");
+    cluster.script(&["stop-api"]);
+    std::thread::sleep(Duration::from_secs(30));
+    cluster.script(&["continue-api"]);
+    shop.until("the API server", MINUTE, |shop| shop.run(&["get", "--raw", "/readyz"]).ok())
+        .expect("it is back");
+    shop.run(&["delete", "service", "orders"]).expect("deleted");
+    let (_, took) = shop
+        .until("the Service is made again", MINUTE, |shop| shop.run(&["get", "service", "orders"]).ok())
+        .unwrap_or_else(|error| panic!("{error}\n{}", cluster.operator_log()));
+    println!("  the Service was back after {:.1} s", took.as_secs_f64());
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+fn leave_nothing(cluster: &Cluster, shop: &Kubectl) {
+    shop.run(&["delete", "-f", "../examples/orders-s3.yaml", "--timeout=60s"]).expect("deleted");
+    let kinds = "deploy,sts,svc,cm,secret,sa,netpol,pdb,pcap,pods";
+    let own = "app.kubernetes.io/managed-by=brisq-operator";
+    shop.until("children are gone", 2 * MINUTE, |shop| {
+        let left = shop.get(&[kinds, "-l", own]).ok()?;
+        left["items"].as_array()?.is_empty().then_some(())
+    })
+    .expect("nothing is left");
+    println!("  retained: {}", shop.run(&["get", "pvc", "-o", "name"]).expect("volumes").trim());
+    assert_eq!(
+        shop.run(&["get", "pvc", "-o", "name"]).expect("volumes").trim(),
+        "persistentvolumeclaim/data-orders-redis-0"
+    );
+    let said = cluster.helm(&["uninstall", "brisq", "-n", "brisq-system", "--wait"]);
+    println!("{said}");
+    for name in ["taskqueues", "profilingpolicies", "profilecaptures"] {
+        assert!(said.contains(&format!("{name}.brisq.dev")), "the output names what stays: {said}");
+    }
+    let system = cluster.kubectl.within("brisq-system");
+    let left = system
+        .run(&[
+            "get",
+            "deploy,svc,sa,role,rolebinding,lease,secret,pods,clusterrole,clusterrolebinding",
+            "-o",
+            "name",
+        ])
+        .expect("a list");
+    let left: Vec<&str> = left.lines().filter(|line| line.contains("brisq")).collect();
+    println!("  retained: {}", left.join(" "));
+    assert_eq!(left, ["secret/brisq-operator-key"]);
+}
