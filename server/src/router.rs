@@ -8,8 +8,8 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use brisq_api::{ApiError, ErrorCode};
-use hyper::Method;
-use hyper::header::AUTHORIZATION;
+use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue};
+use hyper::{Method, Version};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -149,7 +149,13 @@ async fn admit(
         None => {}
     }
     request.extensions_mut().insert(Handled(handled));
-    next.run(request).await
+    let persistent = request.version() < Version::HTTP_2;
+    let mut response = next.run(request).await;
+    // Sent away while there is still an answer to do it with, a client does not meet a closed connection.
+    if persistent && app.draining() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn need_of(method: &Method, path: &str) -> Option<Need> {

@@ -21,6 +21,8 @@ use crate::state::{App, AppState};
 
 /// Pause between two looks at a store that is not ready.
 const READY_PAUSE: Duration = Duration::from_millis(100);
+/// How long clients are sent to other servers with their answers, before connections on which nothing happens are closed.
+const SEND_AWAY: Duration = Duration::from_secs(2);
 /// Admin connections at once: scrapers and people.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 
@@ -54,7 +56,10 @@ pub struct Running {
     /// Counters of the server.
     pub metrics: Arc<Metrics>,
     store: Arc<dyn Store>,
-    shutdown: watch::Sender<bool>,
+    draining: watch::Sender<bool>,
+    closing: watch::Sender<bool>,
+    /// Whether other servers take the clients that are sent away.
+    shared: bool,
     servers: Vec<JoinHandle<usize>>,
 }
 
@@ -76,7 +81,8 @@ impl Running {
             None => None,
         };
         let (listen, admin_listen) = (listener.local_addr()?, admin_listener.local_addr()?);
-        let (shutdown, going_down) = watch::channel(false);
+        let (draining, is_draining) = watch::channel(false);
+        let (closing, going_down) = watch::channel(false);
         let metrics = Arc::new(Metrics::default());
         let queues = Arc::new(Queues::new(Arc::clone(&store), Arc::clone(&metrics)));
         if let Some(wakeups) = store.wakeups() {
@@ -92,7 +98,7 @@ impl Running {
             auth: options.auth,
             results: ResultWaiters::default(),
             console: options.console,
-            shutdown: going_down.clone(),
+            shutdown: is_draining,
         });
         let public = serve(listener, router(&app, options.in_claim), options.limits, going_down.clone());
         let admin_limits = Limits { connections_max: ADMIN_CONNECTIONS_MAX, ..options.limits };
@@ -103,7 +109,8 @@ impl Running {
         if let Some(listener) = metrics_listener {
             servers.push(tokio::spawn(serve(listener, scraped, admin_limits, going_down)));
         }
-        Ok(Self { listen, admin_listen, metrics, store, shutdown, servers })
+        let shared = options.store_is_shared;
+        Ok(Self { listen, admin_listen, metrics, store, draining, closing, shared, servers })
     }
 
     /// Resolves once the store can be worked with, and writes the ready file then.
@@ -127,7 +134,11 @@ impl Running {
     /// Lets requests in progress finish and parked claims go home empty; whatever is left at the deadline is cut.
     pub async fn drain(self) {
         // Nobody listening is fine: then nobody has to be told.
-        let _ = self.shutdown.send(true);
+        let _ = self.draining.send(true);
+        if self.shared {
+            tokio::time::sleep(SEND_AWAY).await;
+        }
+        let _ = self.closing.send(true);
         for server in self.servers {
             match server.await {
                 Ok(0) => {}

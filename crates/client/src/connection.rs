@@ -145,6 +145,10 @@ impl Connection {
     async fn exchange(&mut self) -> Result<(u16, usize, usize), ClientError> {
         let address = Arc::clone(&self.target.address);
         let failed = |error| ClientError::Io(address.to_string(), error);
+        // A server that drains ends idle connections: a request sent after its end would be lost.
+        if self.stream.as_ref().is_some_and(has_ended) {
+            self.stream = None;
+        }
         if self.stream.is_none() {
             let stream = TcpStream::connect(&*self.target.address).await.map_err(failed)?;
             stream.set_nodelay(true).map_err(failed)?;
@@ -167,8 +171,12 @@ impl Connection {
                 }
                 None => {}
                 Some(begin) => {
-                    let (status, length) = read_head(self.input.get(..begin).unwrap_or_default())?;
+                    let Head { status, length, last } =
+                        read_head(self.input.get(..begin).unwrap_or_default())?;
                     if self.input.len() >= begin + length {
+                        if last {
+                            self.stream = None;
+                        }
                         return Ok((status, begin, begin + length));
                     }
                     self.input.reserve(begin + length - self.input.len());
@@ -178,11 +186,24 @@ impl Connection {
     }
 }
 
+/// Whether the other side has closed a connection on which nothing is awaited, or sent what nobody asked for.
+fn has_ended(stream: &TcpStream) -> bool {
+    !matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
 fn end_of_head(input: &[u8]) -> Option<usize> {
     input.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
 }
 
-fn read_head(head: &[u8]) -> Result<(u16, usize), ClientError> {
+#[derive(Debug, PartialEq, Eq)]
+struct Head {
+    status: u16,
+    length: usize,
+    /// The server takes no further request on this connection.
+    last: bool,
+}
+
+fn read_head(head: &[u8]) -> Result<Head, ClientError> {
     let strange = |what: &str| ClientError::Answer(what.to_owned());
     let head = std::str::from_utf8(head).map_err(|_| strange("its head is not text"))?;
     let status = head
@@ -190,12 +211,13 @@ fn read_head(head: &[u8]) -> Result<(u16, usize), ClientError> {
         .nth(1)
         .and_then(|code| code.parse().ok())
         .ok_or_else(|| strange("it has no status"))?;
-    let fields = head.lines().filter_map(|line| line.split_once(':'));
-    let length = fields
-        .filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .find_map(|(_, value)| value.trim().parse::<usize>().ok());
-    match length {
-        Some(length) if length <= BODY_MAX_BYTES => Ok((status, length)),
+    let field = |wanted: &str| {
+        let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim())
+    };
+    let last = field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    match field("content-length").and_then(|value| value.parse::<usize>().ok()) {
+        Some(length) if length <= BODY_MAX_BYTES => Ok(Head { status, length, last }),
         Some(_) => Err(strange("its body is too long")),
         None => Err(strange("it has no content-length")),
     }
@@ -224,11 +246,31 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_connection_that_the_server_ended_while_idle_is_replaced() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 1024];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            }
+        });
+        let mut connection = Connection::new(&Target::new(&url, None).unwrap());
+        for _ in 0..3 {
+            assert_eq!(connection.send("GET", "/", b"").await.unwrap().status, 200);
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
     #[test]
     fn heads_are_read() {
         let head = b"HTTP/1.1 201 Created\r\nContent-Length: 12\r\n\r\n";
         assert_eq!(end_of_head(head), Some(head.len()));
-        assert_eq!(read_head(head).unwrap(), (201, 12));
+        assert_eq!(read_head(head).unwrap(), Head { status: 201, length: 12, last: false });
+        let last = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        assert!(read_head(last).unwrap().last);
         assert!(read_head(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
     }
 }

@@ -26,7 +26,7 @@ fn the_whole_path() {
     clock.step("helm install");
     install(&cluster);
     clock.step("an S3-compatible store");
-    cluster.kubectl.apply(include_str!("../../manifests/storage.yaml")).expect("a store");
+    cluster.kubectl.within("storage").apply(include_str!("../../manifests/storage.yaml")).expect("a store");
     cluster
         .kubectl
         .within("storage")
