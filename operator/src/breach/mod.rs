@@ -36,13 +36,9 @@ type Key = (String, String);
 
 /// Runs until the process ends.
 pub async fn run(context: Arc<Context>, stores: Stores, captures: Store<ProfileCapture>) {
-    // Nothing is judged before all is known that was there already.
-    let known = async {
-        let queues = stores.queues.wait_until_ready().await;
-        let pods = stores.pods.wait_until_ready().await;
-        queues.and(pods).and(captures.wait_until_ready().await)
-    };
-    if known.await.is_err() {
+    // Only this store has no other waiter: of several, kube's wakes the last one that asked and no other. An empty store of
+    // captures does no harm: what is there already is not made again.
+    if stores.pods.wait_until_ready().await.is_err() {
         return;
     }
     let mut views: HashMap<Key, View> = HashMap::new();

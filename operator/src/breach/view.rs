@@ -87,7 +87,7 @@ pub struct View {
     evaluator: Option<Evaluator>,
     episode: Episode,
     pods: HashMap<String, PodView>,
-    heard: Option<Instant>,
+    heard: Instant,
     failed: HashSet<String>,
     /// What stands in the status, or is to stand there.
     pub status: ProfilingStatus,
@@ -105,7 +105,7 @@ impl View {
             evaluator: None,
             episode: Episode::resume(saved(&profiling)),
             pods: HashMap::new(),
-            heard: None,
+            heard: Instant::now(),
             failed: HashSet::new(),
             slo: status.and_then(|status| status.slo).unwrap_or(SloState::Unknown),
             status: profiling,
@@ -152,7 +152,7 @@ impl View {
         let mut evaluator = evaluator.unwrap_or_else(|| Evaluator::new(objective));
         let mut due = None;
         for second in add_up(&self.ask(pods, token, objective.threshold_us()).await) {
-            self.heard = Some(Instant::now());
+            self.heard = Instant::now();
             let evaluation = evaluator.add(second);
             let before = self.episode.phase;
             let action = self.episode.tick(Tick { now_ms: evaluation.at_ms, evaluation }, limits);
@@ -180,7 +180,7 @@ impl View {
             }
         }
         self.evaluator = Some(evaluator);
-        if self.heard.is_none_or(|heard| heard.elapsed() > SILENCE_MAX) {
+        if self.heard.elapsed() > SILENCE_MAX {
             self.slo = SloState::Unknown;
         }
         self.note_episode();
