@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, IntoConnectionInfo, RedisError, io::tcp::TcpSettings};
+use socket2::TcpKeepalive;
 
 /// No answer after this: the call counts as failed, though it may have run.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -13,6 +14,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(1);
 /// Tries of one reconnection; the next call begins another.
 const RECONNECT_TRIES: usize = 6;
+/// A peer whose kernel acknowledges nothing for so long is gone, with its machine: without this a connection to it was
+/// kept for the fifteen minutes that the kernel sends again. A Redis that is only slow or stopped still acknowledges.
+const UNHEARD_MAX: Duration = Duration::from_secs(5);
 /// Functions came with 7.0.
 const VERSION_MIN: u32 = 7;
 
@@ -43,7 +47,10 @@ pub(crate) fn client(urls: &[String]) -> Result<Client, ConnectError> {
         return Err(ConnectError::Unsupported("Redis Sentinel"));
     }
     let info = url.as_str().into_connection_info().map_err(ConnectError::Url)?;
-    let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+    let keepalive = TcpKeepalive::new().with_time(UNHEARD_MAX).with_interval(Duration::from_secs(1));
+    let settings =
+        TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(UNHEARD_MAX);
+    let info = info.set_tcp_settings(settings);
     Client::open(info).map_err(ConnectError::Url)
 }
 

@@ -197,7 +197,7 @@ pub fn load(kubectl: &Kubectl, args: &[&str]) -> Load {
     let report = tempfile::NamedTempFile::new().expect("a file");
     let mut command = Command::new(binary("brisq").expect("brisq"));
     command.args(["load", "--url", &format!("http://{address}"), "--token", &token(kubectl), "--json"]);
-    command.arg(report.path()).args(args).stdin(Stdio::null()).stdout(Stdio::null());
+    command.arg(report.path()).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let process = Process::spawn(&mut command).expect("a load");
     Load { process, report, _forward: forward }
 }

@@ -1,0 +1,87 @@
+//! An API server with the definitions and the chart's rights, and operators beside it.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use brisq_testkit::{ApiServer, Kubectl, Process, binary, go_tool};
+use tempfile::TempDir;
+
+static STARTED: AtomicU32 = AtomicU32::new(0);
+
+/// Longest that a Lease may stay with somebody else.
+const LEADER_WAIT: Duration = Duration::from_secs(40);
+
+pub struct Rig {
+    pub server: ApiServer,
+    pub kubectl: Kubectl,
+    folder: TempDir,
+    account: PathBuf,
+}
+
+impl Rig {
+    pub fn start() -> Self {
+        let server = ApiServer::start().expect("an API server");
+        let kubectl = server.kubectl().expect("kubectl");
+        kubectl.run(&["apply", "--server-side", "-f", "../crds"]).expect("the definitions");
+        kubectl
+            .run(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"])
+            .expect("they are established");
+        kubectl.run(&["create", "namespace", "brisq-system"]).expect("a namespace");
+        // What the chart gives its account is all that the operator has here.
+        let helm = |args: &[&str]| {
+            let output = Command::new(go_tool("helm").expect("helm")).args(args).output().expect("helm runs");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        // A copy: what Helm puts beside a chart is not written by several tests at once.
+        let chart = folder.path().join("charts");
+        let copied = Command::new("cp").args(["-r", "../charts"]).arg(&chart).status();
+        assert!(copied.expect("cp runs").success());
+        let chart = chart.join("brisq").display().to_string();
+        helm(&["dependency", "build", &chart]);
+        let only = ["--show-only", "templates/rbac.yaml", "--show-only", "templates/serviceaccount.yaml"];
+        let lease = ["--show-only", "templates/lease.yaml"];
+        let template = ["template", "brisq", &chart, "-n", "brisq-system"];
+        kubectl
+            .within("brisq-system")
+            .feed(&["apply", "-f", "-"], &helm(&[&template[..], &only, &lease].concat()))
+            .expect("its rights");
+        let token =
+            kubectl.within("brisq-system").run(&["create", "token", "brisq-operator"]).expect("a token");
+        let account = server.kubeconfig_of("operator", token.trim()).expect("a kubeconfig");
+        Self { server, kubectl, folder, account }
+    }
+
+    /// Starts an operator, with the account's rights and no others.
+    pub fn operator(&self, identity: &str) -> Process {
+        let log = self.folder.path().join(format!("{}.log", STARTED.fetch_add(1, Ordering::Relaxed)));
+        let mut command = Command::new(binary("brisq-operator").expect("brisq-operator"));
+        command.args(["--identity", identity, "--namespace", "brisq-system", "--listen", "127.0.0.1:0"]);
+        command.env("KUBECONFIG", &self.account).stdin(Stdio::null()).stdout(Stdio::null());
+        Process::spawn(command.stderr(File::create(log).expect("a log"))).expect("an operator")
+    }
+
+    pub fn wait_leader(&self, identity: &str) {
+        let system = self.kubectl.within("brisq-system");
+        let path = ["get", "lease", "brisq-operator", "-o", "jsonpath={.spec.holderIdentity}"];
+        let led = system
+            .until("a leader", LEADER_WAIT, |kubectl| (kubectl.run(&path).ok()? == identity).then_some(()));
+        led.unwrap_or_else(|error| panic!("{identity}: {error}\n{}", self.log()));
+    }
+
+    /// What all operators wrote.
+    pub fn log(&self) -> String {
+        let mut logs: Vec<PathBuf> = std::fs::read_dir(self.folder.path())
+            .expect("a folder")
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|end| end == "log"))
+            .collect();
+        logs.sort();
+        logs.iter().map(|path| std::fs::read_to_string(path).unwrap_or_default()).collect()
+    }
+}
