@@ -266,14 +266,12 @@ fn leave_nothing(cluster: &Cluster, shop: &Kubectl) {
         assert!(said.contains(&format!("{name}.brisq.dev")), "the output names what stays: {said}");
     }
     let system = cluster.kubectl.within("brisq-system");
-    let left = system
-        .run(&[
-            "get",
-            "deploy,svc,sa,role,rolebinding,lease,secret,pods,clusterrole,clusterrolebinding",
-            "-o",
-            "name",
-        ])
-        .expect("a list");
+    // Helm waits for the Deployment, not for the pods that end after it.
+    let kinds = "deploy,svc,sa,role,rolebinding,lease,secret,pods,clusterrole,clusterrolebinding";
+    let all = || system.run(&["get", kinds, "-o", "name"]).unwrap_or_default();
+    let gone = system.until("pods are gone", MINUTE, |_| (!all().contains("pod/")).then_some(()));
+    gone.expect("they end");
+    let left = all();
     let left: Vec<&str> = left.lines().filter(|line| line.contains("brisq")).collect();
     println!("  retained: {}", left.join(" "));
     assert_eq!(left, ["secret/brisq-operator-key"]);
