@@ -165,8 +165,11 @@ impl Image {
         let manifest = json!({"schemaVersion": 2, "mediaType": media, "config": config, "layers": [layer]});
         let mut manifest = blob(serde_json::to_vec(&manifest)?, "manifest.v1+json");
         let tag = self.name.rsplit(':').next().unwrap_or_default();
-        manifest["annotations"] =
-            json!({"io.containerd.image.name": self.name, "org.opencontainers.image.ref.name": tag});
+        if let Some(entry) = manifest.as_object_mut() {
+            let annotations =
+                json!({"io.containerd.image.name": self.name, "org.opencontainers.image.ref.name": tag});
+            entry.insert("annotations".to_owned(), annotations);
+        }
         let index: Value = json!({"schemaVersion": 2, "manifests": [manifest]});
 
         std::fs::create_dir_all(FOLDER)?;

@@ -1,6 +1,10 @@
 //! The whole path on Kubernetes: charts, a queue, a breach, its capture, and what breaks in between. `cargo xtask cluster
 //! test` starts a cluster for it, or names one that there is.
-#![expect(clippy::indexing_slicing, reason = "what a test cannot read fails it, helpers included")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "what a test cannot read fails it, helpers included"
+)]
 
 mod steps;
 

@@ -1,5 +1,9 @@
 //! The operator against a real API server: no node runs pods here, so what a kubelet would say is said by the tests.
-#![expect(clippy::indexing_slicing, reason = "what a test cannot read fails it, helpers included")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "what a test cannot read fails it, helpers included"
+)]
 
 mod resources;
 mod rig;
