@@ -117,7 +117,7 @@ fn a_blocking_call_is_blocking_in_async_worker() {
 
 #[test]
 fn spinning_threads_are_cpu_saturated() {
-    let capture = injected(8, r#"{"fault":"saturate","threads":12}"#);
+    let capture = injected(8, r#"{"fault":"saturate","threads":32}"#);
     assert_eq!(capture.cause(), "CpuSaturated", "{}", capture.diagnosis);
 }
 

@@ -171,3 +171,28 @@ fn each_side_goes_on_when_the_other_is_killed() {
     sleep(Duration::from_secs(2));
     assert_eq!(sidecar.captures().len(), 1);
 }
+
+#[test]
+fn a_redis_that_is_stopped_again_and_again_is_named() {
+    let objective =
+        ["--name", "orders", "--threshold-ms", "50", "--min-samples", "100", "--post-seconds", "3"];
+    let sidecar = Sidecar::start(&objective);
+    let socket = sidecar.socket();
+    let args = ["--profiler-socket", &socket, "--claim-threshold-ms", "50"];
+    let mut server = Server::start(Store::Redis, &args).expect("a server");
+    let _load = load(&server.program, &["--rate", "200"]).expect("a load");
+    sidecar.slo();
+    sleep(Duration::from_secs(12));
+    assert_eq!(sidecar.captures().len(), 0, "captured while calm");
+    let redis = server.redis.as_mut().expect("a Redis").process();
+    let capture = until("a capture", || {
+        redis.signal("STOP").expect("a signal");
+        sleep(Duration::from_millis(150));
+        redis.signal("CONT").expect("a signal");
+        sleep(Duration::from_millis(150));
+        sidecar.captures().pop()
+    });
+    let diagnosis = json_of(&capture, "diagnosis.json");
+    assert_eq!(diagnosis["cause"], "RedisUnresponsive", "{diagnosis}");
+    assert_eq!(json_of(&capture, "manifest.json")["onsetInside"], true);
+}

@@ -160,6 +160,8 @@ fn bench() -> anyhow::Result<Cases> {
 
 /// Licences, banned crates and foreign sources; dependencies that nobody uses.
 fn supply() -> anyhow::Result<Cases> {
+    // Also what other platforms need: licences are theirs too.
+    run("cargo", &["fetch", "--locked", "--quiet"])?;
     let deny = brisq_testkit::cargo_tool("cargo-deny", "0.20.2")?.display().to_string();
     run(&deny, &["--offline", "--log-level", "error", "check", "licenses", "bans", "sources"])?;
     let machete = brisq_testkit::cargo_tool("cargo-machete", "0.9.2")?.display().to_string();

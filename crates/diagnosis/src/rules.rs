@@ -19,8 +19,14 @@ pub(crate) struct Opinion {
 pub(crate) const SURE: f64 = 0.5;
 
 /// The rules in causal order, from the machine upward.
-pub(crate) const RULES: &[fn(&Evidence) -> Opinion] =
-    &[cgroup_cpu_throttled, cpu_saturated, blocking_in_async_worker, cpu_in_long_poll, disk_slow];
+pub(crate) const RULES: &[fn(&Evidence) -> Opinion] = &[
+    cgroup_cpu_throttled,
+    cpu_saturated,
+    blocking_in_async_worker,
+    cpu_in_long_poll,
+    disk_slow,
+    redis_unresponsive,
+];
 
 /// A departure of a worker's lateness that callers feel: well above a timer's grain.
 const LATE_US: f64 = 4_000.0;
@@ -132,7 +138,10 @@ fn cpu_in_long_poll(e: &Evidence) -> Opinion {
 /// Commits of the embedded store took longer.
 fn disk_slow(e: &Evidence) -> Opinion {
     let Some(commit) = e.breach.commit_mean_us else {
-        return unknown(Cause::DiskSlow, &["commit_mean_us"]);
+        return match e.breach.ping_us {
+            Some(_) => opinion(Cause::DiskSlow, 0.0, "tasks are kept in Redis".to_owned()),
+            None => unknown(Cause::DiskSlow, &["commit_mean_us"]),
+        };
     };
     let commit = commit.max(e.breach.commit_in_flight_us.unwrap_or(0.0) / 2.0);
     let before = e.baseline.commit_mean_us.unwrap_or(1_000.0);
@@ -142,4 +151,21 @@ fn disk_slow(e: &Evidence) -> Opinion {
     let reason =
         format!("a commit took {:.1} ms with its sync, {:.1} ms before", commit / 1_000.0, before / 1_000.0);
     opinion(Cause::DiskSlow, score, reason)
+}
+
+/// The store's PING, from a thread and connection of its own, waited as long as the calls did.
+fn redis_unresponsive(e: &Evidence) -> Opinion {
+    let Some(ping) = e.breach.ping_us else {
+        return match e.breach.commit_mean_us {
+            Some(_) => {
+                opinion(Cause::RedisUnresponsive, 0.0, "tasks are kept in the embedded store".to_owned())
+            }
+            None => unknown(Cause::RedisUnresponsive, &["ping_us"]),
+        };
+    };
+    let before = e.baseline.ping_us.unwrap_or(500.0);
+    let starved = e.breach.os_late_us.unwrap_or(0.0);
+    let score = ramp(ping / before.max(200.0), 3.0, 8.0) * ramp(ping - before - starved, 2_000.0, 6_000.0);
+    let reason = format!("a PING of Redis took {:.1} ms, {:.1} ms before", ping / 1_000.0, before / 1_000.0);
+    opinion(Cause::RedisUnresponsive, score, reason)
 }

@@ -14,6 +14,8 @@ pub enum Cause {
     CpuInLongPoll,
     /// The embedded store's commits waited for the disk.
     DiskSlow,
+    /// Redis, or the way to it, did not answer.
+    RedisUnresponsive,
     /// No rule is sure enough.
     Unknown,
 }
@@ -28,6 +30,7 @@ impl Cause {
             Self::BlockingInAsyncWorker => "BlockingInAsyncWorker",
             Self::CpuInLongPoll => "CpuInLongPoll",
             Self::DiskSlow => "DiskSlow",
+            Self::RedisUnresponsive => "RedisUnresponsive",
             Self::Unknown => "Unknown",
         }
     }
@@ -43,6 +46,7 @@ impl Cause {
                 "A function kept a runtime worker computing, and requests behind it waited."
             }
             Self::DiskSlow => "Commits waited for the disk.",
+            Self::RedisUnresponsive => "Redis, or the network to it, did not answer, not even a PING.",
             Self::Unknown => "No known cause fits the evidence.",
         }
     }
@@ -63,6 +67,9 @@ impl Cause {
             }
             Self::DiskSlow => {
                 "Look at what else uses the disk and at its queue; a faster disk, or `--durability relaxed` if a second may be lost."
+            }
+            Self::RedisUnresponsive => {
+                "Look at Redis itself: SLOWLOG for a command that held it up, INFO persistence for a fork, its node's CPU and network."
             }
             Self::Unknown => {
                 "Read the evidence from its top: the largest departures from the baseline come first."

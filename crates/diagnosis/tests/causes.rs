@@ -116,6 +116,24 @@ fn slow_commits_are_the_disk() {
 }
 
 #[test]
+fn a_redis_that_answers_no_ping_is_the_cause_and_one_that_does_is_not() {
+    for (ping, cause) in [(80_000.0, Cause::RedisUnresponsive), (900.0, Cause::Unknown)] {
+        let on_redis = |s: &mut Signals, ping| {
+            (s.commit_mean_us, s.commit_in_flight_us, s.commit_share) = (None, None, None);
+            s.ping_us = Some(ping);
+        };
+        let slow = |s: &mut Signals| {
+            on_redis(s, ping);
+            s.store_mean_us = Some(60_000.0);
+            s.claim_p99_us = Some(90_000.0);
+        };
+        let mut evidence = evidence(slow, None);
+        on_redis(&mut evidence.baseline, 400.0);
+        check(&evidence, cause);
+    }
+}
+
+#[test]
 fn what_no_rule_explains_is_unknown_with_its_evidence_ranked() {
     let slept = |s: &mut Signals| {
         s.claim_p99_us = Some(60_000.0);
