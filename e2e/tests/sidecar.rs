@@ -180,16 +180,17 @@ fn a_redis_that_is_stopped_again_and_again_is_named() {
     let socket = sidecar.socket();
     let args = ["--profiler-socket", &socket, "--claim-threshold-ms", "50"];
     let mut server = Server::start(Store::Redis, &args).expect("a server");
-    let _load = load(&server.program, &["--rate", "200"]).expect("a load");
+    let _load = load(&server.program, &["--concurrency", "8"]).expect("a load");
     sidecar.slo();
     sleep(Duration::from_secs(12));
     assert_eq!(sidecar.captures().len(), 0, "captured while calm");
     let redis = server.redis.as_mut().expect("a Redis").process();
     let capture = until("a capture", || {
+        // Claims in flight when it stops wait with it; those parked on an empty queue would not be late.
         redis.signal("STOP").expect("a signal");
-        sleep(Duration::from_millis(150));
+        sleep(Duration::from_millis(4_500));
         redis.signal("CONT").expect("a signal");
-        sleep(Duration::from_millis(150));
+        sleep(Duration::from_millis(500));
         sidecar.captures().pop()
     });
     let diagnosis = json_of(&capture, "diagnosis.json");

@@ -55,7 +55,7 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "pprof", budget_s: 90, fast: false, run: || e2e("pprof") },
     Stage { name: "starts", budget_s: 120, fast: false, run: || e2e("starts") },
     Stage { name: "faults", budget_s: 300, fast: false, run: || e2e_alone("faults") },
-    Stage { name: "sidecar", budget_s: 60, fast: false, run: || e2e("sidecar") },
+    Stage { name: "sidecar", budget_s: 90, fast: false, run: || e2e("sidecar") },
     Stage { name: "demo", budget_s: 120, fast: false, run: || e2e("demo") },
     Stage { name: "backlog", budget_s: 90, fast: false, run: || e2e("backlog") },
     Stage { name: "operator", budget_s: 240, fast: false, run: || e2e("operator") },
