@@ -112,8 +112,11 @@ fn a_breach_is_captured_across_the_socket_with_the_servers_symbols() {
     let name = capture.file_name().expect("a name").to_string_lossy().into_owned();
     let manifest = json_of(&capture, "manifest.json");
     assert_eq!((&manifest["reason"], &manifest["onsetInside"]), (&"Breach".into(), &true.into()));
-    let (status, state) = sidecar.call("GET", &format!("/v1/captures/{name}"), &Value::Null);
-    assert_eq!((status, &state["phase"]), (200, &"Complete".into()), "{state}");
+    // The manifest is there a moment before the sidecar says so.
+    until("it says so", || {
+        let (_, state) = sidecar.call("GET", &format!("/v1/captures/{name}"), &Value::Null);
+        (state["phase"] == "Complete").then_some(())
+    });
     let profile = capture.join("cpu.pb.gz").display().to_string();
     let output = Command::new(go_tool("pprof").expect("pprof"))
         .args(["-top", "-cum", "-nodecount=400", &profile])
