@@ -22,9 +22,9 @@ struct Inner {
 }
 
 impl Health {
-    /// This one leads now.
-    pub fn lead(&self) {
-        self.0.leading.store(true, Ordering::Relaxed);
+    /// Whether this one leads.
+    pub fn lead(&self, leads: bool) {
+        self.0.leading.store(leads, Ordering::Relaxed);
     }
 
     /// A reconcile ended.

@@ -16,10 +16,10 @@ const NAME: &str = "brisq-operator";
 const LEASE: Duration = Duration::from_secs(15);
 /// The holder renews this often.
 const RENEW_EVERY: Duration = Duration::from_secs(4);
-/// A holder that could not renew for so long stops its process: well before anybody else begins.
+/// A holder that could not renew for so long stops its work: well before anybody else begins.
 const GIVE_UP: Duration = Duration::from_secs(10);
 /// Others look this often: a takeover takes [`LEASE`] and this at most.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,8 @@ impl Leadership {
     pub async fn acquire(&self) {
         let mut seen: Option<Seen> = None;
         loop {
-            match self.try_acquire(&mut seen).await {
+            let tried = tokio::time::timeout(RENEW_EVERY, self.try_acquire(&mut seen)).await;
+            match tried.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {RENEW_EVERY:?}"))) {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => {
@@ -98,7 +99,7 @@ impl Leadership {
         }
     }
 
-    /// Renews until that fails for too long or the Lease is somebody else's. What it returns ends the process.
+    /// Renews until that fails for too long or the Lease is somebody else's, and says which.
     pub async fn keep(&self) -> anyhow::Error {
         let mut renewed = Instant::now();
         loop {

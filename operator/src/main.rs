@@ -73,19 +73,27 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let context = Arc::new(Context::new(client, settings, namespace, key, events));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut served = std::pin::pin!(health::serve(context.settings.listen, context.health.clone()));
-    tokio::select! {
-        () = leadership.acquire() => {}
-        ended = &mut served => return ended.context("the probes' listener failed"),
-        _ = terminate.recv() => return Ok(()),
-    }
-    tracing::info!(identity = me, "leading");
-    context.health.lead();
-    tokio::select! {
-        ended = work(Arc::clone(&context)) => ended?,
-        // Whatever is running stops with the process, before the Lease can be anybody else's.
-        lost = leadership.keep() => return Err(lost),
-        ended = &mut served => return ended.context("the probes' listener failed"),
-        _ = terminate.recv() => {}
+    loop {
+        tokio::select! {
+            () = leadership.acquire() => {}
+            ended = &mut served => return ended.context("the probes' listener failed"),
+            _ = terminate.recv() => return Ok(()),
+        }
+        tracing::info!(identity = me, "leading");
+        context.health.lead(true);
+        tokio::select! {
+            ended = work(Arc::clone(&context)) => ended?,
+            // All work is dropped here, before the Lease can be anybody else's, and begins anew with the next one: watches
+            // that a stall of the API server left behind go with it.
+            lost = leadership.keep() => {
+                tracing::error!(error = format!("{lost:#}"), "no longer leading");
+                context.health.lead(false);
+                continue;
+            }
+            ended = &mut served => return ended.context("the probes' listener failed"),
+            _ = terminate.recv() => {}
+        }
+        break;
     }
     leadership.release().await;
     Ok(())
