@@ -135,9 +135,7 @@ impl Recording {
             "claimP99Us": signals.claim_p99_us, "claimsPerSecond": signals.claims_per_second,
             "processCores": signals.process_cores, "files": bundle.entries(),
         });
-        let about = serde_json::to_vec_pretty(&about)
-            .map_err(|error| WriteError::Part("pod.json", error.to_string()))?;
-        bundle.add("pod.json", about);
+        bundle.add("pod.json", pretty("pod.json", &about)?);
         Ok(bundle)
     }
 
@@ -171,6 +169,9 @@ impl Recording {
         }
         bundle.add("claims.jsonl", self.claims_jsonl()?);
         bundle.add("signals.jsonl.gz", self.signals_jsonl_gz()?);
+        if let Some(commands) = signals::slow_commands(&self.frames) {
+            bundle.add("redis.json", pretty("redis.json", &json!({"slowCommands": commands}))?);
+        }
         bundle.add("diagnosis.json", analysis.to_json()?);
         let report =
             Report { recording: &self, analysis: &analysis, flame: in_report.as_deref(), comparable };
@@ -196,6 +197,8 @@ impl Recording {
             baseline: signals::signals(&self.baseline),
             cpus: self.hello.cpus,
             runtime_workers: self.hello.runtime_workers.into(),
+            slow_command: signals::slow_commands(breach_frames)
+                .and_then(|commands| commands.first().map(|c| format!("{} from {}", c.command, c.client))),
             hot: hot.map(|first| Hot { function: first.function.clone(), grown_cores: first.delta_cores }),
         };
         let diagnosis = diagnose(&evidence);
@@ -262,9 +265,12 @@ impl Analysis {
             "ruledOut": ruled_out, "missing": missing, "nextStep": next_step, "topFunctions": self.top,
             "samples": {"breach": self.samples, "baseline": self.baseline_samples, "neededForADiff": DIFF_SAMPLES_MIN},
         });
-        serde_json::to_vec_pretty(&value)
-            .map_err(|error| WriteError::Part("diagnosis.json", error.to_string()))
+        pretty("diagnosis.json", &value)
     }
+}
+
+fn pretty(name: &'static str, value: &serde_json::Value) -> Result<Vec<u8>, WriteError> {
+    serde_json::to_vec_pretty(value).map_err(|error| WriteError::Part(name, error.to_string()))
 }
 
 fn lines<T: Serialize>(name: &'static str, rows: impl Iterator<Item = T>) -> Result<Vec<u8>, WriteError> {

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use brisq_api::rfc3339;
 use brisq_diagnosis::EvidenceItem;
 use brisq_model::UnixMs;
-use brisq_recorder::wire::{Frame, Stage, Tick};
+use brisq_recorder::wire::{Frame, SlowCommand, Stage, Tick};
 
 use crate::capture::{Analysis, DIFF_SAMPLES_MIN, Recording, TopFunction};
+use crate::signals;
 use crate::timeline::{Line, Mark, Span, chart, heat_map};
 
 /// Rows of the table of slow claims.
 const SLOW_CLAIMS: usize = 15;
+/// Rows of the table of Redis' commands.
+const SLOW_COMMANDS: usize = 10;
 /// Rows of evidence before the rest is folded away.
 const EVIDENCE: usize = 8;
 /// Rows of the table of functions.
@@ -50,6 +53,9 @@ pub(crate) fn report(report: &Report<'_>) -> String {
     let kind = if report.comparable { "Differential flame graph" } else { "Flame graph" };
     push_section(&mut page, kind, &format!("{}<div class=\"flame\">{flame}</div>", flame_note(report)));
     push_section(&mut page, "Slowest claims", &claims_table(recording));
+    if let Some(commands) = signals::slow_commands(&recording.frames).filter(|found| !found.is_empty()) {
+        push_section(&mut page, "Slow commands of Redis, longest first", &commands_table(&commands));
+    }
     push_section(&mut page, "Ruled out", &ruled_out(report));
     push_section(&mut page, "About this recording", &about(report));
     page.push_str("</body></html>\n");
@@ -186,7 +192,7 @@ fn timeline(recording: &Recording) -> String {
 
 fn latency_lines(frames: &[Arc<Frame>]) -> Vec<Line<'static>> {
     let p99 = |frame: &Arc<Frame>| {
-        let us = crate::signals::latency(std::slice::from_ref(frame)).quantile_us(0.99)?;
+        let us = signals::latency(std::slice::from_ref(frame)).quantile_us(0.99)?;
         Some((frame.to_ms, us as f64 / 1_000.0))
     };
     // The one that was broken: an earlier one is of no interest to the reader.
@@ -290,6 +296,23 @@ fn claims_table(recording: &Recording) -> String {
             let _ = write!(table, "<td class=\"n\">{}</td>", quantity("us", us as f64));
         }
         let _ = write!(table, "<td class=\"n\">{}</td></tr>", quantity("us", claim.parked_us as f64));
+    }
+    table + "</table>"
+}
+
+fn commands_table(commands: &[&SlowCommand]) -> String {
+    let mut table =
+        "<table><tr><th>at, by its clock</th><th class=\"n\">ran for</th><th>command</th><th>from</th></tr>"
+            .to_owned();
+    for command in commands.iter().take(SLOW_COMMANDS) {
+        let _ = write!(
+            table,
+            "<tr><td>{}</td><td class=\"n\">{}</td><td><code>{}</code></td><td>{}</td></tr>",
+            clock(command.at_ms),
+            quantity("us", command.duration_us as f64),
+            escape(&command.command),
+            escape(&command.client)
+        );
     }
     table + "</table>"
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use brisq_diagnosis::Signals;
-use brisq_recorder::wire::{Frame, Stage, Tick};
+use brisq_recorder::wire::{Frame, SlowCommand, Stage, Tick};
 use brisq_slo::Histogram;
 
 /// Share of ticks that may be worse than what a canary is quoted with.
@@ -21,6 +21,7 @@ pub(crate) fn signals(frames: &[Arc<Frame>]) -> Signals {
         (Some(us), Some(commits)) if commits > 0.0 => Some(us / commits),
         _ => None,
     };
+    let slow = slow_commands(frames).map(|commands| Slow::of(&commands));
     Signals {
         claim_p99_us: claims.quantile_us(0.99).map(|us| us as f64),
         receive_mean_us: stage_mean(frames, Stage::Receive),
@@ -32,6 +33,9 @@ pub(crate) fn signals(frames: &[Arc<Frame>]) -> Signals {
         os_late_us: quantile(&ticks, |tick| tick.os_late_us),
         runtime_late_us: quantile(&ticks, |tick| tick.runtime_late_us),
         ping_us: quantile(&ticks, |tick| tick.ping_us),
+        ping_share: held_share(&ticks),
+        redis_slow_share: slow.as_ref().filter(|_| seconds > 0.0).map(|slow| slow.total_us / 1e6 / seconds),
+        redis_slow_us: slow.as_ref().map(|slow| slow.longest_us),
         process_cores: cores(|tick| tick.process_cpu_us_total),
         runtime_busy_cores: cores(|tick| tick.runtime_busy_us_total),
         run_delay_cores: cores(|tick| tick.run_delay_us_total),
@@ -44,6 +48,35 @@ pub(crate) fn signals(frames: &[Arc<Frame>]) -> Signals {
         resident_bytes: ticks.iter().rev().find_map(|tick| tick.resident_bytes).map(|bytes| bytes as f64),
         claims_per_second: (seconds > 0.0).then(|| claims.total() as f64 / seconds),
     }
+}
+
+/// Redis' slow commands, the longest first; `None` when its log could never be read.
+pub(crate) fn slow_commands(frames: &[Arc<Frame>]) -> Option<Vec<&SlowCommand>> {
+    let mut read = frames.iter().filter_map(|frame| frame.slow_commands.as_ref()).peekable();
+    read.peek()?;
+    let mut commands: Vec<&SlowCommand> = read.flatten().collect();
+    commands.sort_by_key(|command| std::cmp::Reverse(command.duration_us));
+    Some(commands)
+}
+
+struct Slow {
+    total_us: f64,
+    longest_us: f64,
+}
+
+impl Slow {
+    fn of(commands: &[&SlowCommand]) -> Self {
+        let total: u64 = commands.iter().map(|command| command.duration_us).sum();
+        let longest = commands.first().map_or(0, |command| command.duration_us);
+        Self { total_us: total as f64, longest_us: longest as f64 }
+    }
+}
+
+/// Share of time in which a PING was unanswered: of each tick, no more than its length.
+fn held_share(ticks: &[&Tick]) -> Option<f64> {
+    let known = ticks.iter().filter_map(|tick| Some((tick.ping_us?.min(tick.length_us), tick.length_us)));
+    let (held, length) = known.fold((0, 0), |(held, length), tick| (held + tick.0, length + tick.1));
+    (length > 0).then(|| held as f64 / length as f64)
 }
 
 /// All latencies of the frames.

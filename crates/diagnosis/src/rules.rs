@@ -25,8 +25,12 @@ pub(crate) const RULES: &[fn(&Evidence) -> Opinion] = &[
     blocking_in_async_worker,
     cpu_in_long_poll,
     disk_slow,
+    redis_slow_command,
     redis_unresponsive,
 ];
+
+/// Why it is not Redis where there is none.
+const EMBEDDED: &str = "tasks are kept in the embedded store";
 
 /// A departure of a worker's lateness that callers feel: well above a timer's grain.
 const LATE_US: f64 = 4_000.0;
@@ -153,19 +157,52 @@ fn disk_slow(e: &Evidence) -> Opinion {
     opinion(Cause::DiskSlow, score, reason)
 }
 
+/// Redis runs one command at a time, and some ran long enough to explain how long it answered nobody. One that was only
+/// running when Redis itself was stopped explains a part of that.
+fn redis_slow_command(e: &Evidence) -> Opinion {
+    let (Some(share), Some(longest)) = (e.breach.redis_slow_share, e.breach.redis_slow_us) else {
+        return match e.breach.commit_mean_us {
+            Some(_) => opinion(Cause::RedisSlowCommand, 0.0, EMBEDDED.to_owned()),
+            None => unknown(Cause::RedisSlowCommand, &["redis_slow_share", "redis_slow_us"]),
+        };
+    };
+    let before = e.baseline.redis_slow_share.unwrap_or(0.0);
+    let starved = e.breach.os_late_us.unwrap_or(0.0);
+    let explained = e.breach.ping_share.filter(|held| *held > 0.0).map_or(1.0, |held| share / held);
+    let score = ramp(share - before, 0.005, 0.02)
+        * ramp(longest - starved, 3_000.0, 8_000.0)
+        * ramp(explained, 0.25, 0.5);
+    let reason = format!(
+        "slow commands held Redis {:.1} % of the time, {:.1} % before; the longest took {:.1} ms{}",
+        share * 100.0,
+        before * 100.0,
+        longest / 1_000.0,
+        e.slow_command.as_ref().map_or_else(String::new, |command| format!(": {command}"))
+    );
+    opinion(Cause::RedisSlowCommand, score, reason)
+}
+
 /// The store's PING, from a thread and connection of its own, waited as long as the calls did.
 fn redis_unresponsive(e: &Evidence) -> Opinion {
     let Some(ping) = e.breach.ping_us else {
         return match e.breach.commit_mean_us {
-            Some(_) => {
-                opinion(Cause::RedisUnresponsive, 0.0, "tasks are kept in the embedded store".to_owned())
-            }
+            Some(_) => opinion(Cause::RedisUnresponsive, 0.0, EMBEDDED.to_owned()),
             None => unknown(Cause::RedisUnresponsive, &["ping_us"]),
         };
     };
     let before = e.baseline.ping_us.unwrap_or(500.0);
     let starved = e.breach.os_late_us.unwrap_or(0.0);
-    let score = ramp(ping / before.max(200.0), 3.0, 8.0) * ramp(ping - before - starved, 2_000.0, 6_000.0);
-    let reason = format!("a PING of Redis took {:.1} ms, {:.1} ms before", ping / 1_000.0, before / 1_000.0);
+    let slower = ramp(ping / before.max(200.0), 3.0, 8.0) * ramp(ping - before - starved, 2_000.0, 6_000.0);
+    // Calm time may hold a stop or two that broke no objective, and its worst PING is then as bad as any.
+    let (held, held_before) = (e.breach.ping_share.unwrap_or(0.0), e.baseline.ping_share.unwrap_or(0.0));
+    let oftener = ramp(held - held_before, 0.1, 0.3) * ramp(ping - starved, 2_000.0, 6_000.0);
+    let reason = format!(
+        "a PING of Redis took {:.1} ms, {:.1} ms before; one was unanswered {:.0} % of the time, {:.0} % before",
+        ping / 1_000.0,
+        before / 1_000.0,
+        held * 100.0,
+        held_before * 100.0
+    );
+    let score = slower.max(oftener);
     opinion(Cause::RedisUnresponsive, score, reason)
 }

@@ -21,6 +21,12 @@ pub struct Signals {
     pub runtime_late_us: Option<f64>,
     /// 95th percentile over ticks of the store's PING.
     pub ping_us: Option<f64>,
+    /// Share of time in which a PING of the store was unanswered.
+    pub ping_share: Option<f64>,
+    /// Share of time in which Redis ran commands that it calls slow.
+    pub redis_slow_share: Option<f64>,
+    /// The longest of them.
+    pub redis_slow_us: Option<f64>,
     /// CPU of this process.
     pub process_cores: Option<f64>,
     /// Busy time of the runtime's workers.
@@ -67,6 +73,8 @@ pub struct Evidence {
     pub runtime_workers: f64,
     /// From the profiles' difference; `None` when there were too few samples.
     pub hot: Option<Hot>,
+    /// Redis' longest command in the breach: what it was and who sent it.
+    pub slow_command: Option<String>,
 }
 
 /// A signal: its name, its unit's source, and how to read it.
@@ -90,6 +98,9 @@ pub(crate) const SIGNALS: &[Signal] = &[
     signal("os_late_us", "canary: sleeping OS thread", |s| s.os_late_us, 1_000.0),
     signal("runtime_late_us", "canary: sleeping runtime task", |s| s.runtime_late_us, 3_000.0),
     signal("ping_us", "canary: PING of the store", |s| s.ping_us, 1_000.0),
+    signal("ping_share", "canary: PING of the store", |s| s.ping_share, 0.05),
+    signal("redis_slow_share", "SLOWLOG", |s| s.redis_slow_share, 0.01),
+    signal("redis_slow_us", "SLOWLOG", |s| s.redis_slow_us, 5_000.0),
     signal("process_cores", "process CPU time", |s| s.process_cores, 0.1),
     signal("runtime_busy_cores", "runtime metrics", |s| s.runtime_busy_cores, 0.1),
     signal("run_delay_cores", "/proc/self/task/*/schedstat", |s| s.run_delay_cores, 0.1),

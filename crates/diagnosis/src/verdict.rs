@@ -14,6 +14,8 @@ pub enum Cause {
     CpuInLongPoll,
     /// The embedded store's commits waited for the disk.
     DiskSlow,
+    /// Commands that ran long in Redis held up all others.
+    RedisSlowCommand,
     /// Redis, or the way to it, did not answer.
     RedisUnresponsive,
     /// No rule is sure enough.
@@ -30,6 +32,7 @@ impl Cause {
             Self::BlockingInAsyncWorker => "BlockingInAsyncWorker",
             Self::CpuInLongPoll => "CpuInLongPoll",
             Self::DiskSlow => "DiskSlow",
+            Self::RedisSlowCommand => "RedisSlowCommand",
             Self::RedisUnresponsive => "RedisUnresponsive",
             Self::Unknown => "Unknown",
         }
@@ -46,6 +49,7 @@ impl Cause {
                 "A function kept a runtime worker computing, and requests behind it waited."
             }
             Self::DiskSlow => "Commits waited for the disk.",
+            Self::RedisSlowCommand => "Commands that ran long in Redis held up all others.",
             Self::RedisUnresponsive => "Redis, or the network to it, did not answer, not even a PING.",
             Self::Unknown => "No known cause fits the evidence.",
         }
@@ -67,6 +71,9 @@ impl Cause {
             }
             Self::DiskSlow => {
                 "Look at what else uses the disk and at its queue; a faster disk, or `--durability relaxed` if a second may be lost."
+            }
+            Self::RedisSlowCommand => {
+                "Look for who sends that command and make it smaller, or give it a Redis of its own: Redis runs one command at a time."
             }
             Self::RedisUnresponsive => {
                 "Look at Redis itself: SLOWLOG for a command that held it up, INFO persistence for a fork, its node's CPU and network."

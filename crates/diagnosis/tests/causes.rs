@@ -25,6 +25,9 @@ fn calm() -> Signals {
         claims_per_second: Some(200.0),
         slow_runtime_us: Some(300.0),
         ping_us: None,
+        ping_share: None,
+        redis_slow_share: None,
+        redis_slow_us: None,
     }
 }
 
@@ -32,7 +35,7 @@ fn evidence(change: impl FnOnce(&mut Signals), hot: Option<(&str, f64)>) -> Evid
     let mut breach = calm();
     change(&mut breach);
     let hot = hot.map(|(function, grown_cores)| Hot { function: function.to_owned(), grown_cores });
-    Evidence { breach, baseline: calm(), cpus: 2.0, runtime_workers: 2.0, hot }
+    Evidence { breach, baseline: calm(), cpus: 2.0, runtime_workers: 2.0, hot, slow_command: None }
 }
 
 #[track_caller]
@@ -130,6 +133,39 @@ fn a_redis_that_answers_no_ping_is_the_cause_and_one_that_does_is_not() {
         let mut evidence = evidence(slow, None);
         on_redis(&mut evidence.baseline, 400.0);
         check(&evidence, cause);
+    }
+}
+
+#[test]
+fn a_stop_in_the_calm_time_hides_none_of_the_breach() {
+    let on_redis = |s: &mut Signals, ping, held| {
+        (s.commit_mean_us, s.commit_in_flight_us, s.commit_share) = (None, None, None);
+        (s.ping_us, s.ping_share) = (Some(ping), Some(held));
+    };
+    let mut evidence = evidence(|s| on_redis(s, 1_000_000.0, 0.9), None);
+    on_redis(&mut evidence.baseline, 900_000.0, 0.19);
+    check(&evidence, Cause::RedisUnresponsive);
+}
+
+#[test]
+fn commands_that_explain_an_unanswered_ping_are_slow_commands_and_one_that_was_caught_in_a_stop_is_not() {
+    for (share, longest, held, cause) in [
+        (0.4, 90_000.0, 0.5, Cause::RedisSlowCommand),
+        (0.03, 12_000.0, 0.04, Cause::RedisSlowCommand),
+        (0.15, 4_500_000.0, 0.9, Cause::RedisUnresponsive),
+        (0.0, 0.0, 0.9, Cause::RedisUnresponsive),
+    ] {
+        let on_redis = |s: &mut Signals, ping, held, share, longest| {
+            (s.commit_mean_us, s.commit_in_flight_us, s.commit_share) = (None, None, None);
+            (s.ping_us, s.ping_share) = (Some(ping), Some(held));
+            (s.redis_slow_share, s.redis_slow_us) = (Some(share), Some(longest));
+        };
+        let slow = |s: &mut Signals| on_redis(s, 90_000.0, held, share, longest);
+        let mut evidence = evidence(slow, None);
+        on_redis(&mut evidence.baseline, 400.0, 0.005, 0.0, 0.0);
+        evidence.slow_command = Some("EVAL (3 arguments) from 10.0.0.7:4711".to_owned());
+        check(&evidence, cause);
+        assert!(cause == Cause::RedisUnresponsive || diagnose(&evidence).reason.contains("10.0.0.7"));
     }
 }
 

@@ -9,6 +9,7 @@ mod canary;
 pub(crate) mod cgroup;
 mod ping;
 mod process;
+mod slow_log;
 mod tick;
 
 use std::collections::VecDeque;
@@ -22,9 +23,11 @@ use parking_lot::Mutex;
 pub use self::canary::{Canaries, runtime_canary};
 pub use self::cgroup::cpu_quota;
 pub use self::ping::{PING_TIMEOUT, Ping};
+use self::slow_log::Pending;
+pub use self::slow_log::{SLOW_LOG_TIMEOUT, SlowLog};
 use self::tick::Sampler;
 use crate::spawn_thread;
-use crate::wire::Tick;
+use crate::wire::{SlowCommand, Tick};
 
 /// Ticks kept for a reader that is late; the oldest go first.
 pub const TICKS_PENDING_MAX: usize = 20;
@@ -56,6 +59,8 @@ pub struct EvidenceSources {
     pub runtime_busy: Option<RuntimeBusy>,
     /// PING of a store behind a network.
     pub ping: Option<Box<dyn Ping>>,
+    /// Slow commands of a store behind a network.
+    pub slow_log: Option<Box<dyn SlowLog>>,
     /// Commits of a store on this machine's disk.
     pub commits: Option<Arc<dyn CommitStats>>,
 }
@@ -65,6 +70,7 @@ pub struct EvidenceSources {
 pub struct Evidence {
     canaries: Arc<Canaries>,
     pending: Arc<Mutex<VecDeque<Tick>>>,
+    slow_commands: Arc<Pending>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -84,10 +90,16 @@ impl Evidence {
             // Not joined: a ping that breaks its promise of a timeout must not hold up the end of the process.
             drop(spawn_thread("brisq-ping", move || ping::run(&own, ping.as_mut())));
         }
+        let slow_commands = Arc::new(Pending::default());
+        if let Some(mut log) = sources.slow_log {
+            let (own, found) = (Arc::clone(&canaries), Arc::clone(&slow_commands));
+            // Not joined either, for the same reason.
+            drop(spawn_thread("brisq-slowlog", move || slow_log::run(&own, log.as_mut(), &found)));
+        }
         let own = Arc::clone(&pending);
         let sampler = Sampler::new(Arc::clone(&canaries), sources.runtime_busy, sources.commits);
         threads.extend(spawn_thread("brisq-ticks", move || tick::run(sampler, &own)));
-        Self { canaries, pending, threads }
+        Self { canaries, pending, slow_commands, threads }
     }
 
     /// The canaries, for [`runtime_canary`] to be spawned on the runtime that serves requests.
@@ -100,6 +112,12 @@ impl Evidence {
     #[must_use]
     pub fn drain_ticks(&self) -> Vec<Tick> {
         self.pending.lock().drain(..).collect()
+    }
+
+    /// Slow commands that were learnt of since the last call; `None` when the log could not be read since.
+    #[must_use]
+    pub fn drain_slow_commands(&self) -> Option<Vec<SlowCommand>> {
+        self.slow_commands.take()
     }
 }
 

@@ -22,7 +22,7 @@ pub use claims::{ClaimFinish, ClaimLog, ClaimTicket, IN_FLIGHT_MAX};
 pub use engine::{StartError, register_current_thread, spawn_thread, unregistered_threads};
 pub use evidence::{
     Canaries, CommitCounts, CommitStats, Evidence, EvidenceSources, PING_TIMEOUT, Ping, RuntimeBusy,
-    TICKS_PENDING_MAX, cpu_quota, runtime_busy, runtime_canary,
+    SLOW_LOG_TIMEOUT, SlowLog, TICKS_PENDING_MAX, cpu_quota, runtime_busy, runtime_canary,
 };
 pub use functions::{Cost, Functions};
 pub use pprof::{ProfileError, decode, profile, profile_with};

@@ -162,6 +162,7 @@ impl Shared {
         let ClaimSecond { counts, stages, slowest, latency } = self.claims.drain_second();
         let mut state = self.state.lock();
         let ticks = state.evidence.as_ref().map(Evidence::drain_ticks).unwrap_or_default();
+        let slow_commands = state.evidence.as_ref().and_then(Evidence::drain_slow_commands);
         let to_ms = unix_ms().max(*from_ms);
         let frame = Frame {
             from_ms: *from_ms,
@@ -170,6 +171,7 @@ impl Shared {
             lost,
             threads,
             ticks,
+            slow_commands,
             claims: counts,
             stages,
             slowest,

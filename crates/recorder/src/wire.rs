@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages below; a receiver refuses another one.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// Sampling frequency of the stack engine, per thread and CPU second.
 pub const SAMPLE_HZ: u32 = 99;
 /// Length of one frame's window.
@@ -18,6 +18,8 @@ pub const TICK_MS: u64 = 100;
 pub const RING_SECONDS: usize = 120;
 /// Slowest claims kept for each second.
 pub const SLOW_CLAIMS_PER_SECOND: usize = 16;
+/// Slow commands of the store kept for each second.
+pub const SLOW_COMMANDS_PER_SECOND: usize = 128;
 /// Deepest stack kept; deeper ones lose their outermost frames.
 pub const STACK_DEPTH_MAX: usize = 128;
 
@@ -74,6 +76,9 @@ pub struct Frame {
     pub threads: Vec<Thread>,
     /// Counters and canaries at a tenth of a second's grain, oldest first.
     pub ticks: Vec<Tick>,
+    /// Commands that a store behind a network found slow, as this window learnt of them, newest first; at most
+    /// [`SLOW_COMMANDS_PER_SECOND`]. `None` where its log could not be read: unknown, not empty.
+    pub slow_commands: Option<Vec<SlowCommand>>,
     /// Claims counted at the end of the window.
     pub claims: ClaimCounts,
     /// Where the claims that finished in this window spent their time, indexed by [`Stage`].
@@ -82,6 +87,20 @@ pub struct Frame {
     pub slowest: Vec<ClaimRecord>,
     /// Latencies of the claims that finished in this window: bucket of `brisq_slo::Histogram` and count.
     pub latency: Vec<(u16, u32)>,
+}
+
+/// A command of the store that held up all others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SlowCommand {
+    /// When it ended, Unix ms by the store's own clock, and no finer than that tells: Redis counts seconds.
+    pub at_ms: u64,
+    /// How long it ran, µs.
+    pub duration_us: u64,
+    /// Its name, without the arguments.
+    pub command: String,
+    /// Who sent it.
+    pub client: String,
 }
 
 /// A stack that was seen `count` times on one thread in one window.

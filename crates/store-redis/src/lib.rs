@@ -10,9 +10,11 @@ mod connect;
 mod keys;
 mod library;
 mod ping;
+mod slow_log;
 mod store;
 mod wakeups;
 
 pub use connect::ConnectError;
 pub use ping::RedisPing;
+pub use slow_log::{RedisSlowLog, SlowEntry};
 pub use store::RedisStore;

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use brisq_recorder::{
-    CommitCounts, CommitStats, Evidence, EvidenceSources, Ping, Recorder, runtime_busy, runtime_canary,
+    CommitCounts, CommitStats, Evidence, EvidenceSources, Ping, Recorder, SlowLog, runtime_busy,
+    runtime_canary, wire::SlowCommand,
 };
 use brisq_store::Store;
 use brisq_store_local::{Durability, LocalConfig, LocalStore};
-use brisq_store_redis::{ConnectError, RedisStore};
+use brisq_store_redis::{ConnectError, RedisPing, RedisSlowLog, RedisStore, SlowEntry};
 use tokio::runtime::Handle;
 
 /// An open store, and what there is to watch about it.
@@ -20,6 +21,7 @@ pub struct Opened {
     pub store: Arc<dyn Store>,
     commits: Option<Arc<dyn CommitStats>>,
     ping: Option<Box<dyn Ping>>,
+    slow_log: Option<Box<dyn SlowLog>>,
 }
 
 /// Tells how many of how many tasks are read while a store opens.
@@ -37,7 +39,7 @@ pub async fn embedded(folder: PathBuf, fsync: bool, progress: Progress) -> anyho
     };
     let store = tokio::task::spawn_blocking(move || LocalStore::open(&folder, config)).await??;
     let commits: Arc<dyn CommitStats> = Arc::new(Commits(store.stats()));
-    Ok(Opened { store: Arc::new(store), commits: Some(commits), ping: None })
+    Ok(Opened { store: Arc::new(store), commits: Some(commits), ping: None, slow_log: None })
 }
 
 /// Between two tries to reach Redis.
@@ -64,8 +66,9 @@ pub async fn redis(urls: &[String]) -> anyhow::Result<Opened> {
         }
     };
     let ping: Option<Box<dyn Ping>> =
-        brisq_store_redis::RedisPing::new(urls).map(|ping| Box::new(Pinger(ping)) as Box<dyn Ping>);
-    Ok(Opened { store: Arc::new(store), commits: None, ping })
+        RedisPing::new(urls).map(|ping| Box::new(Pinger(ping)) as Box<dyn Ping>);
+    let slow_log = RedisSlowLog::new(urls).map(|log| Box::new(SlowLogReader(log)) as Box<dyn SlowLog>);
+    Ok(Opened { store: Arc::new(store), commits: None, ping, slow_log })
 }
 
 impl std::fmt::Debug for Opened {
@@ -82,6 +85,7 @@ impl Opened {
         let evidence = Evidence::start(EvidenceSources {
             runtime_busy: Some(runtime_busy(&runtime)),
             ping: self.ping.take(),
+            slow_log: self.slow_log.take(),
             commits: self.commits.take(),
         });
         runtime.spawn(runtime_canary(evidence.canaries()));
@@ -101,10 +105,25 @@ impl CommitStats for Commits {
     }
 }
 
-struct Pinger(brisq_store_redis::RedisPing);
+struct Pinger(RedisPing);
 
 impl Ping for Pinger {
     fn ping(&mut self, timeout: Duration) -> std::io::Result<()> {
         self.0.ping(timeout)
+    }
+}
+
+struct SlowLogReader(RedisSlowLog);
+
+impl SlowLog for SlowLogReader {
+    fn read_new(&mut self, timeout: Duration) -> std::io::Result<Vec<SlowCommand>> {
+        let entries = self.0.read_new(timeout).map_err(std::io::Error::other)?.into_iter();
+        let command = |entry: SlowEntry| SlowCommand {
+            at_ms: entry.at_s * 1_000,
+            duration_us: entry.duration_us,
+            command: entry.command,
+            client: entry.client,
+        };
+        Ok(entries.map(command).collect())
     }
 }

@@ -1,0 +1,228 @@
+//! What is kept of the rings: which frames, until when, and how they get to their store.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use brisq_recorder::spawn_thread;
+use brisq_recorder::wire::{Frame, RING_SECONDS};
+use brisq_slo::{NotCaptured, Reason};
+
+use super::{Order, Watch};
+use crate::artifacts::Artifacts;
+use crate::bundle::WriteError;
+use crate::capture::Recording;
+use crate::events::{Event, Part, Wanted, Written};
+use crate::writing;
+
+/// Seconds before the onset that are no baseline: counts are by the second, so they may hold the beginning.
+const ONSET_MARGIN_MS: u64 = 2_000;
+/// How long a breach is held for an operator to ask for it, ms. Longer than a leader takes to be replaced.
+const HOLD_MS: u64 = 60_000;
+/// Captures whose tails are recorded at a time: one of a breach never waits for one that somebody asked for.
+const TAILS_MAX: usize = 8;
+
+/// What is to be kept of the ring.
+struct Kept {
+    name: String,
+    reason: String,
+    onset_ms: Option<u64>,
+    seen_ms: u64,
+    from_ms: u64,
+    /// What is not recorded yet of the time until then is recorded first, [`RING_SECONDS`] at most.
+    to_ms: u64,
+    asked: bool,
+    part: Part,
+}
+
+/// A breach that an operator may ask for: its frames, also those that the ring has given up.
+pub(super) struct Held {
+    name: String,
+    onset_ms: u64,
+    seen_ms: u64,
+    frames: Vec<Arc<Frame>>,
+}
+
+/// A frozen recording whose tail still comes.
+pub(super) struct Tail {
+    recording: Recording,
+    to_ms: u64,
+    /// Frames it may still get: a clock that is set back must not make it endless.
+    left: usize,
+}
+
+impl Watch {
+    pub(super) fn extend_tails(&mut self, frame: &Arc<Frame>) {
+        for tail in &mut self.tails {
+            tail.recording.frames.push(Arc::clone(frame));
+            tail.left = tail.left.saturating_sub(1);
+        }
+        let tails = std::mem::take(&mut self.tails).into_iter();
+        let (done, more): (Vec<Tail>, Vec<Tail>) =
+            tails.partition(|tail| tail.left == 0 || frame.to_ms >= tail.to_ms);
+        self.tails = more;
+        for tail in done {
+            self.write(tail.recording);
+        }
+    }
+
+    /// Writes what was recorded so far: no more frames come.
+    pub(super) fn end_tails(&mut self) {
+        for tail in std::mem::take(&mut self.tails) {
+            self.write(tail.recording);
+        }
+    }
+
+    /// What the rings hold of a process that ended without a goodbye, unless a capture of it is being recorded anyway.
+    pub(super) fn keep_black_box(&mut self) {
+        let crashed = self.config.goodbye.as_ref().is_some_and(|goodbye| !goodbye.load(Ordering::SeqCst));
+        let Some(seen_ms) =
+            self.ring.back().map(|frame| frame.to_ms).filter(|_| crashed && self.tails.is_empty())
+        else {
+            return;
+        };
+        let name = format!("{}-{}-lost", self.config.name, seen_ms / 1_000);
+        let reason = "ServerLost".to_owned();
+        self.keep(Kept {
+            name,
+            reason,
+            onset_ms: None,
+            seen_ms,
+            from_ms: 0,
+            to_ms: seen_ms,
+            asked: false,
+            part: Part::ALONE,
+        });
+    }
+
+    /// Keeps the breach for an operator.
+    pub(super) fn hold(&mut self, name: String, onset_ms: u64, seen_ms: u64) {
+        let from_ms = onset_ms.saturating_sub(u64::from(self.config.pre_seconds) * 1_000);
+        let frames = self.ring.iter().filter(|frame| frame.to_ms > from_ms).cloned().collect();
+        let (capture, reason) = (name.clone(), Reason::Breach.name().to_owned());
+        self.held = Some(Held { name, onset_ms, seen_ms, frames });
+        (self.config.on_event)(Event::Frozen { capture, reason, at_ms: unix_ms() });
+    }
+
+    /// A breach that nobody asked for in time is captured without an operator.
+    pub(super) fn extend_held(&mut self, frame: &Arc<Frame>) {
+        let Some(held) = &mut self.held else { return };
+        held.frames.push(Arc::clone(frame));
+        if frame.to_ms < held.seen_ms + HOLD_MS {
+            return;
+        }
+        let (name, onset_ms, seen_ms) = (held.name.clone(), held.onset_ms, held.seen_ms);
+        self.keep(Kept {
+            name,
+            reason: Reason::Breach.name().to_owned(),
+            onset_ms: Some(onset_ms),
+            seen_ms,
+            from_ms: 0,
+            to_ms: seen_ms + u64::from(self.config.post_seconds) * 1_000,
+            asked: false,
+            part: Part::ALONE,
+        });
+        self.held = None;
+    }
+
+    /// The windows that were asked for.
+    pub(super) fn serve_wanted(&mut self) {
+        while !self.ring.is_empty() && self.tails.len() < TAILS_MAX {
+            let Some(Wanted { name, reason, from_ms, to_ms, onset_ms, part }) = self.wanted.pop_front()
+            else {
+                return;
+            };
+            let newest_ms = self.ring.back().map_or(0, |frame| frame.to_ms);
+            let held = self.held.as_ref().filter(|held| (from_ms..to_ms).contains(&held.onset_ms));
+            let (onset_ms, seen_ms) =
+                held.map_or((onset_ms, newest_ms), |held| (Some(held.onset_ms), held.seen_ms));
+            let asked_for = held.is_some();
+            self.keep(Kept { name, reason, onset_ms, seen_ms, from_ms, to_ms, asked: true, part });
+            if asked_for {
+                self.held = None;
+            }
+        }
+    }
+
+    /// All frames there are, oldest first: those held of a breach, and the ring.
+    fn frames(&self) -> Vec<Arc<Frame>> {
+        let first_ms = self.ring.front().map_or(u64::MAX, |frame| frame.from_ms);
+        let held = self.held.iter().flat_map(|held| &held.frames).filter(|frame| frame.from_ms < first_ms);
+        held.chain(&self.ring).cloned().collect()
+    }
+
+    /// Captures a breach: from before its onset until after now.
+    pub(super) fn freeze(&mut self, name: String, reason: &str, onset_ms: Option<u64>, seen_ms: u64) {
+        if self.tails.len() >= TAILS_MAX {
+            return (self.config.on_event)(Event::NotCaptured(NotCaptured::Cooldown));
+        }
+        let before_ms = u64::from(self.config.pre_seconds) * 1_000;
+        let from_ms = onset_ms.unwrap_or(seen_ms).saturating_sub(before_ms);
+        let to_ms = seen_ms + u64::from(self.config.post_seconds.max(1)) * 1_000;
+        let reason = reason.to_owned();
+        self.keep(Kept { name, reason, onset_ms, seen_ms, from_ms, to_ms, asked: false, part: Part::ALONE });
+    }
+
+    /// Keeps the pointers; recording goes on.
+    fn keep(&mut self, kept: Kept) {
+        let Kept { name, reason, onset_ms, seen_ms, from_ms, to_ms, asked, part } = kept;
+        let frozen_ms = unix_ms();
+        let inside = |frame: &&Arc<Frame>| frame.to_ms > from_ms && frame.from_ms < to_ms;
+        let calm = |frame: &&Arc<Frame>| onset_ms.is_none_or(|onset| frame.to_ms + ONSET_MARGIN_MS <= onset);
+        let recording = Recording {
+            hello: self.hello.clone(),
+            name: name.clone(),
+            reason: reason.clone(),
+            objective: self.evaluator.as_ref().map_or_else(String::new, |e| e.objective().to_string()),
+            onset_ms,
+            seen_ms,
+            frozen_ms,
+            frames: self.frames().iter().filter(inside).cloned().collect(),
+            baseline: self.calm.iter().filter(calm).cloned().collect(),
+            asked: asked.then_some((from_ms, to_ms)),
+            part,
+        };
+        (self.config.on_event)(Event::Frozen { capture: name, reason, at_ms: frozen_ms });
+        if self.ring.back().is_none_or(|newest| newest.to_ms >= to_ms) {
+            self.write(recording);
+        } else {
+            self.tails.push(Tail { recording, to_ms, left: RING_SECONDS });
+        }
+    }
+
+    /// Symbols, evidence and files take their time on a thread of their own.
+    pub(super) fn write(&mut self, recording: Recording) {
+        let (artifacts, on_event, orders) =
+            (self.config.artifacts.clone(), Arc::clone(&self.config.on_event), self.orders.clone());
+        let name = recording.name.clone();
+        on_event(Event::Recorded { capture: name.clone() });
+        let run = move || {
+            let capture = recording.name.clone();
+            let result = write_bundle(recording, &artifacts);
+            // When the loop is at its end, nobody has to know.
+            let _ = orders.try_send(Order::Captured(result.as_ref().map(|_| ()).map_err(|_| ())));
+            on_event(match result {
+                Ok(written) => Event::Written(Box::new(written)),
+                Err(error) => Event::Failed { capture, error: error.to_string() },
+            });
+        };
+        self.writing.retain(|thread| !thread.is_finished());
+        match spawn_thread("brisq-capture", run) {
+            Ok(thread) => self.writing.push(thread),
+            Err(error) => (self.config.on_event)(Event::Failed { capture: name, error: error.to_string() }),
+        }
+    }
+}
+
+fn write_bundle(recording: Recording, artifacts: &Artifacts) -> Result<Written, WriteError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_start(brisq_recorder::register_current_thread)
+        .build()
+        .map_err(|error| WriteError::Part("the bundle", error.to_string()))?;
+    runtime.block_on(writing::write(recording, artifacts))
+}
+
+fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
