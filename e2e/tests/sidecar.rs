@@ -58,6 +58,20 @@ impl Sidecar {
         (answer.status, answer.json())
     }
 
+    /// Asks for a capture, once there is a server to capture.
+    fn ask(&self, name: &str, window: &Value) {
+        until("it is taken", || {
+            (self.call("PUT", &format!("/v1/captures/{name}"), window).0 == 202).then_some(())
+        });
+    }
+
+    fn complete(&self, name: &str) -> Value {
+        until("it is complete", || {
+            let (_, state) = self.call("GET", &format!("/v1/captures/{name}"), &Value::Null);
+            (state["phase"] == "Complete").then_some(state)
+        })
+    }
+
     /// The server's counts, once it has sent some.
     fn slo(&self) -> Value {
         until("counts come", || {
@@ -113,10 +127,7 @@ fn a_breach_is_captured_across_the_socket_with_the_servers_symbols() {
     let manifest = json_of(&capture, "manifest.json");
     assert_eq!((&manifest["reason"], &manifest["onsetInside"]), (&"Breach".into(), &true.into()));
     // The manifest is there a moment before the sidecar says so.
-    until("it says so", || {
-        let (_, state) = sidecar.call("GET", &format!("/v1/captures/{name}"), &Value::Null);
-        (state["phase"] == "Complete").then_some(())
-    });
+    sidecar.complete(&name);
     let profile = capture.join("cpu.pb.gz").display().to_string();
     let output = Command::new(go_tool("pprof").expect("pprof"))
         .args(["-top", "-cum", "-nodecount=400", &profile])
@@ -138,10 +149,7 @@ fn a_window_is_captured_once_however_often_it_is_asked_for() {
         let (status, state) = sidecar.call("PUT", "/v1/captures/manual-1", &window);
         assert_eq!(status, 202, "{state}");
     }
-    let done = until("it is complete", || {
-        let (_, state) = sidecar.call("GET", "/v1/captures/manual-1", &Value::Null);
-        (state["phase"] == "Complete").then_some(state)
-    });
+    let done = sidecar.complete("manual-1");
     assert_eq!(sidecar.captures().len(), 1, "{done}");
     let manifest = json_of(&sidecar.captures()[0], "manifest.json");
     assert_eq!(manifest["reason"], "Manual");
@@ -173,6 +181,50 @@ fn each_side_goes_on_when_the_other_is_killed() {
     assert!(server.program.process().wait(TIMEOUT).expect("it ends").success());
     sleep(Duration::from_secs(2));
     assert_eq!(sidecar.captures().len(), 1);
+}
+
+#[test]
+fn a_capture_whose_sidecar_is_killed_is_asked_for_again_and_says_what_is_missing() {
+    let mut sidecar = Sidecar::start(&[]);
+    let server = Server::start(Store::Embedded, &["--profiler-socket", &sidecar.socket()]).expect("a server");
+    let _load = load(&server.program, &["--rate", "100"]).expect("a load");
+    let now_ms = sidecar.slo()["atMs"].as_u64().expect("a time");
+    sleep(Duration::from_secs(4));
+    let window = json!({"fromMs": now_ms, "toMs": now_ms + 8_000});
+    sidecar.ask("orders-1-1", &window);
+    sidecar.restart();
+    // The seconds that only the dead one knew are gone; those from now on are not.
+    sidecar.ask("orders-1-1", &window);
+    let done = sidecar.complete("orders-1-1");
+    assert_eq!((&done["covered"], sidecar.captures().len()), (&false.into(), 1), "{done}");
+    let manifest = json_of(&sidecar.captures()[0], "manifest.json");
+    assert!(manifest["window"]["toMs"].as_u64() >= Some(now_ms + 8_000), "{manifest}");
+    // One that was whole before anybody heard of it is read back, and stays as it is.
+    sidecar.restart();
+    sidecar.ask("orders-1-1", &window);
+    let again = sidecar.complete("orders-1-1");
+    assert_eq!((&again["files"], &again["covered"]), (&done["files"], &done["covered"]));
+    assert_eq!(json_of(&sidecar.captures()[0], "manifest.json"), manifest);
+}
+
+#[test]
+fn a_capture_whose_server_is_killed_holds_what_came_until_then() {
+    let sidecar = Sidecar::start(&[]);
+    let mut server =
+        Server::start(Store::Embedded, &["--profiler-socket", &sidecar.socket()]).expect("a server");
+    let now_ms = sidecar.slo()["atMs"].as_u64().expect("a time");
+    sidecar.ask("orders-1-1", &json!({"fromMs": now_ms, "toMs": now_ms + 60_000}));
+    sleep(Duration::from_secs(3));
+    server.program.process().kill9();
+    let done = sidecar.complete("orders-1-1");
+    assert_eq!(done["covered"], false, "{done}");
+    let window = json_of(&sidecar.captures()[0], "manifest.json")["window"].clone();
+    let seconds =
+        window["toMs"].as_u64().zip(window["fromMs"].as_u64()).map(|(to, from)| (to - from) / 1_000);
+    assert!(seconds.is_some_and(|seconds| (1..=10).contains(&seconds)), "{window}");
+    server.program.restart().expect("a restart");
+    until("the new server is watched", || (sidecar.slo()["pid"] == server.program.pid).then_some(()));
+    assert_eq!(sidecar.captures().len(), 1, "its black box is in that capture");
 }
 
 /// What is found when `disturb` is done to Redis, again and again, after a calm time; and the capture's folder.

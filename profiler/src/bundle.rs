@@ -63,7 +63,7 @@ pub struct Manifest {
 }
 
 /// Span of time, Unix ms.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Window {
     /// Begin.

@@ -111,8 +111,13 @@ impl Recording {
     #[must_use]
     pub fn covered(&self) -> bool {
         let (Some(first), Some(last)) = (self.frames.first(), self.frames.last()) else { return false };
+        self.covered_by(Window { from_ms: first.from_ms, to_ms: last.to_ms })
+    }
+
+    /// Whether a recording of `window` holds what was asked for.
+    pub(crate) fn covered_by(&self, window: Window) -> bool {
         self.asked.is_none_or(|(from_ms, to_ms)| {
-            first.from_ms <= from_ms + EDGE_MS && last.to_ms + EDGE_MS >= to_ms
+            window.from_ms <= from_ms + EDGE_MS && window.to_ms + EDGE_MS >= to_ms
         })
     }
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::artifacts::Artifacts;
-use crate::bundle::{CAPTURES_KEPT_MAX, FileEntry, WriteError, prune, seal};
+use crate::bundle::{CAPTURES_KEPT_MAX, FileEntry, Window, WriteError, prune, seal};
 use crate::capture::{Found, Recording, TopFunction};
 use crate::events::{Part, Written};
 
@@ -39,7 +39,7 @@ pub(crate) async fn write(recording: Recording, artifacts: &Artifacts) -> Result
     };
     match recording.part.clone() {
         Part::Pod(pod) => write_pod(recording, artifacts, &folder, &pod, written).await,
-        Part::Whole { pods } => match read_back(artifacts, &folder, &written).await? {
+        Part::Whole { pods } => match read_back(artifacts, &folder, &recording, &written).await? {
             Some(whole) => Ok(whole),
             None => write_whole(recording, artifacts, &folder, &pods, written).await,
         },
@@ -125,12 +125,14 @@ async fn files_of(
 async fn read_back(
     artifacts: &Artifacts,
     folder: &Path,
+    recording: &Recording,
     written: &Written,
 ) -> Result<Option<Written>, WriteError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Sealed {
         onset_inside: bool,
+        window: Window,
         files: Vec<FileEntry>,
         #[serde(default)]
         missing_pods: Vec<String>,
@@ -157,7 +159,7 @@ async fn read_back(
         onset_inside: sealed.onset_inside,
         files: sealed.files,
         missing_pods: sealed.missing_pods,
-        covered: true,
+        covered: recording.covered_by(sealed.window),
         ..written.clone()
     }))
 }
