@@ -7,6 +7,10 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+/// How long a bundle waits for a store that is away. The default gives up with its tenth try, after three seconds.
+#[cfg(feature = "s3")]
+const AWAY_MAX: std::time::Duration = std::time::Duration::from_secs(120);
+
 /// A store, and the folder in it below which captures lie as `DATE/CAPTURE/`.
 #[derive(Clone, Debug)]
 pub struct Artifacts {
@@ -34,10 +38,13 @@ impl Artifacts {
     /// When the settings do not make a client.
     #[cfg(feature = "s3")]
     pub fn s3(bucket: &str, region: &str, endpoint: Option<&str>, root: &str) -> object_store::Result<Self> {
+        use object_store::RetryConfig;
         use object_store::aws::AmazonS3Builder;
         // One provider for the process; a second caller finds it there already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_region(region);
+        let retry = RetryConfig { max_retries: usize::MAX, retry_timeout: AWAY_MAX, ..RetryConfig::default() };
+        let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_region(region);
+        let mut builder = builder.with_retry(retry);
         if let Some(endpoint) = endpoint {
             builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
         }

@@ -41,7 +41,14 @@ pub(crate) async fn write(recording: Recording, artifacts: &Artifacts) -> Result
         Part::Pod(pod) => write_pod(recording, artifacts, &folder, &pod, written).await,
         Part::Whole { pods } => match read_back(artifacts, &folder, &recording, &written).await? {
             Some(whole) => Ok(whole),
-            None => write_whole(recording, artifacts, &folder, &pods, written).await,
+            None => match write_whole(recording.clone(), artifacts, &folder, &pods, written.clone()).await {
+                // Sealed by a call whose answer was lost, or by another author: what is sealed counts.
+                Err(WriteError::Store(object_store::Error::AlreadyExists { path, source })) => {
+                    let sealed = read_back(artifacts, &folder, &recording, &written).await?;
+                    sealed.ok_or(object_store::Error::AlreadyExists { path, source }.into())
+                }
+                result => result,
+            },
         },
     }
 }
