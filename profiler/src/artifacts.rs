@@ -42,7 +42,8 @@ impl Artifacts {
         use object_store::aws::AmazonS3Builder;
         // One provider for the process; a second caller finds it there already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let retry = RetryConfig { max_retries: usize::MAX, retry_timeout: AWAY_MAX, ..RetryConfig::default() };
+        let retry =
+            RetryConfig { max_retries: usize::MAX, retry_timeout: AWAY_MAX, ..RetryConfig::default() };
         let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_region(region);
         let mut builder = builder.with_retry(retry);
         if let Some(endpoint) = endpoint {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use brisq_profiler::{Artifacts, Event, FileEntry, Profiler, Wanted, Written};
+use brisq_profiler::{Artifacts, Event, FileEntry, Part, Profiler, Wanted, Written};
 use brisq_recorder::wire::Frame;
 use brisq_slo::Objective;
 use serde::Serialize;
@@ -120,9 +120,24 @@ pub struct Slo {
     pub seconds: Vec<Counts>,
 }
 
+/// A capture, and whether this sidecar makes the whole bundle or its pod's files only.
+#[derive(Clone)]
+struct Known {
+    capture: Capture,
+    whole: bool,
+}
+
+impl Known {
+    /// Whether it is what is wanted. One of a pod's files that is still being made is waited for, then made whole.
+    fn answers(&self, whole: bool) -> bool {
+        let ended = matches!(self.capture.phase, "Complete" | "Failed");
+        self.capture.phase != "Failed" && (self.whole || !whole || !ended)
+    }
+}
+
 #[derive(Default)]
 struct State {
-    by_name: BTreeMap<String, Capture>,
+    by_name: BTreeMap<String, Known>,
     watched: Option<((u32, u64), Arc<Profiler>)>,
     objective: Option<Objective>,
 }
@@ -196,29 +211,33 @@ impl Captures {
 
     fn set(&self, name: String, capture: Capture) {
         let mut state = self.state();
-        state.by_name.insert(name, capture);
+        let whole = state.by_name.get(&name).is_none_or(|known| known.whole);
+        state.by_name.insert(name, Known { capture, whole });
         while state.by_name.len() > CAPTURES_REMEMBERED_MAX {
             state.by_name.pop_first();
         }
     }
 
-    /// Asks for a capture. Asking again for the same changes nothing, unless it failed. `None` while no server is connected.
+    /// Asks for a capture. Asking again for the same changes nothing, unless it failed, or its author was lost and this
+    /// one is to take over. `None` while no server is connected.
     pub fn want(&self, wanted: Wanted) -> Option<Capture> {
-        if let Some(known) = self.get(&wanted.name).filter(|known| known.phase != "Failed") {
-            return Some(known);
+        let whole = matches!(wanted.part, Part::Whole { .. });
+        let known = self.state().by_name.get(&wanted.name).cloned();
+        if let Some(known) = known.filter(|known| known.answers(whole)) {
+            return Some(known.capture);
         }
         let requested = Capture::at("Requested");
         let name = wanted.name.clone();
         // Ordered outside the lock, which the profiler's loop takes to tell of its captures.
         let profiler = Arc::clone(&self.state().watched.as_ref()?.1);
-        self.set(name, requested.clone());
+        self.state().by_name.insert(name, Known { capture: requested.clone(), whole });
         profiler.capture(wanted);
         Some(requested)
     }
 
     /// A capture by its name.
     pub fn get(&self, name: &str) -> Option<Capture> {
-        self.state().by_name.get(name).cloned()
+        self.state().by_name.get(name).map(|known| known.capture.clone())
     }
 
     /// Counts of the newest second; `None` while no server has sent one.

@@ -178,6 +178,8 @@ mod status {
         HealthyTwin,
         /// Asked for by name.
         Named,
+        /// Was to write the bundle, and could not be reached any more.
+        Lost,
     }
 
     /// What was measured.

@@ -29,12 +29,12 @@ fn the_whole_path() {
 
     clock.step("helm install");
     install(&cluster);
-    clock.step("an S3-compatible store");
+    clock.step("an S3-compatible store, a Redis");
     cluster.kubectl.within("storage").apply(include_str!("../../manifests/storage.yaml")).expect("a store");
     cluster
         .kubectl
         .within("storage")
-        .run(&["wait", "--for=condition=Ready", "pod/s3", "--timeout=60s"])
+        .run(&["wait", "--for=condition=Ready", "pod/s3", "pod/redis", "--timeout=60s"])
         .expect("it runs");
 
     clock.step("apply examples/orders.yaml until Ready");
@@ -83,6 +83,9 @@ fn the_whole_path() {
     clock.step("a capture by hand");
     let said = cluster.brisq(&shop, &["capture", "orders"]);
     assert!(said.contains("cause"), "{said}");
+
+    clock.step("another queue on a Redis of somebody else: captures in its pod, then on a volume");
+    ledger(&cluster, &shop);
 
     if cluster.ours {
         recoveries(&cluster, &shop, &mut clock);
@@ -203,6 +206,33 @@ fn breach(cluster: &Cluster, shop: &Kubectl) {
     let innocent = top(&to.join("pods").join(twin).join("cpu.pb.gz"));
     assert!(guilty.contains("brisq_server::faults"), "{guilty}");
     assert!(!innocent.contains("brisq_server::faults::"), "{innocent}");
+}
+
+fn ledger(cluster: &Cluster, shop: &Kubectl) {
+    let manifest = include_str!("../../manifests/ledger.yaml");
+    shop.apply(manifest).expect("applied");
+    shop.run(&["wait", "--for=condition=Ready", "tq/ledger", "--timeout=60s"]).expect("ready");
+    let children = shop.get(&["sts", "-l", "app.kubernetes.io/instance=ledger"]).expect("a list");
+    assert_eq!(children["items"].as_array().map(Vec::len), Some(0), "no Redis of its own");
+    let folder = tempfile::tempdir().expect("a folder");
+    let captured = |scheme: &str| {
+        let said = cluster.brisq(shop, &["capture", "ledger"]);
+        assert!(said.contains(scheme), "{said}");
+        let name = said.split_whitespace().nth(1).expect("a name").to_owned();
+        let to = folder.path().join(&name);
+        cluster.brisq(shop, &["open", &name, "--to", &to.display().to_string()]);
+        let manifest = steps::check_bundle(&to);
+        assert!(to.join("redis.json").is_file(), "{manifest}");
+    };
+    captured("pod://ledger-");
+    let volume = r#"{"spec":{"profiling":{"artifacts":{"persistentVolumeClaim":{"claimName":"captures"}}}}}"#;
+    shop.run(&["patch", "tq", "ledger", "--type=merge", "-p", volume]).expect("a volume");
+    for condition in ["Progressing", "Progressing=False", "Ready"] {
+        let condition = format!("--for=condition={condition}");
+        shop.run(&["wait", &condition, "tq/ledger", "--timeout=60s"]).expect("it rolls");
+    }
+    captured("pvc://captures/");
+    shop.feed(&["delete", "-f", "-", "--timeout=60s"], manifest).expect("deleted");
 }
 
 fn top(profile: &Path) -> String {

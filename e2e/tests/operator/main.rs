@@ -5,13 +5,12 @@
     reason = "what a test cannot read fails it, helpers included"
 )]
 
+mod captures;
 mod resources;
 mod rig;
 
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use brisq_testkit::{Http, Process, binary};
 use serde_json::{Value, json};
 
 use rig::Rig;
@@ -166,133 +165,19 @@ fn an_api_server_that_was_frozen_leaves_no_wedge() {
     assert!(took <= RECOVERY_MAX, "{took:?}");
 }
 
-/// A server and its sidecar as processes of this machine, at an address that the API server takes for a pod's.
-struct Pod {
-    _sidecar: Process,
-    _server: Process,
-    _folder: tempfile::TempDir,
-    public: String,
-    admin: String,
-}
-
-impl Pod {
-    fn start(rig: &Rig, ip: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        let secret = rig.kubectl.until("the Secret", SOON, |kubectl| {
-            kubectl
-                .run(&["get", "secret", "orders-token", "-o", "go-template={{.data.sidecar | base64decode}}"])
-                .ok()
-        });
-        std::fs::write(path("token"), secret.expect("a token").0).expect("a file");
-        std::fs::write(path("objective"), "thresholdMs: 50\nminSamples: 50\n").expect("a file");
-        let mut sidecar = Command::new(binary("brisq-profiler").expect("brisq-profiler"));
-        sidecar.args([
-            "--socket",
-            &path("socket"),
-            "--listen",
-            &format!("{ip}:7072"),
-            "--managed",
-            "--name",
-            "orders",
-        ]);
-        sidecar.args(["--token-file", &path("token"), "--objective", &path("objective")]);
-        sidecar.args([
-            "--data",
-            &path("captures"),
-            "--root",
-            "default/orders",
-            "--ready-file",
-            &path("sidecar.json"),
-        ]);
-        let sidecar = Process::spawn(sidecar.stdin(Stdio::null()).stderr(Stdio::null())).expect("a sidecar");
-        let mut server = Command::new(binary("faults/brisq-server").expect("brisq-server with faults"));
-        server.args(["--data", &path("data"), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
-        server.args([
-            "--profiler-socket",
-            &path("socket"),
-            "--claim-threshold-ms",
-            "50",
-            "--ready-file",
-            &path("server.json"),
-        ]);
-        let server = Process::spawn(server.stdin(Stdio::null()).stderr(Stdio::null())).expect("a server");
-        let (ready, _) = rig
-            .kubectl
-            .until("the server", SOON, |_| std::fs::read_to_string(path("server.json")).ok())
-            .expect("a ready file");
-        let ready: Value = serde_json::from_str(&ready).expect("JSON");
-        let address = |name: &str| ready[name].as_str().expect("an address").to_owned();
-        let (public, admin) = (address("listen"), address("admin"));
-        Self { _sidecar: sidecar, _server: server, _folder: folder, public, admin }
-    }
-
-    /// The object, as a kubelet would have written it.
-    fn announce(rig: &Rig, name: &str, ip: &str) {
-        let pod = format!(
-            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  labels: {{app.kubernetes.io/managed-by: brisq-operator, \
-             app.kubernetes.io/instance: orders, app.kubernetes.io/component: server}}\n\
-             spec: {{containers: [{{name: server, image: none}}], automountServiceAccountToken: false}}\n"
-        );
-        rig.kubectl.run(&["create", "serviceaccount", "default"]).ok();
-        rig.kubectl.apply(&pod).expect("a pod");
-        let status =
-            format!(r#"{{"status":{{"phase":"Running","podIP":"{ip}","podIPs":[{{"ip":"{ip}"}}]}}}}"#);
-        rig.kubectl
-            .run(&["patch", "pod", name, "--subresource=status", "--type=merge", "-p", &status])
-            .expect("a status");
-    }
-}
-
 #[test]
-fn one_breach_is_captured_once_though_its_operator_is_killed() {
-    let rig = Rig::start();
-    let first = rig.operator("first");
-    let spec = "{slo: {claimLatency: {thresholdMs: 50, minSamples: 50}}, profiling: {capture: {preSeconds: 10, postSeconds: 5}}}";
-    rig.kubectl.apply(&queue("orders", spec)).expect("a queue");
-    let ip = "127.7.0.72";
-    let pod = Pod::start(&rig, ip);
-    Pod::announce(&rig, "orders-a", ip);
-    let mut load = Command::new(binary("brisq").expect("brisq"));
-    load.args(["load", "--url", &format!("http://{}", pod.public), "--rate", "200", "--duration", "10m"]);
-    let _load = Process::spawn(load.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
-        .expect("a load");
-    let status =
-        |field: &str| rig.kubectl.get(&["tq", "orders"]).ok().map(|queue| queue["status"][field].clone());
-    let met = rig.kubectl.until("counts come", 2 * SOON, |_| (status("slo")? == "Met").then_some(()));
-    met.unwrap_or_else(|error| panic!("{error}\n{}", rig.log()));
-    std::thread::sleep(Duration::from_secs(8));
-
-    let mut admin = Http::connect(&pod.admin).expect("the admin port");
-    let answer =
-        admin.call_json("PUT", "/debug/faults", r#"{"fault":"spin","ms":80,"oneIn":15}"#).expect("an answer");
-    assert!(answer.status < 300, "{}", answer.text());
-    let opened =
-        rig.kubectl.until("an episode", 2 * SOON, |_| (status("profiling")?["episode"] == 1).then_some(()));
-    opened.unwrap_or_else(|error| panic!("{error}\n{}", rig.log()));
-    drop(first);
-    let _second = rig.operator("second");
-    let complete = rig.kubectl.until("a complete capture", 4 * SOON, |kubectl| {
-        let capture = kubectl.get(&["pcap", "orders-1-1"]).ok()?;
-        let conditions = capture["status"]["conditions"].as_array()?.clone();
-        conditions.iter().any(|c| c["type"] == "Complete" && c["status"] == "True").then_some(capture)
-    });
-    let capture = complete.unwrap_or_else(|error| {
-        let seen = rig.kubectl.run(&["get", "tq,pcap", "-o", "yaml"]).unwrap_or_default();
-        panic!("{error}\n{seen}\n{}", rig.log())
-    });
-    let status = &capture.0["status"];
-    assert_eq!(
-        (&status["cause"], &status["onsetInside"]),
-        (&"CpuInLongPoll".into(), &true.into()),
-        "{status}"
-    );
-    assert!(
-        status["uri"].as_str().is_some_and(|uri| uri.starts_with("pod://orders-a/default/orders/")),
-        "{status}"
-    );
-    // The breach goes on; in its cooldown there is no second one.
-    std::thread::sleep(Duration::from_secs(10));
-    let captures = rig.kubectl.get(&["pcap"]).expect("captures");
-    assert_eq!(captures["items"].as_array().map(Vec::len), Some(1), "{captures}");
+fn only_the_namespaces_of_the_list_are_served_with_a_role_in_each() {
+    let rig = Rig::start_for(&["shop"]);
+    for namespace in ["shop", "elsewhere"] {
+        rig.kubectl.within(namespace).apply(&queue("orders", "{}")).expect("a queue");
+    }
+    let _operator = rig.operator("a");
+    rig.kubectl
+        .within("shop")
+        .until("it is served", SOON, |kubectl| kubectl.get(&["deployment", "orders"]).ok())
+        .unwrap_or_else(|error| panic!("{error}\n{}", rig.log()));
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(rig.kubectl.within("elsewhere").get(&["deployment", "orders"]).is_err(), "it is not listed");
+    assert!(rig.kubectl.get(&["clusterrole", "brisq-operator"]).is_err(), "no right beyond the list");
+    assert!(!rig.log().contains("forbidden"), "{}", rig.log());
 }

@@ -19,10 +19,17 @@ pub struct Rig {
     pub kubectl: Kubectl,
     folder: TempDir,
     account: PathBuf,
+    namespaces: Vec<&'static str>,
 }
 
 impl Rig {
+    /// Serves all namespaces.
     pub fn start() -> Self {
+        Self::start_for(&[])
+    }
+
+    /// Serves these, made here with one that is not served, or all.
+    pub fn start_for(namespaces: &[&'static str]) -> Self {
         let server = ApiServer::start().expect("an API server");
         let kubectl = server.kubectl().expect("kubectl");
         kubectl.run(&["apply", "--server-side", "-f", "../crds"]).expect("the definitions");
@@ -30,6 +37,9 @@ impl Rig {
             .run(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"])
             .expect("they are established");
         kubectl.run(&["create", "namespace", "brisq-system"]).expect("a namespace");
+        for namespace in namespaces.iter().chain((!namespaces.is_empty()).then_some(&"elsewhere")) {
+            kubectl.run(&["create", "namespace", namespace]).expect("a namespace");
+        }
         // What the chart gives its account is all that the operator has here.
         let helm = |args: &[&str]| {
             let output = Command::new(go_tool("helm").expect("helm")).args(args).output().expect("helm runs");
@@ -45,15 +55,20 @@ impl Rig {
         helm(&["dependency", "build", &chart]);
         let only = ["--show-only", "templates/rbac.yaml", "--show-only", "templates/serviceaccount.yaml"];
         let lease = ["--show-only", "templates/lease.yaml"];
+        let listed = format!("namespaces={namespaces:?}");
         let template = ["template", "brisq", &chart, "-n", "brisq-system"];
+        // Each says its own namespace; one that is given besides would have to be the same.
         kubectl
-            .within("brisq-system")
-            .feed(&["apply", "-f", "-"], &helm(&[&template[..], &only, &lease].concat()))
+            .within("")
+            .feed(
+                &["apply", "-f", "-"],
+                &helm(&[&template[..], &only, &lease, &["--set-json", &listed]].concat()),
+            )
             .expect("its rights");
         let token =
             kubectl.within("brisq-system").run(&["create", "token", "brisq-operator"]).expect("a token");
         let account = server.kubeconfig_of("operator", token.trim()).expect("a kubeconfig");
-        Self { server, kubectl, folder, account }
+        Self { server, kubectl, folder, account, namespaces: namespaces.to_vec() }
     }
 
     /// Starts an operator, with the account's rights and no others.
@@ -61,6 +76,9 @@ impl Rig {
         let log = self.folder.path().join(format!("{}.log", STARTED.fetch_add(1, Ordering::Relaxed)));
         let mut command = Command::new(binary("brisq-operator").expect("brisq-operator"));
         command.args(["--identity", identity, "--namespace", "brisq-system", "--listen", "127.0.0.1:0"]);
+        if !self.namespaces.is_empty() {
+            command.args(["--namespaces", &self.namespaces.join(",")]);
+        }
         command.env("KUBECONFIG", &self.account).stdin(Stdio::null()).stdout(Stdio::null());
         Process::spawn(command.stderr(File::create(log).expect("a log"))).expect("an operator")
     }

@@ -55,17 +55,30 @@ pub fn progress(author: &Capture, stored: bool, author_changed: bool) -> Vec<Sta
     states
 }
 
+/// All that is missing; the reason is that of the first.
 fn partial(author: &Capture, author_changed: bool) -> Option<State> {
-    if !author.missing_pods.is_empty() {
-        let message = format!("these pods did not contribute: {}", author.missing_pods.join(", "));
-        Some(State::new("Partial", true, "PodsMissing", message))
-    } else if author.covered == Some(false) {
-        Some(State::new("Partial", true, "WindowNotCovered", "a process ended or began within the window"))
-    } else if author_changed {
-        Some(State::new("Partial", true, "AuthorLost", "the worst pod is gone: another one wrote the bundle"))
-    } else {
-        None
-    }
+    let missing_pods = &author.missing_pods;
+    let lacks = [
+        (
+            author_changed,
+            "AuthorLost",
+            "the pod that was to write the bundle is gone: another one did".to_owned(),
+        ),
+        (
+            !missing_pods.is_empty(),
+            "PodsMissing",
+            format!("these pods did not contribute: {}", missing_pods.join(", ")),
+        ),
+        (
+            author.covered == Some(false),
+            "WindowNotCovered",
+            "a process ended or began within the window".to_owned(),
+        ),
+    ];
+    let lacks: Vec<_> = lacks.into_iter().filter(|(is, ..)| *is).collect();
+    let (_, reason, _) = lacks.first()?;
+    let messages: Vec<&str> = lacks.iter().map(|(.., message)| message.as_str()).collect();
+    Some(State::new("Partial", true, reason, messages.join("; ")))
 }
 
 #[cfg(test)]

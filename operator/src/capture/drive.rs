@@ -143,8 +143,9 @@ async fn ask(
     let author = status.author.as_deref()?;
     let window = status.window?;
     let mut of_author = None;
-    for CapturedPod { name, .. } in &status.pods {
-        let others = status.pods.iter().map(|pod| pod.name.as_str()).filter(|other| *other != author);
+    let asked = || status.pods.iter().filter(|pod| pod.role != PodRole::Lost).map(|pod| pod.name.as_str());
+    for name in asked() {
+        let others = asked().filter(|other| *other != author);
         let wanted = Wanted {
             from_ms: window.from_ms,
             to_ms: window.to_ms,
@@ -154,7 +155,7 @@ async fn ask(
             pod: name,
             others: others.collect(),
         };
-        let Some(pod) = up.iter().find(|pod| pod.name_any() == *name) else { continue };
+        let Some(pod) = up.iter().find(|pod| pod.name_any() == name) else { continue };
         let Some(mut sidecar) = Sidecar::of(pod, token) else { continue };
         match sidecar.capture(&capture.name_any(), &wanted).await {
             Ok(answer) if name == author => of_author = Some(answer),
@@ -168,8 +169,11 @@ async fn ask(
 /// The next pod writes the bundle, without what the author had in memory.
 fn replace_author(status: &mut ProfileCaptureStatus, up: &[Arc<Pod>]) -> Vec<State> {
     let lost = status.author.take();
-    status.pods.retain(|pod| Some(&pod.name) != lost.as_ref());
-    let next = status.pods.iter().find(|pod| up.iter().any(|up| up.name_any() == pod.name));
+    for pod in status.pods.iter_mut().filter(|pod| Some(&pod.name) == lost.as_ref()) {
+        pod.role = PodRole::Lost;
+    }
+    let is_up = |pod: &&CapturedPod| up.iter().any(|up| up.name_any() == pod.name);
+    let next = status.pods.iter().filter(|pod| pod.role != PodRole::Lost).find(is_up);
     let Some(next) = next else {
         let message = "the pods that held its recording are gone";
         return ended("Failed", "AuthorLost", message);
@@ -188,7 +192,7 @@ fn told(
         let message = answer.error.clone().unwrap_or_else(|| "the sidecar's log says more".to_owned());
         return ended("Failed", "SidecarFailed", message);
     }
-    let author_changed = !status.pods.iter().any(|pod| pod.role != PodRole::HealthyTwin);
+    let author_changed = status.pods.iter().any(|pod| pod.role == PodRole::Lost);
     if answer.phase == "Complete" {
         status.cause.clone_from(&answer.cause);
         status.confidence_percent = answer.confidence.map(|confidence| (confidence * 100.0).round() as u32);
