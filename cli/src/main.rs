@@ -23,6 +23,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[derive(Parser)]
 #[command(name = "brisq", version)]
 struct Cli {
+    #[cfg(feature = "cluster")]
+    #[command(flatten)]
+    at: cluster::Where,
     #[command(subcommand)]
     command: Command,
 }
@@ -76,21 +79,32 @@ impl Failed {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = Cli::parse();
+    #[cfg(feature = "cluster")]
+    let at = cli.at;
+    let result = match cli.command {
+        #[cfg(feature = "cluster")]
+        Command::Up(_) | Command::Load(_) | Command::Validate(_) | Command::Token(_)
+            if at != cluster::Where::default() =>
+        {
+            Err(Failed::usage(
+                "this command speaks to no cluster: leave out --namespace, --context and --kubeconfig",
+            ))
+        }
         Command::Up(flags) => up::run(flags),
         Command::Load(flags) => load::run(flags),
         Command::Validate(flags) => validate::run(&flags),
         Command::Token(command) => token::run(&command),
         #[cfg(feature = "cluster")]
-        Command::Status(flags) => cluster::run(cluster::status::run(flags)),
+        Command::Status(flags) => cluster::run(cluster::status::run(flags, at)),
         #[cfg(feature = "cluster")]
-        Command::Capture(flags) => cluster::run(cluster::capture::run(flags)),
+        Command::Capture(flags) => cluster::run(cluster::capture::run(flags, at)),
         #[cfg(feature = "cluster")]
-        Command::Captures(flags) => cluster::run(cluster::captures::run(flags)),
+        Command::Captures(flags) => cluster::run(cluster::captures::run(flags, at)),
         #[cfg(feature = "cluster")]
-        Command::Open(flags) => cluster::run(cluster::open::run(flags)),
+        Command::Open(flags) => cluster::run(cluster::open::run(flags, at)),
         #[cfg(feature = "cluster")]
-        Command::Doctor(flags) => cluster::run(cluster::doctor::run(flags)),
+        Command::Doctor(flags) => cluster::run(cluster::doctor::run(flags, at)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

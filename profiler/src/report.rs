@@ -258,7 +258,7 @@ fn flame_note(report: &Report<'_>) -> String {
     let Analysis { samples, baseline_samples, .. } = report.analysis;
     format!(
         "<p class=\"soft\">{samples} samples in the breach, {baseline_samples} in the calm baseline; both as CPU seconds per second. \
-         without the runtime below the first function of the server. <code>flame-diff.svg</code> beside this page is whole and \
+         Without the runtime below the first function of the server. <code>flame-diff.svg</code> beside this page is whole and \
          can be clicked through.</p>"
     )
 }

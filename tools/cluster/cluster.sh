@@ -53,6 +53,7 @@ up() {
   wait_until 120 "the nodes" nodes_are_ready "$nodes"
   echo "nodes ready  $(($(now_ms) - start)) ms"
   wait_until 60 "DNS" dns_is_ready
+  "$BIN/kubectl" --kubeconfig admin.conf apply -f "$HERE/storage-class.yaml" > "$CLUSTER/log/storage-class"
   echo "dns ready    $(($(now_ms) - start)) ms"
   trap - ERR
 }

@@ -33,7 +33,15 @@ pub fn up(nodes: u32) -> anyhow::Result<()> {
     image::brisq()?;
     script(&["up", &nodes.to_string()], &programs)?;
     println!("kubeconfig   {}", kubeconfig()?.display());
-    println!("             export KUBECONFIG={} PATH={}:$PATH", kubeconfig()?.display(), programs.display());
+    let helm = go_tool("helm")?;
+    let path = [Some(programs.as_path()), helm.parent()].into_iter().flatten();
+    let path: Vec<String> = path.map(|folder| folder.display().to_string()).collect();
+    println!("             export KUBECONFIG={} PATH={}:$PATH", kubeconfig()?.display(), path.join(":"));
+    println!("next         helm dependency build charts/brisq");
+    println!(
+        "             helm install brisq charts/brisq -n brisq-system --create-namespace --set redis.image={} --wait",
+        image::REDIS
+    );
     Ok(())
 }
 

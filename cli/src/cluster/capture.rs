@@ -26,8 +26,8 @@ pub struct Flags {
     at: Where,
 }
 
-pub async fn run(flags: Flags) -> anyhow::Result<()> {
-    let cluster = flags.at.cluster().await?;
+pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
+    let cluster = flags.at.or(before).cluster().await?;
     let queue = &flags.queue;
     cluster.api::<TaskQueue>().get(queue).await.with_context(|| format!("TaskQueue {queue}"))?;
     let spec = ProfileCaptureSpec {

@@ -13,8 +13,8 @@ pub struct Flags {
     at: Where,
 }
 
-pub async fn run(flags: Flags) -> anyhow::Result<()> {
-    let cluster = flags.at.cluster().await?;
+pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
+    let cluster = flags.at.or(before).cluster().await?;
     let mut captures =
         cluster.api::<ProfileCapture>().list(&ListParams::default()).await.context("ProfileCaptures")?.items;
     captures

@@ -29,8 +29,8 @@ struct Finding {
     found: Result<String, String>,
 }
 
-pub async fn run(flags: Flags) -> anyhow::Result<()> {
-    let cluster = flags.at.cluster().await?;
+pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
+    let cluster = flags.at.or(before).cluster().await?;
     let client = &cluster.client;
     let version = client.apiserver_version().await.context("the API server cannot be reached")?;
     let findings = [

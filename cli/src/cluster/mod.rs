@@ -8,18 +8,19 @@ pub mod status;
 mod table;
 
 use std::future::Future;
+use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::Api;
-use kube::config::{Config, KubeConfigOptions};
+use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource};
 
 use crate::Failed;
 
 /// Which cluster, and where in it.
-#[derive(clap::Args, Clone, Debug)]
+#[derive(clap::Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Where {
     /// Namespace; the context's own by default
     #[arg(short = 'n', long, value_name = "NAME")]
@@ -27,6 +28,9 @@ pub struct Where {
     /// Context of the kubeconfig; the current one by default
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
+    /// Kubeconfig to use; `KUBECONFIG` or `~/.kube/config` by default
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
 }
 
 /// A client, and the namespace that is meant.
@@ -36,17 +40,30 @@ pub struct Cluster {
 }
 
 impl Where {
+    /// What was said behind the command, and for the rest what was said before it, as with `kubectl`.
+    pub fn or(self, before: Self) -> Self {
+        Self {
+            namespace: self.namespace.or(before.namespace),
+            context: self.context.or(before.context),
+            kubeconfig: self.kubeconfig.or(before.kubeconfig),
+        }
+    }
+
     /// Connects.
-    pub async fn cluster(&self) -> anyhow::Result<Cluster> {
-        let config = match &self.context {
-            Some(context) => {
-                let options =
-                    KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
-                Config::from_kubeconfig(&options).await.context("the kubeconfig cannot be used")?
+    pub async fn cluster(self) -> anyhow::Result<Cluster> {
+        let options = KubeConfigOptions { context: self.context, ..KubeConfigOptions::default() };
+        let config = match &self.kubeconfig {
+            Some(file) => {
+                let kubeconfig = Kubeconfig::read_from(file).with_context(|| file.display().to_string())?;
+                Config::from_custom_kubeconfig(kubeconfig, &options).await
             }
-            None => Config::infer().await.context("no cluster is configured: set KUBECONFIG")?,
+            None if options.context.is_some() => Config::from_kubeconfig(&options).await,
+            None => Ok(Config::infer()
+                .await
+                .context("no cluster is configured: set KUBECONFIG or --kubeconfig")?),
         };
-        let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let config = config.context("the kubeconfig cannot be used")?;
+        let namespace = self.namespace.unwrap_or_else(|| config.default_namespace.clone());
         // One provider for the process; a second caller would find it there already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Cluster { client: Client::try_from(config)?, namespace })
@@ -67,7 +84,22 @@ impl Cluster {
 /// Runs a command to its end.
 pub fn run(command: impl Future<Output = anyhow::Result<()>>) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(command).map_err(Failed::Work)
+    runtime.block_on(command).map_err(|error| Failed::Work(plain(&error)))
+}
+
+/// What the API server said for people, where it did; and no error of kube's twice, which tell their sources themselves.
+fn plain(error: &anyhow::Error) -> anyhow::Error {
+    let mut said = Vec::new();
+    for cause in error.chain() {
+        if let Some(kube::Error::Api(status)) = cause.downcast_ref() {
+            return anyhow!("{} ({})", status.message, status.reason);
+        }
+        said.push(cause.to_string());
+        if cause.is::<kube::Error>() || cause.is::<KubeconfigError>() {
+            break;
+        }
+    }
+    anyhow!("{}", said.join(": "))
 }
 
 /// Status of a condition; empty when nobody has said anything.

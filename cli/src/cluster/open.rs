@@ -36,8 +36,8 @@ struct File {
     name: String,
 }
 
-pub async fn run(flags: Flags) -> anyhow::Result<()> {
-    let cluster = flags.at.cluster().await?;
+pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
+    let cluster = flags.at.or(before).cluster().await?;
     let name = &flags.capture;
     let capture =
         cluster.api::<ProfileCapture>().get(name).await.with_context(|| format!("ProfileCapture {name}"))?;

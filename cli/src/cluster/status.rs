@@ -13,8 +13,8 @@ pub struct Flags {
     at: Where,
 }
 
-pub async fn run(flags: Flags) -> anyhow::Result<()> {
-    let cluster = flags.at.cluster().await?;
+pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
+    let cluster = flags.at.or(before).cluster().await?;
     let api = cluster.api::<TaskQueue>();
     let queues = match &flags.name {
         Some(name) => vec![api.get(name).await.with_context(|| format!("TaskQueue {name}"))?],

@@ -23,9 +23,6 @@ fn the_whole_path() {
     let cluster = Cluster::of_environment();
     let shop = cluster.kubectl.within("shop");
     let mut clock = steps::Clock::default();
-    if cluster.ours {
-        cluster.kubectl.apply(include_str!("../../manifests/storage-class.yaml")).expect("a storage class");
-    }
 
     clock.step("helm install");
     install(&cluster);
@@ -40,6 +37,7 @@ fn the_whole_path() {
     clock.step("apply examples/orders.yaml until Ready");
     cluster.kubectl.run(&["create", "namespace", "shop"]).expect("a namespace");
     shop.run(&["label", "ns", "shop", "pod-security.kubernetes.io/enforce=restricted"]).expect("a label");
+    broken(&shop);
     // Redis is to lie on node 2, which does not carry the control plane.
     cluster.cordon("node1", true);
     shop.run(&["apply", "-f", "../examples/orders.yaml"]).expect("the example");
@@ -139,6 +137,19 @@ fn install(cluster: &Cluster) {
     ]);
     let refused = cluster.try_helm(&["template", "brisq", "../charts/brisq", "--set", "replicas=none"]);
     assert!(refused.is_err_and(|said| said.contains("replicas")), "the schema refuses what is wrong");
+}
+
+/// A pod that cannot start is told with its reason, and what would have started is not kept from it.
+fn broken(shop: &Kubectl) {
+    let broken = include_str!("../../../examples/orders.yaml")
+        .replace("standalone:", "standalone:\n      image: localhost/nothing:1");
+    shop.apply(&broken).expect("applied");
+    let path = r#"jsonpath={.status.conditions[?(@.type=="Ready")].message}"#;
+    let told = shop.until("what is wrong", MINUTE, |shop| {
+        let message = shop.run(&["get", "tq", "orders", "-o", path]).ok()?;
+        message.contains("localhost/nothing:1").then_some(message)
+    });
+    println!("  {}", told.expect("the condition names the image").0);
 }
 
 fn pods(kubectl: &Kubectl) -> Vec<String> {

@@ -71,7 +71,7 @@ impl Cluster {
         let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap_or_default());
         let program = brisq_testkit::kubernetes("kubectl").expect("kubectl");
         let mut command = Command::new(program);
-        command.arg("brisq").args(args).args(["-n", kubectl.namespace()]);
+        command.args(["brisq", "-n", kubectl.namespace()]).args(args);
         let output = command.env("PATH", path).env("KUBECONFIG", &self.kubeconfig).output().expect("it runs");
         let said =
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);

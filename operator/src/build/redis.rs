@@ -40,6 +40,8 @@ pub(super) fn stateful_set(plan: &Plan, standalone: &Standalone) -> Value {
         "metadata": metadata(plan, &plan.redis_name(), "redis"),
         "spec": {
             "replicas": 1,
+            // In order, a pod that cannot start is never replaced by one of a template that could.
+            "podManagementPolicy": "Parallel",
             "serviceName": plan.redis_name(),
             "selector": {"matchLabels": labels::selector(&plan.name, "redis")},
             "persistentVolumeClaimRetentionPolicy": {"whenDeleted": when_deleted, "whenScaled": "Retain"},

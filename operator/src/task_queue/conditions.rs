@@ -7,6 +7,7 @@ use k8s_openapi::api::apps::v1::DeploymentStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::observe::Observed;
+use super::trouble;
 
 /// A condition before its time is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,8 @@ struct Facts {
     rolling: bool,
     /// `None` for an external Redis, which the servers' readiness speaks for.
     redis_ready: Option<bool>,
+    /// What keeps pods from being ready, where they say it; of Redis while that is away, else of the servers.
+    trouble: Option<String>,
 }
 
 impl Facts {
@@ -58,16 +61,23 @@ impl Facts {
         let all = status.and_then(|s| s.replicas).unwrap_or(0);
         let external = queue.spec.redis.as_ref().is_some_and(|redis| redis.external.is_some());
         let ready = observed.stateful_set.as_ref().and_then(|set| set.status.as_ref()?.ready_replicas);
+        let redis_ready = (!external).then(|| ready.unwrap_or(0) > 0);
+        let component = if redis_ready == Some(false) { "redis" } else { "server" };
         Self {
             wanted,
             available: status.and_then(|s| s.available_replicas).unwrap_or(0),
             rolling: !seen || updated < wanted || all > updated || !rolled_out(status),
-            redis_ready: (!external).then(|| ready.unwrap_or(0) > 0),
+            redis_ready,
+            trouble: trouble::first(&observed.pods, component),
         }
     }
 
     fn servers(&self) -> String {
-        format!("{} of {} servers are available", self.available, self.wanted)
+        self.because(&format!("{} of {} servers are available", self.available, self.wanted))
+    }
+
+    fn because(&self, what: &str) -> String {
+        self.trouble.as_ref().map_or_else(|| what.to_owned(), |trouble| format!("{what}: {trouble}"))
     }
 }
 
@@ -97,7 +107,7 @@ pub fn all(queue: &TaskQueue, observed: &Observed, stalled: Option<(&'static str
 
 fn ready(facts: &Facts) -> State {
     if facts.redis_ready == Some(false) {
-        State::new("Ready", false, "RedisNotReady", "Redis does not answer yet")
+        State::new("Ready", false, "RedisNotReady", facts.because("Redis does not answer yet"))
     } else if facts.available < facts.wanted {
         State::new("Ready", false, "ServersNotReady", facts.servers())
     } else {
@@ -119,7 +129,7 @@ fn degraded(facts: &Facts) -> State {
             "Degraded",
             true,
             "RedisNotReady",
-            "Redis is away: tasks are neither taken nor given out",
+            facts.because("Redis is away, and tasks are neither taken nor given out"),
         ),
         _ if facts.available < facts.wanted && !facts.rolling => {
             State::new("Degraded", true, "ServersUnavailable", facts.servers())
@@ -133,7 +143,7 @@ mod tests {
     use super::*;
 
     fn facts(available: i32, rolling: bool, redis_ready: Option<bool>) -> Facts {
-        Facts { wanted: 2, available, rolling, redis_ready }
+        Facts { wanted: 2, available, rolling, redis_ready, trouble: None }
     }
 
     #[test]

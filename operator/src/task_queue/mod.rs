@@ -4,6 +4,7 @@ mod apply;
 mod conditions;
 mod observe;
 mod status;
+mod trouble;
 mod validate;
 
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub type Queue = DeserializeGuard<TaskQueue>;
 
 /// Without a change: what is not watched (Secrets) is put right at the latest then.
 const RESYNC: Duration = Duration::from_secs(30);
+/// While something is not ready: what keeps it from that shows on its pods, which are not watched for it.
+const WAITING: Duration = Duration::from_secs(5);
 /// After an error that may pass.
 const RETRY: Duration = Duration::from_secs(2);
 /// A reconcile ends within this time.
@@ -118,7 +121,7 @@ async fn one(queue: &Queue, context: &Context) -> Result<Action, Error> {
     status::write(queue, &observed, result.as_ref().err(), context).await?;
     match result {
         Err(error) if error.terminal().is_some() => Ok(Action::requeue(RESYNC)),
-        result => result.map(|()| Action::requeue(RESYNC)),
+        result => result.map(|()| Action::requeue(if observed.is_ready() { RESYNC } else { WAITING })),
     }
 }
 

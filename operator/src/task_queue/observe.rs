@@ -1,6 +1,7 @@
 use brisq_crd::{ProfilingPolicy, TaskQueue};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
 use crate::context::Context;
@@ -17,6 +18,22 @@ pub struct Observed {
     pub claim: Option<PersistentVolumeClaim>,
     /// The policy that it refers to.
     pub policy: Option<ProfilingPolicy>,
+    /// Its pods, looked at only while something is not ready.
+    pub pods: Vec<Pod>,
+}
+
+impl Observed {
+    /// Whether all that was made runs.
+    pub fn is_ready(&self) -> bool {
+        let servers = self.deployment.as_ref().and_then(|deployment| {
+            let wanted = deployment.spec.as_ref()?.replicas;
+            Some(deployment.status.as_ref()?.available_replicas >= wanted)
+        });
+        let redis = self.stateful_set.as_ref().map(|set| {
+            set.status.as_ref().and_then(|status| status.ready_replicas).is_some_and(|ready| ready > 0)
+        });
+        servers == Some(true) && redis != Some(false)
+    }
 }
 
 pub async fn observe(queue: &TaskQueue, context: &Context) -> Result<Observed, Error> {
@@ -41,5 +58,11 @@ pub async fn observe(queue: &TaskQueue, context: &Context) -> Result<Observed, E
         claims.get_opt(&claim),
         policy,
     )?;
-    Ok(Observed { deployment, stateful_set, claim, policy })
+    let mut observed = Observed { deployment, stateful_set, claim, policy, pods: Vec::new() };
+    if !observed.is_ready() {
+        let own = format!("app.kubernetes.io/managed-by=brisq-operator,app.kubernetes.io/instance={name}");
+        let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+        observed.pods = pods.list(&ListParams::default().labels(&own)).await?.items;
+    }
+    Ok(observed)
 }

@@ -1,0 +1,92 @@
+//! What keeps a pod from being ready, in a sentence: the condition then says what is to be done, not only that something is.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::ResourceExt;
+
+/// Longest sentence; what a registry or scheduler says can be pages.
+const SENTENCE_MAX_CHARS: usize = 300;
+
+/// Of the pods of a component, the first that cannot get ready by waiting.
+pub fn first(pods: &[Pod], component: &str) -> Option<String> {
+    let of_component = |pod: &&Pod| {
+        pod.labels().get("app.kubernetes.io/component").is_some_and(|label| label == component)
+            && pod.metadata.deletion_timestamp.is_none()
+    };
+    let found = pods.iter().filter(of_component).find_map(|pod| Some((pod.name_any(), trouble(pod)?)));
+    found.map(|(name, trouble)| format!("pod {name} {trouble}").chars().take(SENTENCE_MAX_CHARS).collect())
+}
+
+fn trouble(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let unscheduled =
+        status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
+    if let Some(unscheduled) = unscheduled {
+        return Some(format!(
+            "finds no node: {}",
+            unscheduled.message.as_deref().unwrap_or("the scheduler does not say why")
+        ));
+    }
+    let containers = status.init_container_statuses.iter().chain(&status.container_statuses);
+    containers.flatten().find_map(stuck)
+}
+
+/// A container that waits for more than its turn.
+fn stuck(container: &ContainerStatus) -> Option<String> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting
+        .reason
+        .as_deref()
+        .filter(|reason| !["ContainerCreating", "PodInitializing"].contains(reason))?;
+    let ended = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+    let how = match (ended, &waiting.message) {
+        (Some(ended), _) => format!("it ended with exit code {}", ended.exit_code),
+        (None, Some(message)) => message.clone(),
+        (None, None) => String::new(),
+    };
+    Some(format!("cannot run container {}: {reason}: {how}", container.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(component: &str, status: serde_json::Value) -> Pod {
+        let labels = json!({"app.kubernetes.io/component": component});
+        serde_json::from_value(json!({"metadata": {"name": "a", "labels": labels}, "status": status}))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_pod_says_what_it_waits_for() {
+        let waits = |waiting: serde_json::Value, last: serde_json::Value| {
+            json!({"containerStatuses": [{
+                "name": "redis", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"waiting": waiting}, "lastState": last,
+            }]})
+        };
+        let unscheduled = json!({"conditions": [
+            {"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available"},
+        ]});
+        for (status, said) in [
+            (unscheduled, Some("pod a finds no node: 0/2 nodes are available")),
+            (
+                waits(json!({"reason": "ErrImagePull", "message": "no such image"}), json!({})),
+                Some("pod a cannot run container redis: ErrImagePull: no such image"),
+            ),
+            (
+                waits(
+                    json!({"reason": "CrashLoopBackOff", "message": "back-off"}),
+                    json!({"terminated": {"exitCode": 2}}),
+                ),
+                Some("pod a cannot run container redis: CrashLoopBackOff: it ended with exit code 2"),
+            ),
+            (waits(json!({"reason": "ContainerCreating"}), json!({})), None),
+            (json!({}), None),
+        ] {
+            assert_eq!(first(&[pod("redis", status.clone())], "redis").as_deref(), said);
+            assert_eq!(first(&[pod("server", status)], "redis"), None);
+        }
+    }
+}
