@@ -143,7 +143,7 @@ fn install(cluster: &Cluster) {
 fn broken(shop: &Kubectl) {
     let broken = include_str!("../../../examples/orders.yaml")
         .replace("standalone:", "standalone:\n      image: localhost/nothing:1");
-    shop.apply(&broken).expect("applied");
+    shop.feed(&["apply", "-f", "-"], &broken).expect("applied");
     let path = r#"jsonpath={.status.conditions[?(@.type=="Ready")].message}"#;
     let told = shop.until("what is wrong", MINUTE, |shop| {
         let message = shop.run(&["get", "tq", "orders", "-o", path]).ok()?;
