@@ -23,7 +23,7 @@ const PODS_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) async fn write(recording: Recording, artifacts: &Artifacts) -> Result<Written, WriteError> {
     let begun_ms = recording.asked.map_or(recording.frozen_ms, |(from_ms, _)| from_ms);
     let date: String = brisq_api::rfc3339(UnixMs(begun_ms)).chars().take(10).collect();
-    let folder = artifacts.capture(&date, &recording.name);
+    let folder = folder_of(&recording, artifacts, &date).await?;
     let written = Written {
         capture: recording.name.clone(),
         folder: folder.to_string(),
@@ -51,6 +51,32 @@ pub(crate) async fn write(recording: Recording, artifacts: &Artifacts) -> Result
             },
         },
     }
+}
+
+/// What a manifest says of a bundle that is whole.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Sealed {
+    onset_inside: bool,
+    window: Window,
+    files: Vec<FileEntry>,
+    #[serde(default)]
+    missing_pods: Vec<String>,
+}
+
+/// Names begin again with a TaskQueue that is made again: a bundle of another time under this one's name stays, and this
+/// one lies beside it. All pods of a capture see the same and come to the same folder.
+async fn folder_of(recording: &Recording, artifacts: &Artifacts, date: &str) -> Result<Path, WriteError> {
+    let folder = artifacts.capture(date, &recording.name);
+    let Some((from_ms, to_ms)) = recording.asked else { return Ok(folder) };
+    let sealed = read::<Sealed>(artifacts, &folder.clone().join("manifest.json")).await?;
+    let of_another_time = |window: Window| window.to_ms <= from_ms || window.from_ms >= to_ms;
+    Ok(match sealed {
+        Some(sealed) if of_another_time(sealed.window) => {
+            artifacts.capture(date, &format!("{}-{}", recording.name, from_ms / 1_000))
+        }
+        _ => folder,
+    })
 }
 
 async fn write_pod(
@@ -135,15 +161,6 @@ async fn read_back(
     recording: &Recording,
     written: &Written,
 ) -> Result<Option<Written>, WriteError> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Sealed {
-        onset_inside: bool,
-        window: Window,
-        files: Vec<FileEntry>,
-        #[serde(default)]
-        missing_pods: Vec<String>,
-    }
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Diagnosed {

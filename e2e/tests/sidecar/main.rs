@@ -117,6 +117,13 @@ fn a_capture_whose_sidecar_is_killed_is_asked_for_again_and_says_what_is_missing
     let again = sidecar.complete("orders-1-1");
     assert_eq!((&again["files"], &again["covered"]), (&done["files"], &done["covered"]));
     assert_eq!(json_of(&sidecar.captures()[0], "manifest.json"), manifest);
+    // Names begin again with a TaskQueue that is made again: another time is another capture, and takes nothing away.
+    sidecar.restart();
+    let later_ms = sidecar.slo()["atMs"].as_u64().expect("a time") + 2_000;
+    sidecar.ask("orders-1-1", &json!({"fromMs": later_ms, "toMs": later_ms + 1_000}));
+    let another = sidecar.complete("orders-1-1");
+    assert_ne!(another["folder"], done["folder"]);
+    assert_eq!(sidecar.captures().len(), 2);
 }
 
 #[test]
