@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use crate::health::Health;
 use crate::secrets::Key;
 use crate::settings::Settings;
+use crate::status::cut;
 
 /// What all controllers share.
 pub struct Context {
@@ -39,8 +40,9 @@ impl Context {
         about: &K,
         warning: bool,
         reason: &str,
-        note: String,
+        mut note: String,
     ) {
+        cut(&mut note);
         let event = Event {
             type_: if warning { EventType::Warning } else { EventType::Normal },
             reason: reason.to_owned(),

@@ -12,7 +12,7 @@ pub enum Error {
         message: String,
     },
     /// The API server failed or refused.
-    #[error("the API server: {0}")]
+    #[error("the API server: {}", said(.0))]
     Kube(#[from] kube::Error),
     /// It took too long.
     #[error("a reconcile did not end within {0:?}")]
@@ -29,5 +29,13 @@ impl Error {
             }
             _ => None,
         }
+    }
+}
+
+/// Of a refusal the sentence; its structure says the same again.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
     }
 }

@@ -15,6 +15,7 @@ mod scope;
 mod secrets;
 mod settings;
 mod sidecar;
+mod status;
 mod task_queue;
 
 use std::process::ExitCode;

@@ -6,16 +6,16 @@ use std::time::Duration;
 use brisq_crd::{ProfilingPolicy, policy_mistakes};
 use futures_util::StreamExt;
 use jiff::Timestamp;
-use kube::api::{Api, Patch, PatchParams};
+use kube::ResourceExt;
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Resource, ResourceExt};
 use serde_json::json;
 
 use crate::context::Context;
 use crate::error::Error;
 use crate::scope::{FixedPause, Scope, paced, watched};
+use crate::status::{self, Against};
 use crate::task_queue::{Queue, State, refer_to};
 
 const MANAGER: &str = "brisq-operator/status";
@@ -58,19 +58,11 @@ async fn reconcile(policy: Arc<ProfilingPolicy>, all: Arc<Policies>) -> Result<A
         refer_to(&all.queues, &policy).into_iter().map(|queue| queue.name).collect();
     used_by.sort();
     used_by.truncate(USED_BY_MAX);
-    let status = json!({
-        "apiVersion": ProfilingPolicy::api_version(&()),
-        "kind": ProfilingPolicy::kind(&()),
-        "metadata": {"name": policy.name_any()},
-        "status": {
-            "observedGeneration": policy.metadata.generation,
-            "usedBy": used_by,
-            "conditions": [state.at(before, policy.metadata.generation, Timestamp::now())],
-        },
+    let said = json!({
+        "observedGeneration": policy.metadata.generation,
+        "usedBy": used_by,
+        "conditions": [state.at(before, policy.metadata.generation, Timestamp::now())],
     });
-    let namespace = policy.namespace().unwrap_or_default();
-    let api: Api<ProfilingPolicy> = Api::namespaced(all.context.client.clone(), &namespace);
-    let params = PatchParams::apply(MANAGER).force();
-    api.patch_status(&policy.name_any(), &params, &Patch::Apply(&status)).await?;
+    status::write(&*policy, said, MANAGER, Against::Any, &all.context).await?;
     Ok(Action::requeue(RESYNC))
 }

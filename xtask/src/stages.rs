@@ -59,7 +59,7 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "demo", budget_s: 120, fast: false, run: || e2e("demo") },
     Stage { name: "backlog", budget_s: 90, fast: false, run: || e2e("backlog") },
     Stage { name: "operator", budget_s: 240, fast: false, run: || e2e("operator") },
-    Stage { name: "cluster", budget_s: 900, fast: false, run: || cluster::test(None) },
+    Stage { name: "cluster", budget_s: 480, fast: false, run: || cluster::test(None) },
     Stage { name: "bench", budget_s: 120, fast: false, run: bench },
     Stage { name: "supply", budget_s: 30, fast: false, run: supply },
     Stage { name: "crash", budget_s: 240, fast: false, run: || e2e("crash") },

@@ -27,7 +27,7 @@ pub use profiling_policy::{
 pub use profiling_policy::{ProfilingPolicy, ProfilingPolicyStatus};
 pub use quantity::{Quantity, Resources};
 #[cfg(feature = "kube")]
-pub use schema::{DEFINITIONS, definition};
+pub use schema::{DEFINITIONS, STRING_MAX, definition};
 pub use task_queue::{
     Appendfsync, Auth, ClaimLatency, External, OnDelete, PolicyRef, Profiling, Redis, SecretKeyRef, Slo,
     Standalone, Storage, TaskQueueSpec,

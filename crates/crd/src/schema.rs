@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::quantity::{QUANTITY_MAX, Quantity};
 use crate::{ProfileCapture, ProfilingPolicy, TaskQueue};
 
-/// Longest string of a schema that says nothing else.
-const STRING_MAX: u64 = 1024;
+/// Longest string of a schema that says nothing else, in characters.
+pub const STRING_MAX: usize = 1024;
 /// Most entries of a list or map that says nothing else.
 const LIST_MAX: u64 = 100;
 

@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::error::Error;
 use crate::scope::{FixedPause, Scope, paced, watched};
+use crate::status::{self, Against};
 use crate::task_queue::Stores;
 
 const MANAGER: &str = "brisq-operator/status";
@@ -82,29 +83,21 @@ async fn write(
     status: &ProfileCaptureStatus,
     context: &Context,
 ) -> Result<(), Error> {
-    let api: Api<ProfileCapture> =
-        Api::namespaced(context.client.clone(), &capture.namespace().unwrap_or_default());
-    let params = PatchParams::apply(MANAGER).force();
-    let head = |metadata: serde_json::Value| {
-        json!({
-            "apiVersion": ProfileCapture::api_version(&()),
-            "kind": ProfileCapture::kind(&()),
-            "metadata": metadata,
-        })
-    };
     // One that a user made goes with its TaskQueue too.
     if let Some(owner) =
         queue.and_then(|queue| queue.owner_ref(&())).filter(|_| capture.owner_references().is_empty())
     {
-        let owned = head(json!({"name": capture.name_any(), "ownerReferences": [owner]}));
+        let owned = json!({
+            "apiVersion": ProfileCapture::api_version(&()),
+            "kind": ProfileCapture::kind(&()),
+            "metadata": {"name": capture.name_any(), "ownerReferences": [owner]},
+        });
+        let api: Api<ProfileCapture> =
+            Api::namespaced(context.client.clone(), &capture.namespace().unwrap_or_default());
+        let params = PatchParams::apply(MANAGER).force();
         api.patch(&capture.name_any(), &params, &Patch::Apply(&owned)).await?;
     }
-    let mut patch = head(json!({"name": capture.name_any()}));
-    if let Some(patch) = patch.as_object_mut() {
-        patch.insert("status".to_owned(), json!(status));
-    }
-    api.patch_status(&capture.name_any(), &params, &Patch::Apply(&patch)).await?;
-    Ok(())
+    status::write(capture, json!(status), MANAGER, Against::Any, context).await
 }
 
 async fn tell(

@@ -1,8 +1,7 @@
 use brisq_crd::TaskQueue;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{Api, Patch, PatchParams};
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 use serde_json::json;
 
 use super::conditions;
@@ -10,6 +9,7 @@ use super::observe::Observed;
 use crate::build::server_selector;
 use crate::context::Context;
 use crate::error::Error;
+use crate::status::{self, Against};
 
 /// Field manager of what a reconcile says; the breach loop has its own.
 const MANAGER: &str = "brisq-operator/status";
@@ -29,20 +29,14 @@ pub async fn write(
     let conditions: Vec<Condition> =
         states.into_iter().map(|state| state.at(before, generation, now)).collect();
     let deployment = observed.deployment.as_ref().and_then(|deployment| deployment.status.as_ref());
-    let status = json!({
-        "apiVersion": TaskQueue::api_version(&()),
-        "kind": TaskQueue::kind(&()),
-        "metadata": {"name": queue.name_any()},
-        "status": {
-            "observedGeneration": generation,
-            "replicas": deployment.and_then(|status| status.replicas).unwrap_or(0),
-            "selector": server_selector(&queue.name_any()),
-            "objective": objective(queue),
-            "conditions": conditions,
-        },
+    let said = json!({
+        "observedGeneration": generation,
+        "replicas": deployment.and_then(|status| status.replicas).unwrap_or(0),
+        "selector": server_selector(&queue.name_any()),
+        "objective": objective(queue),
+        "conditions": conditions,
     });
-    let api: Api<TaskQueue> = Api::namespaced(context.client.clone(), &queue.namespace().unwrap_or_default());
-    api.patch_status(&queue.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&status)).await?;
+    status::write(queue, said, MANAGER, Against::Any, context).await?;
     tell_changes(queue, before, &conditions, context).await;
     Ok(())
 }

@@ -1,0 +1,88 @@
+//! Writing a status, in one place. Nothing in it may be longer than its schema takes: the API server would refuse all of
+//! it, again and again, and the object would stand still because of one long word.
+
+use brisq_crd::STRING_MAX;
+use kube::api::{Api, Patch, PatchParams};
+use kube::core::NamespaceResourceScope;
+use kube::{Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::error::Error;
+
+/// At the end of what was cut.
+const CUT: &str = "…";
+
+/// Whether it may be written over what others wrote meanwhile.
+pub enum Against {
+    /// Whatever is there.
+    Any,
+    /// The version that was judged; who was overtaken by another operator is refused.
+    Judged,
+}
+
+/// Applies the fields of `status` that `manager` owns.
+pub async fn write<K>(
+    object: &K,
+    status: Value,
+    manager: &str,
+    against: Against,
+    context: &Context,
+) -> Result<(), Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
+{
+    let name = object.name_any();
+    let metadata = match against {
+        Against::Any => json!({"name": name}),
+        Against::Judged => json!({"name": name, "resourceVersion": object.resource_version()}),
+    };
+    let mut patch = json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": metadata,
+        "status": status,
+    });
+    patch.get_mut("status").map(fit);
+    let api: Api<K> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
+    let params = PatchParams::apply(manager).force();
+    api.patch_status(&name, &params, &Patch::Apply(&patch)).await?;
+    Ok(())
+}
+
+fn fit(value: &mut Value) {
+    match value {
+        Value::String(text) => cut(text),
+        Value::Array(values) => values.iter_mut().for_each(fit),
+        Value::Object(fields) => fields.values_mut().for_each(fit),
+        _ => {}
+    }
+}
+
+/// Ends a text where a status, or the note of an Event, would end.
+pub fn cut(text: &mut String) {
+    if text.len() > STRING_MAX {
+        text.truncate(text.floor_char_boundary(STRING_MAX - CUT.len()));
+        text.push_str(CUT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_ends_within_the_bound_and_between_characters() {
+        let whole = "ü".repeat(STRING_MAX / 2);
+        let mut status = json!({"a": [{"b": format!("{whole}ü")}], "c": whole, "n": 1});
+        fit(&mut status);
+        let text = status["a"][0]["b"].as_str().unwrap();
+        assert!(text.len() <= STRING_MAX && text.ends_with("ü…"), "{text}");
+        assert_eq!(status["c"], json!(whole));
+        assert_eq!(status["n"], 1);
+    }
+}
