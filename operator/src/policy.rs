@@ -63,6 +63,6 @@ async fn reconcile(policy: Arc<ProfilingPolicy>, all: Arc<Policies>) -> Result<A
         "usedBy": used_by,
         "conditions": [state.at(before, policy.metadata.generation, Timestamp::now())],
     });
-    status::write(&*policy, said, MANAGER, Against::Any, &all.context).await?;
+    status::write(&*policy, said, MANAGER, Against::Any, &all.context.client).await?;
     Ok(Action::requeue(RESYNC))
 }

@@ -4,11 +4,10 @@
 use brisq_crd::STRING_MAX;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
-use kube::{Resource, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::context::Context;
 use crate::error::Error;
 
 /// At the end of what was cut.
@@ -28,7 +27,7 @@ pub async fn write<K>(
     status: Value,
     manager: &str,
     against: Against,
-    context: &Context,
+    client: &Client,
 ) -> Result<(), Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -48,7 +47,7 @@ where
         "status": status,
     });
     patch.get_mut("status").map(fit);
-    let api: Api<K> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
+    let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
     let params = PatchParams::apply(manager).force();
     api.patch_status(&name, &params, &Patch::Apply(&patch)).await?;
     Ok(())

@@ -5,9 +5,10 @@ use std::sync::atomic::AtomicBool;
 
 use brisq_slo::{Limits, NotCaptured, Objective};
 
+use crate::analysis::TopFunction;
 use crate::artifacts::Artifacts;
 use crate::bundle::FileEntry;
-use crate::capture::TopFunction;
+use crate::recording::Part;
 
 /// How a profiler works.
 pub struct ProfilerConfig {
@@ -125,21 +126,4 @@ pub struct Wanted {
     pub onset_ms: Option<u64>,
     /// What this process contributes.
     pub part: Part,
-}
-
-/// What a process contributes to a bundle.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// The bundle, over its own files and those of the other pods, which are waited for.
-    Whole {
-        /// Names of the other pods.
-        pods: Vec<String>,
-    },
-    /// The files of one pod, for the bundle that another pod's profiler writes.
-    Pod(String),
-}
-
-impl Part {
-    /// A bundle of this process alone.
-    pub(crate) const ALONE: Self = Self::Whole { pods: Vec::new() };
 }

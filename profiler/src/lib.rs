@@ -6,19 +6,23 @@
 //! server cannot stop it, and nothing slow is done while frames are awaited.
 #![forbid(unsafe_code)]
 
+mod analysis;
 mod artifacts;
 mod bundle;
 mod capture;
 mod events;
 mod flame;
+mod html;
+mod recording;
 mod report;
 mod signals;
 mod timeline;
 mod watch;
 mod writing;
 
+pub use analysis::TopFunction;
 pub use artifacts::Artifacts;
 pub use bundle::{FileEntry, Manifest, WriteError};
-pub use capture::{Recording, TopFunction};
-pub use events::{Event, Part, ProfilerConfig, Wanted, Written};
+pub use events::{Event, ProfilerConfig, Wanted, Written};
+pub use recording::{Part, Recording};
 pub use watch::Profiler;

@@ -8,7 +8,9 @@ use brisq_diagnosis::EvidenceItem;
 use brisq_model::UnixMs;
 use brisq_recorder::wire::{Frame, SlowCommand, Stage, Tick};
 
-use crate::capture::{Analysis, DIFF_SAMPLES_MIN, Recording, TopFunction};
+use crate::analysis::{Analysis, DIFF_SAMPLES_MIN, TopFunction};
+use crate::html::escape;
+use crate::recording::Recording;
 use crate::signals;
 use crate::timeline::{Line, Mark, Span, chart, heat_map};
 
@@ -355,9 +357,4 @@ fn clock(ms: u64) -> String {
 fn capitalised(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
-}
-
-/// Text that is safe inside HTML and SVG.
-pub(crate) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -121,7 +121,7 @@ pub(crate) fn heat_map(frames: &[Arc<Frame>], span: Span, marks: &[Mark<'_>], th
     );
     for (row, (name, _)) in threads.iter().enumerate() {
         let y = 34.0 + row as f64 * ROW;
-        let _ = write!(svg, "<text x=\"2\" y=\"{:.1}\">{}</text>", y + 12.0, crate::report::escape(name));
+        let _ = write!(svg, "<text x=\"2\" y=\"{:.1}\">{}</text>", y + 12.0, crate::html::escape(name));
         for frame in frames {
             let own =
                 busy(frame).into_iter().find(|(thread, _)| thread == name).map_or(0, |(_, count)| count);

@@ -8,10 +8,12 @@ use object_store::path::Path;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::analysis::TopFunction;
 use crate::artifacts::Artifacts;
 use crate::bundle::{CAPTURES_KEPT_MAX, FileEntry, Window, WriteError, prune, seal};
-use crate::capture::{Found, Recording, TopFunction};
-use crate::events::{Part, Written};
+use crate::capture::Found;
+use crate::events::Written;
+use crate::recording::{Part, Recording};
 
 /// How long the author of a bundle waits for the other pods.
 const PODS_WAIT: Duration = Duration::from_secs(60);

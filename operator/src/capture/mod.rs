@@ -97,7 +97,7 @@ async fn write(
         let params = PatchParams::apply(MANAGER).force();
         api.patch(&capture.name_any(), &params, &Patch::Apply(&owned)).await?;
     }
-    status::write(capture, json!(status), MANAGER, Against::Any, context).await
+    status::write(capture, json!(status), MANAGER, Against::Any, &context.client).await
 }
 
 async fn tell(

@@ -36,7 +36,7 @@ pub async fn write(
         "objective": objective(queue),
         "conditions": conditions,
     });
-    status::write(queue, said, MANAGER, Against::Any, context).await?;
+    status::write(queue, said, MANAGER, Against::Any, &context.client).await?;
     tell_changes(queue, before, &conditions, context).await;
     Ok(())
 }

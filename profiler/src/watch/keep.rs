@@ -10,8 +10,8 @@ use brisq_slo::{NotCaptured, Reason};
 use super::{Order, Watch};
 use crate::artifacts::Artifacts;
 use crate::bundle::WriteError;
-use crate::capture::Recording;
-use crate::events::{Event, Part, Wanted, Written};
+use crate::events::{Event, Wanted, Written};
+use crate::recording::{Part, Recording};
 use crate::writing;
 
 /// Seconds before the onset that are no baseline: counts are by the second, so they may hold the beginning.

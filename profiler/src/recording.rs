@@ -1,0 +1,84 @@
+//! What is captured: the frames of a window, the calm before them, and why.
+
+use std::sync::Arc;
+
+use brisq_recorder::wire::{Frame, Hello};
+
+use crate::bundle::Window;
+
+/// Frames may be missing for so long at either end of a window that still counts as covered: they come by the second.
+const EDGE_MS: u64 = 2_000;
+
+/// What was frozen, and the tail that was recorded after it.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    /// Who was recorded.
+    pub hello: Hello,
+    /// Name of the capture.
+    pub name: String,
+    /// Why it was made.
+    pub reason: String,
+    /// Such as `p99<5ms`; empty for a manual capture without one.
+    pub objective: String,
+    /// When the breach began, Unix ms.
+    pub onset_ms: Option<u64>,
+    /// When the objective was seen broken, Unix ms.
+    pub seen_ms: u64,
+    /// When the rings were frozen, Unix ms.
+    pub frozen_ms: u64,
+    /// The window, oldest first.
+    pub frames: Vec<Arc<Frame>>,
+    /// Calm time before it.
+    pub baseline: Vec<Arc<Frame>>,
+    /// The window that was asked for, Unix ms; what a breach seen here is captured with covers itself.
+    pub asked: Option<(u64, u64)>,
+    /// What it contributes.
+    pub part: Part,
+}
+
+/// What a process contributes to a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The bundle, over its own files and those of the other pods, which are waited for.
+    Whole {
+        /// Names of the other pods.
+        pods: Vec<String>,
+    },
+    /// The files of one pod, for the bundle that another pod's profiler writes.
+    Pod(String),
+}
+
+impl Part {
+    /// A bundle of this process alone.
+    pub(crate) const ALONE: Self = Self::Whole { pods: Vec::new() };
+}
+
+impl Recording {
+    /// Frames of the breach itself: from its onset on. All of them when no onset is known.
+    pub(crate) fn breach(&self) -> Vec<Arc<Frame>> {
+        let onset = self.onset_ms.unwrap_or(0);
+        let in_breach: Vec<_> = self.frames.iter().filter(|f| f.to_ms > onset).cloned().collect();
+        if in_breach.is_empty() { self.frames.clone() } else { in_breach }
+    }
+
+    /// Whether the window holds the onset.
+    #[must_use]
+    pub fn onset_inside(&self) -> bool {
+        let (Some(first), Some(last)) = (self.frames.first(), self.frames.last()) else { return false };
+        self.onset_ms.is_some_and(|onset| (first.from_ms..=last.to_ms).contains(&onset))
+    }
+
+    /// Whether frames of the whole window are there, as far as one was asked for.
+    #[must_use]
+    pub fn covered(&self) -> bool {
+        let (Some(first), Some(last)) = (self.frames.first(), self.frames.last()) else { return false };
+        self.covered_by(Window { from_ms: first.from_ms, to_ms: last.to_ms })
+    }
+
+    /// Whether a recording of `window` holds what was asked for.
+    pub(crate) fn covered_by(&self, window: Window) -> bool {
+        self.asked.is_none_or(|(from_ms, to_ms)| {
+            window.from_ms <= from_ms + EDGE_MS && window.to_ms + EDGE_MS >= to_ms
+        })
+    }
+}
