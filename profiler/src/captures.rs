@@ -1,6 +1,6 @@
 //! The captures of this sidecar and the server it watches, for whoever asks over HTTP.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use brisq_profiler::{Artifacts, Event, FileEntry, Part, Profiler, Wanted, Written};
@@ -8,7 +8,7 @@ use brisq_recorder::wire::Frame;
 use brisq_slo::Objective;
 use serde::Serialize;
 
-/// Captures that are remembered; the oldest by name go first.
+/// Captures that are remembered; the oldest go first.
 const CAPTURES_REMEMBERED_MAX: usize = 1_000;
 
 /// Functions that are named.
@@ -123,6 +123,7 @@ pub struct Slo {
 /// A capture, and whether this sidecar makes the whole bundle or its pod's files only.
 #[derive(Clone)]
 struct Known {
+    name: String,
     capture: Capture,
     whole: bool,
 }
@@ -137,9 +138,27 @@ impl Known {
 
 #[derive(Default)]
 struct State {
-    by_name: BTreeMap<String, Known>,
+    /// The oldest first.
+    known: VecDeque<Known>,
     watched: Option<((u32, u64), Arc<Profiler>)>,
     objective: Option<Objective>,
+}
+
+impl State {
+    fn known(&self, name: &str) -> Option<&Known> {
+        self.known.iter().find(|known| known.name == name)
+    }
+
+    fn note(&mut self, now: Known) {
+        if let Some(known) = self.known.iter_mut().find(|known| known.name == now.name) {
+            *known = now;
+            return;
+        }
+        self.known.push_back(now);
+        while self.known.len() > CAPTURES_REMEMBERED_MAX {
+            self.known.pop_front();
+        }
+    }
 }
 
 /// See the module.
@@ -211,18 +230,15 @@ impl Captures {
 
     fn set(&self, name: String, capture: Capture) {
         let mut state = self.state();
-        let whole = state.by_name.get(&name).is_none_or(|known| known.whole);
-        state.by_name.insert(name, Known { capture, whole });
-        while state.by_name.len() > CAPTURES_REMEMBERED_MAX {
-            state.by_name.pop_first();
-        }
+        let whole = state.known(&name).is_none_or(|known| known.whole);
+        state.note(Known { name, capture, whole });
     }
 
     /// Asks for a capture. Asking again for the same changes nothing, unless it failed, or its author was lost and this
     /// one is to take over. `None` while no server is connected.
     pub fn want(&self, wanted: Wanted) -> Option<Capture> {
         let whole = matches!(wanted.part, Part::Whole { .. });
-        let known = self.state().by_name.get(&wanted.name).cloned();
+        let known = self.state().known(&wanted.name).cloned();
         if let Some(known) = known.filter(|known| known.answers(whole)) {
             return Some(known.capture);
         }
@@ -230,14 +246,14 @@ impl Captures {
         let name = wanted.name.clone();
         // Ordered outside the lock, which the profiler's loop takes to tell of its captures.
         let profiler = Arc::clone(&self.state().watched.as_ref()?.1);
-        self.state().by_name.insert(name, Known { capture: requested.clone(), whole });
+        self.state().note(Known { name, capture: requested.clone(), whole });
         profiler.capture(wanted);
         Some(requested)
     }
 
     /// A capture by its name.
     pub fn get(&self, name: &str) -> Option<Capture> {
-        self.state().by_name.get(name).map(|known| known.capture.clone())
+        self.state().known(name).map(|known| known.capture.clone())
     }
 
     /// Counts of the newest second; `None` while no server has sent one.

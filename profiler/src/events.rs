@@ -17,7 +17,7 @@ pub struct ProfilerConfig {
     /// Where captures are kept.
     pub artifacts: Artifacts,
     /// Whether an operator orders captures: a breach seen here is then held for it, and captured without it only when it
-    /// does not ask in time.
+    /// does not ask in time and was not judging for itself either.
     pub managed: bool,
     /// Armed from the start, if given.
     pub objective: Option<Objective>,

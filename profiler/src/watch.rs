@@ -3,6 +3,7 @@
 mod keep;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -18,8 +19,9 @@ use crate::signals;
 
 /// Calm seconds kept aside as a baseline, so that a long breach cannot push them out of the ring.
 const CALM_SECONDS: usize = 60;
-/// Seconds that are told at once of those just past.
-pub const RECENT_SECONDS: usize = 15;
+/// Seconds that are told at once of those just past: longer than a leading operator takes to be replaced, so that the next
+/// one misses none.
+pub const RECENT_SECONDS: usize = 30;
 /// Seconds over which the live P99 is taken.
 const LIVE_SECONDS: usize = 5;
 /// Captures of a given window that wait for their turn.
@@ -40,6 +42,7 @@ enum Order {
 pub struct Profiler {
     orders: SyncSender<Order>,
     recent: Arc<Mutex<VecDeque<Arc<Frame>>>>,
+    asked: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -60,13 +63,15 @@ impl Profiler {
         config: ProfilerConfig,
     ) -> std::io::Result<Self> {
         let (orders, inbox) = sync_channel(ORDERS_PENDING_MAX);
-        let recent = Arc::default();
+        let (recent, asked) = (Arc::default(), Arc::default());
         let watch = Watch {
             evaluator: config.objective.map(Evaluator::new),
             hello,
             config,
             orders: orders.clone(),
             recent: Arc::clone(&recent),
+            asked: Arc::clone(&asked),
+            unasked_seconds: 0,
             ring: VecDeque::new(),
             calm: VecDeque::new(),
             fleet: Fleet::default(),
@@ -78,7 +83,7 @@ impl Profiler {
             wanted: VecDeque::new(),
         };
         let thread = spawn_thread("brisq-profiler", move || watch.run(&frames, &inbox))?;
-        Ok(Self { orders, recent, thread: Some(thread) })
+        Ok(Self { orders, recent, asked, thread: Some(thread) })
     }
 
     /// Judges by `objective` from now on, or not at all. The server must count against the same threshold.
@@ -91,9 +96,11 @@ impl Profiler {
         self.order(Order::Capture(wanted));
     }
 
-    /// The seconds just past, the newest last; [`RECENT_SECONDS`] at most.
+    /// The seconds just past, the newest last; [`RECENT_SECONDS`] at most. Whoever asks often enough to miss none judges
+    /// for itself: a managed profiler then captures what it is asked for and nothing else.
     #[must_use]
     pub fn recent(&self) -> Vec<Arc<Frame>> {
+        self.asked.store(true, Ordering::SeqCst);
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
@@ -120,6 +127,9 @@ struct Watch {
     config: ProfilerConfig,
     orders: SyncSender<Order>,
     recent: Arc<Mutex<VecDeque<Arc<Frame>>>>,
+    /// Whether somebody asked for them since the last frame, and for how many frames nobody has.
+    asked: Arc<AtomicBool>,
+    unasked_seconds: usize,
     ring: VecDeque<Arc<Frame>>,
     calm: VecDeque<Arc<Frame>>,
     evaluator: Option<Evaluator>,
@@ -173,6 +183,8 @@ impl Watch {
 
     fn take(&mut self, frame: Arc<Frame>) {
         self.tell_recent(&frame);
+        self.unasked_seconds =
+            if self.asked.swap(false, Ordering::SeqCst) { 0 } else { self.unasked_seconds + 1 };
         self.ring.push_back(Arc::clone(&frame));
         while self.ring.len() > RING_SECONDS {
             self.ring.pop_front();

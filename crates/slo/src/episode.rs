@@ -75,6 +75,8 @@ pub enum NotCaptured {
     DailyQuota,
     /// Enough tries for a day.
     AttemptQuota,
+    /// An operator judged all servers together the whole time, and did not ask for this one.
+    NotAsked,
 }
 
 impl NotCaptured {
@@ -85,6 +87,7 @@ impl NotCaptured {
             Self::Cooldown => "Cooldown",
             Self::DailyQuota => "DailyQuota",
             Self::AttemptQuota => "AttemptQuota",
+            Self::NotAsked => "NotAsked",
         }
     }
 }

@@ -96,11 +96,12 @@ async fn one(
     };
     let policy = effective_policy(queue, context).await?;
     view.note_failures(queue, captures);
-    order::complete_interrupted(view, queue, captures, context).await?;
     let own = pods_of(queue, pods);
     let token = context.key.secrets(&queue.namespace().unwrap_or_default(), &queue.name_any()).sidecar;
     let limits = limits_of(&policy);
     let due = view.judge(objective, &own, &token, &limits).await;
+    // What was ordered before and not made, by the operator before or by this one, comes first.
+    order::complete_interrupted(view, queue, &policy, captures, context).await;
     if let Some(due) = due.filter(|_| !policy.suspend) {
         return order(view, due, queue, &policy, context).await;
     }

@@ -2,8 +2,8 @@
 //! the two leaves enough in the status for the next one to make it.
 
 use brisq_crd::{
-    CaptureReason, CaptureWindow, ProfileCapture, ProfileCaptureSpec, ProfilingPolicySpec, TaskQueue,
-    TaskQueueRef,
+    Capture, CaptureReason, CaptureWindow, ProfileCapture, ProfileCaptureSpec, ProfilingPolicySpec,
+    TaskQueue, TaskQueueRef,
 };
 use brisq_slo::Reason;
 use jiff::{SignedDuration, Timestamp};
@@ -17,6 +17,9 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::secrets::is_conflict;
 
+/// How far a window reaches back from when the breach was seen, ms: rings hold two minutes, of which some pass until the
+/// sidecar is asked. A breach can have begun long before: one that gets worse is captured again after the cooldown.
+const REACH_BACK_MS: u64 = 100_000;
 /// An order that is older is not made good any more: sidecars hold a breach for a minute, and rings two.
 const MADE_GOOD_FOR: SignedDuration = SignedDuration::from_mins(2);
 
@@ -29,12 +32,7 @@ pub async fn order(
     context: &Context,
 ) -> Result<(), Error> {
     let name = format!("{}-{}-{}", queue.name_any(), due.episode, due.ordinal);
-    let before_ms = u64::from(policy.capture.pre_seconds) * 1_000;
-    let window = CaptureWindow {
-        from_ms: due.onset_ms.unwrap_or(due.seen_ms).saturating_sub(before_ms),
-        to_ms: due.seen_ms + u64::from(policy.capture.post_seconds) * 1_000,
-        onset_ms: due.onset_ms,
-    };
+    let window = window(&due, &policy.capture);
     let reason = match due.reason {
         Reason::Breach => CaptureReason::Breach,
         Reason::Escalation => CaptureReason::Escalation,
@@ -47,19 +45,38 @@ pub async fn order(
     view.status.last_capture_window = Some(window);
     view.status.not_captured = None;
     write(queue, view, context).await?;
-    // With a store that all pods write to, the healthiest one is captured beside the worst.
-    let twin = due.pods.last().filter(|twin| policy.artifacts.is_some() && due.pods.first() != Some(*twin));
-    let pods = due.pods.first().into_iter().chain(twin).cloned().collect();
-    create(&name, reason, window, pods, queue, context).await
+    create(&name, reason, window, chosen(view, policy), queue, context).await;
+    Ok(())
+}
+
+/// The worst pod. With a store that all pods write to, the healthiest one is captured beside it.
+fn chosen(view: &View, policy: &ProfilingPolicySpec) -> Vec<String> {
+    let mut pods = view.worst_first();
+    let twin = pods.pop().filter(|_| policy.artifacts.is_some() || pods.is_empty());
+    pods.truncate(1);
+    pods.extend(twin);
+    pods
+}
+
+/// From before the onset until some time after it was seen.
+fn window(due: &Due, capture: &Capture) -> CaptureWindow {
+    let before_ms = u64::from(capture.pre_seconds) * 1_000;
+    let from_ms = due.onset_ms.unwrap_or(due.seen_ms).saturating_sub(before_ms);
+    CaptureWindow {
+        from_ms: from_ms.max(due.seen_ms.saturating_sub(REACH_BACK_MS)),
+        to_ms: due.seen_ms + u64::from(capture.post_seconds) * 1_000,
+        onset_ms: due.onset_ms,
+    }
 }
 
 /// Makes the capture that the status speaks of, if it is missing.
 pub async fn complete_interrupted(
     view: &View,
     queue: &TaskQueue,
+    policy: &ProfilingPolicySpec,
     captures: &Store<ProfileCapture>,
     context: &Context,
-) -> Result<(), Error> {
+) {
     let status = &view.status;
     let (Some(name), Some(time), Some(reason), Some(window)) = (
         &status.last_capture,
@@ -67,18 +84,19 @@ pub async fn complete_interrupted(
         status.last_capture_reason,
         status.last_capture_window,
     ) else {
-        return Ok(());
+        return;
     };
     let exists = captures
         .state()
         .iter()
         .any(|capture| capture.name_any() == *name && capture.namespace() == queue.namespace());
     if exists || Timestamp::now().duration_since(time.0) > MADE_GOOD_FOR {
-        return Ok(());
+        return;
     }
-    create(name, reason, window, Vec::new(), queue, context).await
+    create(name, reason, window, chosen(view, policy), queue, context).await;
 }
 
+/// One that cannot be made is tried again at the next look, from what is persisted.
 async fn create(
     name: &str,
     reason: CaptureReason,
@@ -86,7 +104,7 @@ async fn create(
     pods: Vec<String>,
     queue: &TaskQueue,
     context: &Context,
-) -> Result<(), Error> {
+) {
     let task_queue_ref = TaskQueueRef { name: queue.name_any() };
     let spec = ProfileCaptureSpec { task_queue_ref, reason, window: Some(window), pods };
     let mut capture = ProfileCapture::new(name, spec);
@@ -99,10 +117,37 @@ async fn create(
             tracing::info!(capture = name, reason = reason.name(), "a capture is ordered");
             let note = format!("ProfileCapture {name} is being made: {}", reason.name());
             context.tell(queue, true, "ObjectiveBreached", note).await;
-            Ok(())
         }
         // It is there already: then it was ordered.
-        Err(kube::Error::Api(error)) if is_conflict(&error) => Ok(()),
-        Err(error) => Err(error.into()),
+        Err(kube::Error::Api(error)) if is_conflict(&error) => {}
+        Err(error) => {
+            let error = Error::from(error);
+            tracing::warn!(capture = name, %error, "a capture could not be ordered; trying again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_begins_before_the_onset_and_never_where_no_ring_reaches() {
+        const SEEN_MS: u64 = 1_800_000_000_000;
+        let longest = Capture { pre_seconds: 60, post_seconds: 60 };
+        let span = |onset_ms: Option<u64>| {
+            let due = Due { episode: 1, ordinal: 1, reason: Reason::Escalation, onset_ms, seen_ms: SEEN_MS };
+            let window = window(&due, &longest);
+            assert!(window.to_ms - window.from_ms <= 240_000, "what the definition takes: {window:?}");
+            assert_eq!(window.onset_ms, onset_ms);
+            (SEEN_MS - window.from_ms, window.to_ms - SEEN_MS)
+        };
+        assert_eq!(span(Some(SEEN_MS - 5_000)), (65_000, 60_000));
+        assert_eq!(span(None), (60_000, 60_000), "a control");
+        assert_eq!(
+            span(Some(SEEN_MS - 900_000)),
+            (REACH_BACK_MS, 60_000),
+            "an escalation after the cooldown"
+        );
     }
 }

@@ -33,8 +33,6 @@ pub struct Due {
     pub onset_ms: Option<u64>,
     /// When it was seen, Unix ms.
     pub seen_ms: u64,
-    /// Pods by how bad they are, the worst first.
-    pub pods: Vec<String>,
 }
 
 /// Counts of one pod.
@@ -172,7 +170,6 @@ impl View {
                         reason,
                         onset_ms: (reason != Reason::Control).then_some(onset_ms),
                         seen_ms: evaluation.at_ms,
-                        pods: self.worst_first(),
                     });
                 }
                 Some(Action::Suppressed { why, .. }) => self.suppress(why),
@@ -220,7 +217,8 @@ impl View {
         answers.into_iter().map(&mut take).collect()
     }
 
-    fn worst_first(&self) -> Vec<String> {
+    /// Pods by how bad they are in the seconds just past, the worst first.
+    pub fn worst_first(&self) -> Vec<String> {
         let mut pods: Vec<(&String, (u64, u64))> =
             self.pods.iter().map(|(name, view)| (name, view.badness())).collect();
         pods.sort_by(|(a, (slow_a, all_a)), (b, (slow_b, all_b))| {

@@ -39,10 +39,11 @@ pub async fn drive(
             let message = format!("there is no TaskQueue {}", capture.spec.task_queue_ref.name);
             ended("Failed", "QueueNotFound", message)
         }
-        Some(queue) => {
-            let policy = effective_policy(queue, context).await?;
-            step(capture, &mut status, queue, &policy, pods, context).await
-        }
+        Some(queue) => match effective_policy(queue, context).await {
+            Ok(policy) => step(capture, &mut status, queue, &policy, pods, context).await,
+            Err(Error::Terminal { reason, message }) => ended("Failed", reason, message),
+            Err(error) => return Err(error),
+        },
     };
     let now = Timestamp::now();
     let generation = capture.metadata.generation;
@@ -83,11 +84,14 @@ async fn step(
             told(status, &answer, queue, policy)
         }
         None => {
-            let since = *context.unreachable.lock().entry(key.clone()).or_insert_with(Instant::now);
+            let mut unreachable = context.unreachable.lock();
+            // Captures that were deleted meanwhile leave nothing here.
+            unreachable.retain(|_, since| since.elapsed() < 2 * AUTHOR_LOST);
+            let since = *unreachable.entry(key.clone()).or_insert_with(Instant::now);
             if since.elapsed() < AUTHOR_LOST {
                 return progress(&Capture::default(), true, false);
             }
-            context.unreachable.lock().remove(&key);
+            unreachable.remove(&key);
             replace_author(status, &up)
         }
     }

@@ -7,7 +7,7 @@ use brisq_recorder::spawn_thread;
 use brisq_recorder::wire::{Frame, RING_SECONDS};
 use brisq_slo::{NotCaptured, Reason};
 
-use super::{Order, Watch};
+use super::{Order, RECENT_SECONDS, Watch};
 use crate::artifacts::Artifacts;
 use crate::bundle::WriteError;
 use crate::events::{Event, Wanted, Written};
@@ -40,6 +40,8 @@ pub(super) struct Held {
     onset_ms: u64,
     seen_ms: u64,
     frames: Vec<Arc<Frame>>,
+    /// Whether an operator has missed no second of it.
+    judged: bool,
 }
 
 /// A frozen recording whose tail still comes.
@@ -98,17 +100,21 @@ impl Watch {
     pub(super) fn hold(&mut self, name: String, onset_ms: u64, seen_ms: u64) {
         let from_ms = onset_ms.saturating_sub(u64::from(self.config.pre_seconds) * 1_000);
         let frames = self.ring.iter().filter(|frame| frame.to_ms > from_ms).cloned().collect();
-        let (capture, reason) = (name.clone(), Reason::Breach.name().to_owned());
-        self.held = Some(Held { name, onset_ms, seen_ms, frames });
-        (self.config.on_event)(Event::Frozen { capture, reason, at_ms: unix_ms() });
+        self.held = Some(Held { name, onset_ms, seen_ms, frames, judged: true });
     }
 
-    /// A breach that nobody asked for in time is captured without an operator.
+    /// A breach that nobody asked for in time is captured without an operator, unless there was one all the time: it then
+    /// chose another pod, or none.
     pub(super) fn extend_held(&mut self, frame: &Arc<Frame>) {
         let Some(held) = &mut self.held else { return };
         held.frames.push(Arc::clone(frame));
+        held.judged &= self.unasked_seconds <= RECENT_SECONDS;
         if frame.to_ms < held.seen_ms + HOLD_MS {
             return;
+        }
+        if held.judged {
+            self.held = None;
+            return (self.config.on_event)(Event::NotCaptured(NotCaptured::NotAsked));
         }
         let (name, onset_ms, seen_ms) = (held.name.clone(), held.onset_ms, held.seen_ms);
         self.keep(Kept {
@@ -132,7 +138,8 @@ impl Watch {
                 return;
             };
             let newest_ms = self.ring.back().map_or(0, |frame| frame.to_ms);
-            let held = self.held.as_ref().filter(|held| (from_ms..to_ms).contains(&held.onset_ms));
+            let inside = |ms| (from_ms..to_ms).contains(&ms);
+            let held = self.held.as_ref().filter(|held| inside(held.onset_ms) || inside(held.seen_ms));
             let (onset_ms, seen_ms) =
                 held.map_or((onset_ms, newest_ms), |held| (Some(held.onset_ms), held.seen_ms));
             let asked_for = held.is_some();
