@@ -153,7 +153,7 @@ down() {
   done
   ip link del brisq0 2>/dev/null || true
   rmdir /sys/fs/cgroup/*/brisq 2>/dev/null || true
-  rm -rf "$CLUSTER"/state*
+  rm -rf "$CLUSTER"/state* "$CLUSTER/volumes"
 }
 
 command=${1:?a command}

@@ -12,11 +12,12 @@ for m in /var/lib/kubelet /var/lib/containerd /var/log/pods; do
   mkdir -p "$STATE$m"
   mount --bind "$STATE$m" $m
 done
-# Where the host-path provisioner makes volumes; it runs on node 1 alone, and the kubelets make what they miss.
-mkdir -p "$STATE"/{cni,plugins,pv} /tmp/hostpath_pv
-mount --bind "$STATE/pv" /tmp/hostpath_pv
+# Where the host-path provisioner makes volumes. All nodes have the same ones, as of a store behind a network: its volumes
+# name no node, so a pod can come back on another one.
+mkdir -p "$STATE"/{cni,plugins} "$CLUSTER/volumes" /tmp/hostpath_pv
+mount --bind "$CLUSTER/volumes" /tmp/hostpath_pv
 # A real provisioner gives a volume to the pod's group; kubelets leave a host path to root.
-while sleep 0.2; do chmod -f 1777 "$STATE"/pv/* || true; done &
+while sleep 0.2; do chmod -f 1777 "$CLUSTER"/volumes/* || true; done &
 for c in /sys/fs/cgroup/{cpu,cpuacct,memory}; do echo $$ > "$c/brisq/$NODE/tasks"; done
 
 ip link set lo up

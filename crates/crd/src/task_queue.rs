@@ -25,7 +25,12 @@ use crate::{Artifacts, Capture, CaptureLimits, Quantity, Resources};
         printcolumn = r#"{"name": "REASON", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason", "priority": 1}"#,
         printcolumn = r#"{"name": "LAST CAPTURE", "type": "string", "jsonPath": ".status.profiling.lastCapture", "priority": 1}"#,
         validation = kube::core::Rule::new("size(self.metadata.name) <= 40")
-            .message("metadata.name has at most 40 characters: names of pods and services are made of it")
+            .message("metadata.name has at most 40 characters: names of pods and services are made of it"),
+        // Not on `redis` itself: a rule about a change is not asked where a field comes or goes as a whole.
+        validation = kube::core::Rule::new(
+            "(has(self.spec.redis) && has(self.spec.redis.external)) == (has(oldSelf.spec.redis) && has(oldSelf.spec.redis.external))"
+        )
+        .message("redis cannot be changed between standalone and external: tasks would stay behind; make another TaskQueue")
     )
 )]
 #[serde(rename_all = "camelCase")]
@@ -67,10 +72,6 @@ const fn one_replica() -> u32 {
     x_kube(
         validation = kube::core::Rule::new("has(self.standalone) != has(self.external)")
             .message("redis has standalone or external, and not both")
-    ),
-    x_kube(
-        validation = kube::core::Rule::new("has(self.standalone) == has(oldSelf.standalone)")
-            .message("redis cannot be changed between standalone and external: tasks would stay behind; make another TaskQueue")
     )
 )]
 #[serde(rename_all = "camelCase")]

@@ -258,8 +258,11 @@ fn recoveries(cluster: &Cluster, shop: &Kubectl, clock: &mut steps::Clock) {
     let enqueued = tasks_of(shop).enqueue("kept", 500);
     // `appendfsync everysec`: what was acknowledged more than a second before is on disk.
     std::thread::sleep(Duration::from_millis(1_500));
+    // It is to come back where it was, for the step after this one.
+    cluster.cordon("node1", true);
     shop.run(&["delete", "pod", "orders-redis-0", "--force", "--grace-period=0"]).expect("killed");
     let took = tasks_of(shop).wait_serving();
+    cluster.cordon("node1", false);
     println!("  served again after {:.1} s", took.as_secs_f64());
     assert_eq!(tasks_of(shop).claim_all("kept"), enqueued, "acknowledged tasks");
 

@@ -126,6 +126,20 @@ const CHANGED: &[(&str, &str, &str, &str, &str)] = &[
         "cannot be changed between",
     ),
     (
+        "TaskQueue",
+        "{}",
+        "{redis: {standalone: {}}}",
+        "{redis: {external: {url: 'redis://r'}}}",
+        "cannot be changed between",
+    ),
+    (
+        "TaskQueue",
+        "{redis: {external: {url: 'redis://r'}}}",
+        "{redis: {external: {url: 'redis://s'}}}",
+        "{}",
+        "cannot be changed between",
+    ),
+    (
         "ProfileCapture",
         "{taskQueueRef: {name: q}}",
         "{taskQueueRef: {name: q}, reason: Manual}",

@@ -34,6 +34,34 @@ pub async fn apply(plan: &Plan, observed: &Observed, context: &Context) -> Resul
     Ok(())
 }
 
+/// Refuses to take over what somebody else made under a name of ours: it would be changed, and deleted with the TaskQueue.
+pub async fn refuse_names_of_others(plan: &Plan, context: &Context) -> Result<(), Error> {
+    for child in children(plan) {
+        let text = |path: &str| child.pointer(path).and_then(Value::as_str).unwrap_or_default();
+        let labels = child.pointer("/metadata/labels").and_then(Value::as_object);
+        // A patch that only tests changes nothing, and needs no right to read.
+        let tests = labels.into_iter().flatten().map(|(label, value)| {
+            json!({"op": "test", "path": format!("/metadata/labels/{}", label.replace('/', "~1")), "value": value})
+        });
+        let ours = serde_json::from_value(tests.collect()).map_err(kube::Error::SerdeError)?;
+        let name = text("/metadata/name");
+        let api = api_of(&context.client, &child, &plan.namespace)?;
+        match api.patch(name, &PatchParams::default(), &Patch::Json::<()>(ours)).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(kube::Error::Api(status)) if status.code == 422 => {
+                let kind = text("/kind");
+                let message = format!(
+                    "{kind} {name} is there and is not of this TaskQueue: delete it, or give the TaskQueue another name"
+                );
+                return Err(Error::Terminal { reason: "NameTaken", message });
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 fn api_of(client: &Client, child: &Value, namespace: &str) -> Result<Api<DynamicObject>, Error> {
     let text = |field: &str| child.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let types = TypeMeta { api_version: text("apiVersion"), kind: text("kind") };

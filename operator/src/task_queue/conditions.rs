@@ -68,7 +68,7 @@ impl Facts {
             available: status.and_then(|s| s.available_replicas).unwrap_or(0),
             rolling: !seen || updated < wanted || all > updated || !rolled_out(status),
             redis_ready,
-            trouble: trouble::first(&observed.pods, component),
+            trouble: trouble::first(&observed.pods, component).or_else(|| trouble::refused(status)),
         }
     }
 
@@ -166,6 +166,7 @@ mod tests {
         let page = include_str!("../../../docs/conditions.md");
         let sources = [
             include_str!("conditions.rs"),
+            include_str!("apply.rs"),
             include_str!("validate.rs"),
             include_str!("../error.rs"),
             include_str!("../capture/conditions.rs"),

@@ -128,5 +128,16 @@ async fn one(queue: &Queue, context: &Context) -> Result<Action, Error> {
 async fn make_true(queue: &TaskQueue, context: &Context) -> Result<(), Error> {
     let observed = observe::observe(queue, context).await?;
     let plan = validate::validate(queue, &observed, context)?;
+    if !is_settled(queue) {
+        apply::refuse_names_of_others(&plan, context).await?;
+    }
     apply::apply(&plan, &observed, context).await
+}
+
+/// Whether all of it was made before, as it is now.
+fn is_settled(queue: &TaskQueue) -> bool {
+    queue.status.as_ref().is_some_and(|status| {
+        status.observed_generation == queue.metadata.generation
+            && status.conditions.iter().any(|c| c.type_ == "Stalled" && c.status == "False")
+    })
 }

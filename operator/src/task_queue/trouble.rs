@@ -1,5 +1,6 @@
 //! What keeps a pod from being ready, in a sentence: the condition then says what is to be done, not only that something is.
 
+use k8s_openapi::api::apps::v1::DeploymentStatus;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 
@@ -13,7 +14,18 @@ pub fn first(pods: &[Pod], component: &str) -> Option<String> {
             && pod.metadata.deletion_timestamp.is_none()
     };
     let found = pods.iter().filter(of_component).find_map(|pod| Some((pod.name_any(), trouble(pod)?)));
-    found.map(|(name, trouble)| format!("pod {name} {trouble}").chars().take(SENTENCE_MAX_CHARS).collect())
+    found.map(|(name, trouble)| sentence(&format!("pod {name} {trouble}")))
+}
+
+/// Why there are no pods of servers at all, such as a quota or an admission policy.
+pub fn refused(status: Option<&DeploymentStatus>) -> Option<String> {
+    let mut conditions = status?.conditions.iter().flatten();
+    let failure = conditions.find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
+    Some(sentence(failure.message.as_deref().unwrap_or("pods are refused")))
+}
+
+fn sentence(text: &str) -> String {
+    text.chars().take(SENTENCE_MAX_CHARS).collect()
 }
 
 fn trouble(pod: &Pod) -> Option<String> {
@@ -56,6 +68,18 @@ mod tests {
         let labels = json!({"app.kubernetes.io/component": component});
         serde_json::from_value(json!({"metadata": {"name": "a", "labels": labels}, "status": status}))
             .unwrap()
+    }
+
+    #[test]
+    fn pods_that_are_refused_are_told() {
+        let condition =
+            |status: &str| json!({"type": "ReplicaFailure", "status": status, "message": "exceeded quota"});
+        for (status, said) in [("True", Some("exceeded quota")), ("False", None)] {
+            let status: DeploymentStatus =
+                serde_json::from_value(json!({"conditions": [condition(status)]})).unwrap();
+            assert_eq!(refused(Some(&status)).as_deref(), said);
+        }
+        assert_eq!(refused(None), None);
     }
 
     #[test]
