@@ -96,12 +96,40 @@ impl Queues {
                     self.wake_all();
                 }
                 Wake::Restored => {
+                    self.check_numbers().await;
                     self.metrics.wakeups_lost.set(0);
                     tracing::info!("wake-ups of other servers flow again");
                     self.wake_all();
                 }
             }
         }
+    }
+
+    /// A store that was away may have come back without what it had (an emptied Redis, a lost volume), and gives the numbers
+    /// of queues anew: one that has another number now is forgotten here, or it would share its tasks with another queue.
+    async fn check_numbers(&self) {
+        let known: Vec<Arc<ShardHandle>> = self.by_number.read().values().cloned().collect();
+        for shard in known {
+            let info = &shard.info;
+            match self.store.open_queue(&info.tenant, &info.name).await {
+                Ok(number) if number == info.number => {}
+                Ok(_) => {
+                    tracing::error!(queue = %info.name, "the store came back without its queues");
+                    self.forget(&shard);
+                }
+                Err(error) => {
+                    tracing::warn!(queue = %info.name, %error, "a queue's number could not be checked");
+                }
+            }
+        }
+    }
+
+    fn forget(&self, shard: &Arc<ShardHandle>) {
+        let other = |known: &Arc<ShardHandle>| !Arc::ptr_eq(known, shard);
+        if let Some(queues) = self.by_name.write().get_mut(&shard.info.tenant) {
+            queues.retain(|_, known| other(known));
+        }
+        self.by_number.write().retain(|_, known| other(known));
     }
 
     fn known(&self, tenant: &TenantName, name: &QueueName) -> Option<Arc<ShardHandle>> {

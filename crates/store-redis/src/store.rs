@@ -129,7 +129,7 @@ impl Store for RedisStore {
                 self.facts.eviction
             )));
         }
-        // An empty call of the library: it answers only where tasks can be written.
+        // An empty call of the library: it answers only where tasks can be written. No queue has this number.
         let number = QueueNumber::new(QueueNumber::MAX).expect("invariant: the largest number is one");
         self.work(Shard::first(number), Vec::new()).await.map(|_| ())
     }
@@ -137,7 +137,7 @@ impl Store for RedisStore {
     async fn open_queue(&self, tenant: &TenantName, queue: &QueueName) -> Result<QueueNumber, StoreError> {
         let answer = self
             .call("open", &REGISTRY, |command| {
-                command.arg(path(tenant, queue)).arg(limits::QUEUES_MAX);
+                command.arg(path(tenant, queue)).arg(limits::QUEUES_MAX).arg(QueueNumber::MAX - 1);
             })
             .await?;
         match answer {

@@ -490,15 +490,22 @@ local function counts(keys)
   return answer
 end
 
--- KEYS: numbers by path, paths by number. ARGV: path, most queues. Answers the number, or 0 when there are too many.
+-- KEYS: numbers by path, paths by number. ARGV: path, most queues, numbers there are. Answers the number, or 0 when there
+-- are too many queues. Numbers are scattered by the clock and not counted up: where the registry lost its last queues, or
+-- all, a server that still knows one of them must not share its number with a new one.
 local function open(keys, argv)
   local known = redis.call('HGET', keys[1], argv[1])
   if known then
     return tonumber(known)
   end
-  local number = redis.call('HLEN', keys[1]) + 1
-  if number > tonumber(argv[2]) then
+  local queues, numbers = redis.call('HLEN', keys[1]), tonumber(argv[3])
+  if queues >= tonumber(argv[2]) then
     return 0
+  end
+  local time = redis.call('TIME')
+  local number = (tonumber(time[1]) * 1000003 + tonumber(time[2]) * 7919 + queues) % numbers + 1
+  while redis.call('HEXISTS', keys[2], number) == 1 do
+    number = number % numbers + 1
   end
   redis.call('HSET', keys[1], argv[1], number)
   redis.call('HSET', keys[2], number, argv[1])
