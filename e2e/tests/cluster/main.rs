@@ -16,6 +16,8 @@ use serde_json::Value;
 
 use steps::{Cluster, load, tasks_of};
 
+/// Longest that Redis keeps to itself what it has acknowledged, and a little more.
+const EVERYSEC: Duration = Duration::from_millis(2_500);
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
@@ -256,8 +258,8 @@ fn top(profile: &Path) -> String {
 fn recoveries(cluster: &Cluster, shop: &Kubectl, clock: &mut steps::Clock) {
     clock.step("Redis killed: back, with every acknowledged task");
     let enqueued = tasks_of(shop).enqueue("kept", 500);
-    // `appendfsync everysec`: what was acknowledged more than a second before is on disk.
-    std::thread::sleep(Duration::from_millis(1_500));
+    // `appendfsync everysec`: what was acknowledged more than two seconds before has left Redis.
+    std::thread::sleep(EVERYSEC);
     // It is to come back where it was, for the step after this one.
     cluster.cordon("node1", true);
     shop.run(&["delete", "pod", "orders-redis-0", "--force", "--grace-period=0"]).expect("killed");
@@ -270,7 +272,7 @@ fn recoveries(cluster: &Cluster, shop: &Kubectl, clock: &mut steps::Clock) {
     let node = shop.get(&["pod", "orders-redis-0"]).expect("Redis")["spec"]["nodeName"].clone();
     assert_eq!(node, "node2");
     let enqueued = tasks_of(shop).enqueue("kept", 500);
-    std::thread::sleep(Duration::from_millis(1_500));
+    std::thread::sleep(EVERYSEC);
     cluster.script(&["kill-node", "2"]);
     std::thread::sleep(Duration::from_secs(3));
     let began = std::time::Instant::now();
