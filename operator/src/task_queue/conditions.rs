@@ -176,7 +176,7 @@ mod tests {
             let code = source.split("#[cfg(test)]").next().unwrap_or_default();
             for part in code.split('"').skip(1).step_by(2) {
                 let is_reason = part.len() > 5
-                    && !["Progressing", "NewReplicaSetAvailable"].contains(&part)
+                    && !["Progressing", "NewReplicaSetAvailable", "PodDisruptionBudget"].contains(&part)
                     && part.chars().next().is_some_and(char::is_uppercase)
                     && part.chars().all(char::is_alphanumeric)
                     && part.chars().skip(1).any(char::is_uppercase);
