@@ -134,10 +134,11 @@ fn a_cpu_quota_is_cgroup_cpu_throttled() {
     let _alone = machine();
     let group = CpuGroup::new("quota").expect("a cgroup");
     let up = Up::start(group.under(), true, &manifest(25)).expect("brisq up");
-    // More than the quota can carry: claims that wait parked on an empty queue would not be late. It is lifted once the
-    // tail is recorded, because here the bundle is written under it too.
+    // Twice what the quota can carry: claims that wait parked on an empty queue would not be late, and at just what it
+    // can carry they were not for six seconds once. It is lifted once the tail is recorded, because here the bundle is
+    // written under it too.
     let capture = std::thread::scope(|scope| {
-        capture_of(&up, 4 * RATE, || {
+        capture_of(&up, 8 * RATE, || {
             group.set_quota(0.1).expect("a quota");
             scope.spawn(|| {
                 sleep(Duration::from_secs(14));
