@@ -3,25 +3,51 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
+use parking_lot::Mutex;
+
+/// An operator that neither looked at its Lease nor judged a TaskQueue for so long is stuck: its kubelet restarts it.
+const STUCK: Duration = Duration::from_secs(120);
 
 /// Counts and states that probes and scrapers see.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Health(Arc<Inner>);
 
-#[derive(Default)]
 struct Inner {
+    progress: Mutex<Instant>,
     leading: AtomicBool,
     reconciles: AtomicU64,
     errors: AtomicU64,
     captures: AtomicU64,
 }
 
+impl Default for Health {
+    fn default() -> Self {
+        Self(Arc::new(Inner {
+            progress: Mutex::new(Instant::now()),
+            leading: AtomicBool::default(),
+            reconciles: AtomicU64::default(),
+            errors: AtomicU64::default(),
+            captures: AtomicU64::default(),
+        }))
+    }
+}
+
 impl Health {
+    /// A loop that must not stand still went round.
+    pub fn progressed(&self) {
+        *self.0.progress.lock() = Instant::now();
+    }
+
+    fn is_stuck(&self, now: Instant) -> bool {
+        now.duration_since(*self.0.progress.lock()) > STUCK
+    }
+
     /// Whether this one leads.
     pub fn lead(&self, leads: bool) {
         self.0.leading.store(leads, Ordering::Relaxed);
@@ -60,9 +86,32 @@ pub async fn serve(listen: SocketAddr, health: Health) -> std::io::Result<()> {
         (StatusCode::OK, [("content-type", "application/openmetrics-text; version=1.0.0")], health.text())
     };
     let routes = Router::new()
-        .route("/healthz", get(|| async { "ok" }))
+        .route("/healthz", get(alive))
         .route("/readyz", get(|| async { "ok" }))
         .route("/metrics", get(metrics))
         .with_state(health);
     axum::serve(listener, routes).await
+}
+
+async fn alive(State(health): State<Health>) -> (StatusCode, &'static str) {
+    if health.is_stuck(Instant::now()) {
+        (StatusCode::SERVICE_UNAVAILABLE, "the operator makes no progress")
+    } else {
+        (StatusCode::OK, "ok")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standing_still_is_told_and_forgotten_with_the_next_step() {
+        let health = Health::default();
+        let now = Instant::now();
+        assert!(!health.is_stuck(now + STUCK / 2));
+        assert!(health.is_stuck(now + 2 * STUCK));
+        health.progressed();
+        assert!(!health.is_stuck(Instant::now()));
+    }
 }

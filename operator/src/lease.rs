@@ -9,6 +9,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ObjectMeta, PostParams};
 
+use crate::health::Health;
 use crate::secrets::is_conflict;
 
 const NAME: &str = "brisq-operator";
@@ -54,18 +55,20 @@ fn evaluate(seen: Option<&Seen>, me: &str, now: Instant) -> Step {
 pub struct Leadership {
     leases: Api<Lease>,
     me: String,
+    health: Health,
 }
 
 impl Leadership {
     /// Nothing is asked yet.
-    pub fn new(leases: Api<Lease>, me: String) -> Self {
-        Self { leases, me }
+    pub fn new(leases: Api<Lease>, me: String, health: Health) -> Self {
+        Self { leases, me, health }
     }
 
     /// Returns once the Lease is ours.
     pub async fn acquire(&self) {
         let mut seen: Option<Seen> = None;
         loop {
+            self.health.progressed();
             let tried = tokio::time::timeout(RENEW_EVERY, self.try_acquire(&mut seen)).await;
             match tried.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {RENEW_EVERY:?}"))) {
                 Ok(true) => return,

@@ -70,8 +70,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let key = Key::load(&Api::namespaced(client.clone(), &namespace)).await?;
     let reporter = Reporter { controller: NAME.to_owned(), instance: Some(me.clone()) };
     let events = Recorder::new(client.clone(), reporter);
-    let leadership = Leadership::new(Api::namespaced(client.clone(), &namespace), me.clone());
+    let leases = Api::namespaced(client.clone(), &namespace);
     let context = Arc::new(Context::new(client, settings, namespace, key, events));
+    let leadership = Leadership::new(leases, me.clone(), context.health.clone());
     let mut terminate = signal(SignalKind::terminate())?;
     let mut served = std::pin::pin!(health::serve(context.settings.listen, context.health.clone()));
     loop {

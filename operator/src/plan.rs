@@ -1,7 +1,9 @@
 //! A TaskQueue that was validated, with all that its objects are made of.
 
-use brisq_crd::{Artifacts, ProfilingPolicySpec, Standalone, TaskQueueSpec};
+use brisq_crd::{Artifacts, ProfilingPolicySpec, Standalone, TaskQueue, TaskQueueSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
+use crate::settings::Settings;
 
 /// What is derived for one TaskQueue from the operator's key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +16,29 @@ pub struct Secrets {
     pub sidecar: String,
     /// Password of a Redis of its own.
     pub redis: String,
+}
+
+/// What the pods of a TaskQueue run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Images {
+    /// Server and sidecar.
+    pub server: String,
+    /// A Redis of its own.
+    pub redis: String,
+}
+
+impl Images {
+    /// What the spec names, else what the TaskQueue was last ready with, else the operator's default: a newer operator
+    /// restarts no queue.
+    pub fn of(queue: &TaskQueue, settings: &Settings) -> Self {
+        let before = queue.status.clone().unwrap_or_default();
+        let standalone = queue.spec.redis.as_ref().and_then(|redis| redis.standalone.as_ref());
+        let named = standalone.and_then(|standalone| standalone.image.clone());
+        Self {
+            server: queue.spec.image.clone().or(before.image).unwrap_or_else(|| settings.image.clone()),
+            redis: named.or(before.redis_image).unwrap_or_else(|| settings.redis_image.clone()),
+        }
+    }
 }
 
 /// See the module.
@@ -31,10 +56,8 @@ pub struct Plan {
     pub owner: OwnerReference,
     /// Derived secrets.
     pub secrets: Secrets,
-    /// Image of servers that name none.
-    pub default_image: String,
-    /// Image of Redis where none is named.
-    pub redis_image: String,
+    /// Images of its pods.
+    pub images: Images,
     /// Where the operator runs: only from there sidecars are reached.
     pub operator_namespace: String,
     /// Size in the claim template of a StatefulSet that exists: templates cannot be changed, the claim itself can grow.
@@ -48,11 +71,6 @@ impl Plan {
             None => Some(Standalone::default()),
             Some(redis) => redis.standalone.clone(),
         }
-    }
-
-    /// Image of server and sidecar.
-    pub fn image(&self) -> &str {
-        self.spec.image.as_ref().unwrap_or(&self.default_image)
     }
 
     /// Name of the StatefulSet and Service of Redis.
@@ -75,5 +93,29 @@ impl Plan {
         let prefix = self.artifacts().and_then(|artifacts| artifacts.prefix.as_ref());
         let own = format!("{}/{}", self.namespace, self.name);
         prefix.map_or_else(|| own.clone(), |prefix| format!("{prefix}/{own}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_image_that_is_named_comes_before_one_that_ran_and_that_before_the_default() {
+        let settings = Settings::parse_from(["brisq-operator", "--image=new", "--redis-image=new-redis"]);
+        let ran = json!({"image": "ran", "redisImage": "ran-redis"});
+        for (spec, status, server, redis) in [
+            (json!({}), json!({}), "new", "new-redis"),
+            (json!({}), ran.clone(), "ran", "ran-redis"),
+            (json!({"image": "mine"}), ran.clone(), "mine", "ran-redis"),
+            (json!({"redis": {"standalone": {"image": "mine"}}}), ran, "ran", "mine"),
+        ] {
+            let mut queue = TaskQueue::new("orders", serde_json::from_value(spec).unwrap());
+            queue.status = Some(serde_json::from_value(status).unwrap());
+            assert_eq!(Images::of(&queue, &settings), Images { server: server.into(), redis: redis.into() });
+        }
     }
 }

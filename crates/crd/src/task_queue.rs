@@ -24,6 +24,7 @@ use crate::{Artifacts, Capture, CaptureLimits, Quantity, Resources};
         printcolumn = r#"{"name": "AGE", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
         printcolumn = r#"{"name": "REASON", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason", "priority": 1}"#,
         printcolumn = r#"{"name": "LAST CAPTURE", "type": "string", "jsonPath": ".status.profiling.lastCapture", "priority": 1}"#,
+        printcolumn = r#"{"name": "IMAGE", "type": "string", "jsonPath": ".status.image", "priority": 1}"#,
         validation = kube::core::Rule::new("size(self.metadata.name) <= 40")
             .message("metadata.name has at most 40 characters: names of pods and services are made of it"),
         // Not on `redis` itself: a rule about a change is not asked where a field comes or goes as a whole.
@@ -39,7 +40,8 @@ pub struct TaskQueueSpec {
     #[serde(default = "one_replica")]
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 100)))]
     pub replicas: u32,
-    /// Image of server and sidecar; the operator's own by default.
+    /// Image of server and sidecar; by default the operator's own when the TaskQueue was made. A newer operator does not
+    /// change it: name the image to move to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 512)))]
     pub image: Option<String>,
@@ -89,7 +91,7 @@ pub struct Redis {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Standalone {
-    /// Image of Redis 7 or later; the operator's choice by default.
+    /// Image of Redis 7 or later; by default the operator's choice when the TaskQueue was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 512)))]
     pub image: Option<String>,
@@ -363,6 +365,13 @@ mod status {
         /// Such as `p99<5ms`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub objective: Option<String>,
+        /// Image of servers and sidecars that it was last ready with: it stays until the spec names another, whatever the
+        /// operator's own default has become.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub image: Option<String>,
+        /// The same of its Redis.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub redis_image: Option<String>,
         /// Whether the objective is kept.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub slo: Option<SloState>,

@@ -11,6 +11,7 @@ mod rig;
 
 use std::time::{Duration, Instant};
 
+use brisq_testkit::Kubectl;
 use serde_json::{Value, json};
 
 use rig::Rig;
@@ -154,6 +155,56 @@ fn a_long_answer_is_cut_and_told() {
     rig.kubectl
         .until("an Event", SOON, |kubectl| kubectl.get(&["events"]).ok().and_then(told))
         .unwrap_or_else(|error| panic!("{error}\n{}", rig.log()));
+}
+
+/// What controllers would say of a TaskQueue's workloads once all of their pods run.
+fn all_run(kubectl: &Kubectl, name: &str, servers: u32) {
+    let deployment = json!({"status": {
+        "observedGeneration": 1, "replicas": servers, "updatedReplicas": servers, "readyReplicas": servers,
+        "availableReplicas": servers,
+        "conditions": [{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}],
+    }});
+    let redis = json!({"status": {"replicas": 1, "readyReplicas": 1}});
+    for (object, status) in
+        [(format!("deployment/{name}"), deployment), (format!("statefulset/{name}-redis"), redis)]
+    {
+        let patch = ["--subresource=status", "--type=merge", "-p", &status.to_string()];
+        kubectl.run(&[&["patch", object.as_str()][..], &patch].concat()).expect("a status");
+    }
+}
+
+#[test]
+fn a_newer_operator_restarts_no_queue() {
+    let rig = Rig::start();
+    let kubectl = &rig.kubectl;
+    let runs = |name: &str, server: &str, redis: &str| {
+        let image = |kind: &str, name: &str| {
+            let path = "jsonpath={.spec.template.spec.containers[0].image}";
+            kubectl.run(&["get", kind, name, "-o", path]).ok()
+        };
+        let found = kubectl.until("its images", SOON, |_| {
+            let images = (image("deployment", name)?, image("statefulset", &format!("{name}-redis"))?);
+            (images == (server.to_owned(), redis.to_owned())).then_some(())
+        });
+        found.unwrap_or_else(|error| panic!("{name} {server} {redis}: {error}\n{}", rig.log()));
+    };
+    let old = rig.operator_with("old", &["--image=brisq:1", "--redis-image=redis:1"]);
+    kubectl.apply(ORDERS).expect("the example");
+    kubectl.apply(&queue("unborn", "{}")).expect("one that never gets ready");
+    runs("orders", "brisq:1", "redis:1");
+    runs("unborn", "brisq:1", "redis:1");
+    all_run(kubectl, "orders", 2);
+    kubectl.run(&["wait", "--for=condition=Ready", "tq/orders", "--timeout=30s"]).expect("ready");
+    drop(old);
+
+    let _new = rig.operator_with("new", &["--image=brisq:2", "--redis-image=redis:2"]);
+    // What never ran is mended by a default that can.
+    runs("unborn", "brisq:2", "redis:2");
+    kubectl.run(&["set", "image", "deployment/orders", "server=brisq:edited"]).expect("edited");
+    runs("orders", "brisq:1", "redis:1");
+    let moved = r#"{"spec":{"image":"brisq:2","redis":{"standalone":{"image":"redis:2"}}}}"#;
+    kubectl.run(&["patch", "tq/orders", "--type=merge", "-p", moved]).expect("moved by its owner");
+    runs("orders", "brisq:2", "redis:2");
 }
 
 #[test]

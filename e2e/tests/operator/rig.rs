@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use brisq_testkit::{ApiServer, Kubectl, Process, binary, go_tool};
+use serde_json::json;
 use tempfile::TempDir;
 
 static STARTED: AtomicU32 = AtomicU32::new(0);
@@ -73,14 +74,29 @@ impl Rig {
 
     /// Starts an operator, with the account's rights and no others.
     pub fn operator(&self, identity: &str) -> Process {
+        self.operator_with(identity, &[])
+    }
+
+    /// The same with flags.
+    pub fn operator_with(&self, identity: &str, flags: &[&str]) -> Process {
         let log = self.folder.path().join(format!("{}.log", STARTED.fetch_add(1, Ordering::Relaxed)));
         let mut command = Command::new(binary("brisq-operator").expect("brisq-operator"));
         command.args(["--identity", identity, "--namespace", "brisq-system", "--listen", "127.0.0.1:0"]);
+        command.args(flags);
         if !self.namespaces.is_empty() {
             command.args(["--namespaces", &self.namespaces.join(",")]);
         }
         command.env("KUBECONFIG", &self.account).stdin(Stdio::null()).stdout(Stdio::null());
         Process::spawn(command.stderr(File::create(log).expect("a log"))).expect("an operator")
+    }
+
+    /// Whether the operator's account may make captures.
+    pub fn allow_captures(&self, allowed: bool) {
+        let mut role = self.kubectl.get(&["clusterrole", "brisq-operator"]).expect("its role");
+        let rules = role["rules"].as_array_mut().expect("rules");
+        let made = rules.iter_mut().find(|rule| rule["resources"] == json!(["profilecaptures"]));
+        made.expect("a rule")["verbs"] = if allowed { json!(["create", "patch"]) } else { json!(["patch"]) };
+        self.kubectl.feed(&["replace", "-f", "-"], &role.to_string()).expect("replaced");
     }
 
     pub fn wait_leader(&self, identity: &str) {

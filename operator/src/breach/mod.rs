@@ -46,6 +46,7 @@ pub async fn run(context: Arc<Context>, stores: Stores, captures: Store<ProfileC
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        context.health.progressed();
         let queues: Vec<TaskQueue> =
             stores.queues.state().iter().filter_map(|queue| queue.0.as_ref().ok().cloned()).collect();
         let work: Vec<_> = queues
@@ -80,6 +81,7 @@ async fn look(
         tracing::warn!(queue = key.1, %error, "a TaskQueue's objective could not be judged; trying again");
         view = before;
     }
+    context.health.progressed();
     (key, view)
 }
 

@@ -61,7 +61,7 @@ fn http_probe(path: &str, port: &str, period: u32, failures: u32) -> Value {
 fn server(plan: &Plan) -> Value {
     json!({
         "name": "server",
-        "image": plan.image(),
+        "image": plan.images.server,
         "command": ["/brisq-server"],
         "args": [
             "--listen=0.0.0.0:7070",
@@ -142,7 +142,7 @@ fn sidecar(plan: &Plan) -> Value {
     }
     json!({
         "name": "profiler",
-        "image": plan.image(),
+        "image": plan.images.server,
         "restartPolicy": "Always",
         "command": ["/brisq-profiler"],
         "args": args,

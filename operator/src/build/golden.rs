@@ -4,14 +4,18 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use brisq_crd::{Manifest, ProfilingPolicySpec, TaskQueueSpec, parse};
+use brisq_crd::{Manifest, ProfilingPolicySpec, TaskQueue, TaskQueueSpec, parse};
+use clap::Parser as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::children;
-use crate::plan::{Plan, Secrets};
+use crate::plan::{Images, Plan, Secrets};
+use crate::settings::Settings;
 
 fn plan(spec: TaskQueueSpec) -> Plan {
     let own = spec.profiling.clone();
+    let images = ["--image=registry.example/brisq:0.1.0", "--redis-image=docker.io/library/redis:7.4"];
+    let settings = Settings::parse_from([&["brisq-operator"][..], &images].concat());
     Plan {
         name: "orders".into(),
         namespace: "shop".into(),
@@ -21,6 +25,7 @@ fn plan(spec: TaskQueueSpec) -> Plan {
             artifacts: own.artifacts,
             suspend: own.suspend,
         },
+        images: Images::of(&TaskQueue::new("orders", spec.clone()), &settings),
         spec,
         owner: OwnerReference {
             api_version: brisq_crd::API_VERSION.into(),
@@ -36,8 +41,6 @@ fn plan(spec: TaskQueueSpec) -> Plan {
             sidecar: "SIDECAR-TOKEN".into(),
             redis: "REDIS-PASSWORD".into(),
         },
-        default_image: "registry.example/brisq:0.1.0".into(),
-        redis_image: "docker.io/library/redis:7.4".into(),
         operator_namespace: "brisq-system".into(),
         template_size: None,
     }

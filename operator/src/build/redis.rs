@@ -78,7 +78,7 @@ fn container(plan: &Plan, standalone: &Standalone) -> Value {
     };
     json!({
         "name": "redis",
-        "image": standalone.image.clone().unwrap_or_else(|| plan.redis_image.clone()),
+        "image": plan.images.redis,
         "command": ["redis-server"],
         // Nothing is evicted: a task that was acknowledged is kept, and a full Redis refuses new ones.
         "args": [

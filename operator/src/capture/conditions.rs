@@ -3,12 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::sidecar::Capture;
-use crate::task_queue::State;
-
-/// Whether one is true.
-pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
-    conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")
-}
+use crate::task_queue::{State, is_true};
 
 /// What one says.
 pub fn message(conditions: &[Condition], kind: &str) -> String {

@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::scope::{FixedPause, Scope, paced, watched};
 use crate::status::{self, Against};
-use crate::task_queue::Stores;
+use crate::task_queue::{Stores, is_true};
 
 const MANAGER: &str = "brisq-operator/status";
 /// Sidecars are asked this often while a capture is being made.
@@ -106,7 +106,7 @@ async fn tell(
     status: &ProfileCaptureStatus,
     context: &Context,
 ) {
-    let is = |kind: &str| conditions::is_true(&status.conditions, kind);
+    let is = |kind: &str| is_true(&status.conditions, kind);
     let name = capture.name_any();
     let (warning, reason, note) = if is("Failed") {
         (

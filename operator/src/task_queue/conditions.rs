@@ -39,6 +39,11 @@ impl State {
     }
 }
 
+/// Whether one is true.
+pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
+    conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")
+}
+
 /// What the conditions are about.
 struct Facts {
     wanted: i32,

@@ -22,7 +22,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::{Controller, WatchStreamExt, watcher};
 
-pub use self::conditions::State;
+pub use self::conditions::{State, is_true};
 pub use self::status::objective;
 pub use self::validate::effective_policy;
 use crate::build::MANAGED_SERVERS;

@@ -4,11 +4,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use serde_json::json;
 
-use super::conditions;
+use super::conditions::{self, is_true};
 use super::observe::Observed;
 use crate::build::server_selector;
 use crate::context::Context;
 use crate::error::Error;
+use crate::plan::Images;
 use crate::status::{self, Against};
 
 /// Field manager of what a reconcile says; the breach loop has its own.
@@ -28,12 +29,23 @@ pub async fn write(
     let states = conditions::all(queue, observed, stalled);
     let conditions: Vec<Condition> =
         states.into_iter().map(|state| state.at(before, generation, now)).collect();
+    // Only what once ran stays: a default that never worked can still be mended by another one.
+    let runs = error.is_none() && is_true(&conditions, "Ready") && !is_true(&conditions, "Progressing");
+    let (image, redis_image) = if runs {
+        let Images { server, redis } = Images::of(queue, &context.settings);
+        (Some(server), observed.stateful_set.as_ref().map(|_| redis))
+    } else {
+        let before = queue.status.as_ref();
+        (before.and_then(|status| status.image.clone()), before.and_then(|status| status.redis_image.clone()))
+    };
     let deployment = observed.deployment.as_ref().and_then(|deployment| deployment.status.as_ref());
     let said = json!({
         "observedGeneration": generation,
         "replicas": deployment.and_then(|status| status.replicas).unwrap_or(0),
         "selector": server_selector(&queue.name_any()),
         "objective": objective(queue),
+        "image": image,
+        "redisImage": redis_image,
         "conditions": conditions,
     });
     status::write(queue, said, MANAGER, Against::Any, &context.client).await?;

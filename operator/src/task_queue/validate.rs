@@ -4,7 +4,7 @@ use kube::{Api, Resource, ResourceExt};
 use super::observe::Observed;
 use crate::context::Context;
 use crate::error::Error;
-use crate::plan::Plan;
+use crate::plan::{Images, Plan};
 
 /// A plan, or why there is none until something changes.
 pub fn validate(queue: &TaskQueue, observed: &Observed, context: &Context) -> Result<Plan, Error> {
@@ -26,8 +26,7 @@ pub fn validate(queue: &TaskQueue, observed: &Observed, context: &Context) -> Re
         spec: queue.spec.clone(),
         profiling,
         owner,
-        default_image: context.settings.image.clone(),
-        redis_image: context.settings.redis_image.clone(),
+        images: Images::of(queue, &context.settings),
         operator_namespace: context.namespace.clone(),
         template_size: template_size(observed),
     })
