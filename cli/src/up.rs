@@ -189,6 +189,7 @@ fn profiler(recorder: &Recorder, plan: &Plan, data: &Path, board: &Board) -> any
             cooldown_ms: limits.cooldown_seconds * 1_000,
             captures_per_day: limits.per_day,
             attempts_per_day: limits.per_day * ATTEMPTS_PER_CAPTURE,
+            ..Limits::default()
         },
         pre_seconds: capture.pre_seconds,
         post_seconds: capture.post_seconds,

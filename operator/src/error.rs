@@ -20,16 +20,22 @@ pub enum Error {
 }
 
 impl Error {
-    /// What the API server refuses as invalid stays so until something changes; all else is tried again.
+    /// What the API server refuses (invalid, over a quota, against a policy, without the right) stays so until something
+    /// changes; all else is tried again.
     pub fn terminal(&self) -> Option<(&'static str, String)> {
         match self {
             Self::Terminal { reason, message } => Some((reason, message.clone())),
-            Self::Kube(kube::Error::Api(status)) if status.code == 422 => {
+            Self::Kube(kube::Error::Api(status)) if is_refusal(status.code) => {
                 Some(("Refused", status.message.clone()))
             }
             _ => None,
         }
     }
+}
+
+/// Of the codes that blame the caller, those that may pass by themselves are none.
+const fn is_refusal(code: u16) -> bool {
+    matches!(code, 400..500) && !matches!(code, 401 | 404 | 408 | 409 | 410 | 429)
 }
 
 /// Of a refusal the sentence; its structure says the same again.

@@ -1,13 +1,14 @@
 //! Who of several operators works: the holder of a Lease. Judged by how long the record was seen unchanged, by the local
 //! clock alone, so that skewed wall clocks never make two leaders.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ObjectMeta, PostParams};
+use tokio::time::Instant;
 
 use crate::health::Health;
 use crate::secrets::is_conflict;
@@ -41,6 +42,31 @@ struct Seen {
     since: Instant,
 }
 
+/// Counts from when a request was sent: the API server may have taken it at once, and others count from then.
+async fn hold(taken: Instant, mut renew: impl AsyncFnMut() -> kube::Result<bool>) -> anyhow::Error {
+    let mut since = taken;
+    loop {
+        let renewed = tokio::time::timeout_at(since + GIVE_UP, async {
+            tokio::time::sleep(RENEW_EVERY).await;
+            loop {
+                let sent = Instant::now();
+                match tokio::time::timeout(RENEW_EVERY, renew()).await {
+                    Ok(Ok(true)) => return Some(sent),
+                    Ok(Ok(false)) => return None,
+                    Ok(Err(error)) => tracing::warn!(%error, "the Lease could not be renewed"),
+                    Err(_) => tracing::warn!("the Lease could not be renewed in time"),
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        });
+        match renewed.await {
+            Ok(Some(sent)) => since = sent,
+            Ok(None) => return anyhow::anyhow!("another operator holds the Lease"),
+            Err(_) => return anyhow::anyhow!("the Lease could not be renewed for {GIVE_UP:?}"),
+        }
+    }
+}
+
 fn evaluate(seen: Option<&Seen>, me: &str, now: Instant) -> Step {
     match seen {
         None => Step::Take,
@@ -64,14 +90,15 @@ impl Leadership {
         Self { leases, me, health }
     }
 
-    /// Returns once the Lease is ours.
-    pub async fn acquire(&self) {
+    /// Returns once the Lease is ours, with the time since which it is.
+    pub async fn acquire(&self) -> Instant {
         let mut seen: Option<Seen> = None;
         loop {
             self.health.progressed();
+            let sent = Instant::now();
             let tried = tokio::time::timeout(RENEW_EVERY, self.try_acquire(&mut seen)).await;
             match tried.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {RENEW_EVERY:?}"))) {
-                Ok(true) => return,
+                Ok(true) => return sent,
                 Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(error = format!("{error:#}"), "the Lease cannot be read or taken");
@@ -102,21 +129,10 @@ impl Leadership {
         }
     }
 
-    /// Renews until that fails for too long or the Lease is somebody else's, and says which.
-    pub async fn keep(&self) -> anyhow::Error {
-        let mut renewed = Instant::now();
-        loop {
-            tokio::time::sleep(RENEW_EVERY).await;
-            match tokio::time::timeout(RENEW_EVERY, self.renew()).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
-                Ok(Ok(false)) => return anyhow::anyhow!("another operator holds the Lease"),
-                Ok(Err(error)) => tracing::warn!(%error, "the Lease could not be renewed"),
-                Err(_) => tracing::warn!("the Lease could not be renewed in time"),
-            }
-            if renewed.elapsed() >= GIVE_UP {
-                return anyhow::anyhow!("the Lease could not be renewed for {GIVE_UP:?}");
-            }
-        }
+    /// Renews until that fails for too long or the Lease is somebody else's, and says which. `taken` is when the request
+    /// was sent that took it.
+    pub async fn keep(&self, taken: Instant) -> anyhow::Error {
+        hold(taken, || self.renew()).await
     }
 
     async fn renew(&self) -> kube::Result<bool> {
@@ -194,6 +210,27 @@ mod tests {
         assert_eq!(evaluate(Some(&seen("a", start)), "a", later), Step::Hold);
         assert_eq!(evaluate(Some(&seen("b", start)), "a", later - Duration::from_millis(1)), Step::Wait);
         assert_eq!(evaluate(Some(&seen("b", start)), "a", later), Step::Take);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_holder_that_cannot_renew_stops_well_before_anybody_else_begins() {
+        let taken = Instant::now();
+        hold(taken, async || std::future::pending().await).await;
+        assert_eq!(taken.elapsed(), GIVE_UP);
+
+        // What was renewed counts from its request, however late its answer came.
+        let (taken, mut renewals) = (Instant::now(), 0);
+        let slowly_once = async || {
+            renewals += 1;
+            if renewals > 1 {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(RENEW_EVERY - LOOK_EVERY).await;
+            Ok(true)
+        };
+        hold(taken, slowly_once).await;
+        assert_eq!(taken.elapsed(), RENEW_EVERY + GIVE_UP);
+        assert!(GIVE_UP + LOOK_EVERY < LEASE);
     }
 
     #[test]

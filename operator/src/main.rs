@@ -76,18 +76,18 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut served = std::pin::pin!(health::serve(context.settings.listen, context.health.clone()));
     loop {
-        tokio::select! {
-            () = leadership.acquire() => {}
+        let taken = tokio::select! {
+            taken = leadership.acquire() => taken,
             ended = &mut served => return ended.context("the probes' listener failed"),
             _ = terminate.recv() => return Ok(()),
-        }
+        };
         tracing::info!(identity = me, "leading");
         context.health.lead(true);
         tokio::select! {
             ended = work(Arc::clone(&context)) => ended?,
             // All work is dropped here, before the Lease can be anybody else's, and begins anew with the next one: watches
             // that a stall of the API server left behind go with it.
-            lost = leadership.keep() => {
+            lost = leadership.keep(taken) => {
                 tracing::error!(error = format!("{lost:#}"), "no longer leading");
                 context.health.lead(false);
                 continue;

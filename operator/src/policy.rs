@@ -21,7 +21,8 @@ use crate::task_queue::{Queue, State, refer_to};
 const MANAGER: &str = "brisq-operator/status";
 /// Users that are named.
 const USED_BY_MAX: usize = 100;
-const RESYNC: Duration = Duration::from_secs(300);
+/// A TaskQueue that left for another policy is not told to the one it left: it is looked at again anyway.
+const RESYNC: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(2);
 
 struct Policies {

@@ -56,7 +56,7 @@ fn row(queue: &TaskQueue) -> Vec<String> {
         status.objective.unwrap_or_else(|| "none".to_owned()),
         status.slo.map_or_else(|| "Unknown".to_owned(), |slo| format!("{slo:?}")),
         episode,
-        profiling.last_capture.unwrap_or_default(),
+        profiling.last_capture.map(|capture| capture.name).unwrap_or_default(),
         age(queue.metadata.creation_timestamp.as_ref()),
     ]
 }

@@ -33,7 +33,7 @@ pub use task_queue::{
     Standalone, Storage, TaskQueueSpec,
 };
 #[cfg(feature = "kube")]
-pub use task_queue::{EpisodePhase, ProfilingStatus, SloState, TaskQueue, TaskQueueStatus};
+pub use task_queue::{EpisodePhase, LastCapture, ProfilingStatus, SloState, TaskQueue, TaskQueueStatus};
 pub use validate::{Mistake, policy_mistakes, task_queue_mistakes};
 
 /// Group and version of all kinds.

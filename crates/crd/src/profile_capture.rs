@@ -178,6 +178,8 @@ mod status {
         HealthyTwin,
         /// Asked for by name.
         Named,
+        /// Asked for without a name, and compared with no other.
+        Any,
         /// Was to write the bundle, and could not be reached any more.
         Lost,
     }

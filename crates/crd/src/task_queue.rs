@@ -23,7 +23,7 @@ use crate::{Artifacts, Capture, CaptureLimits, Quantity, Resources};
         printcolumn = r#"{"name": "SLO", "type": "string", "jsonPath": ".status.slo"}"#,
         printcolumn = r#"{"name": "AGE", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
         printcolumn = r#"{"name": "REASON", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason", "priority": 1}"#,
-        printcolumn = r#"{"name": "LAST CAPTURE", "type": "string", "jsonPath": ".status.profiling.lastCapture", "priority": 1}"#,
+        printcolumn = r#"{"name": "LAST CAPTURE", "type": "string", "jsonPath": ".status.profiling.lastCapture.name", "priority": 1}"#,
         printcolumn = r#"{"name": "IMAGE", "type": "string", "jsonPath": ".status.image", "priority": 1}"#,
         validation = kube::core::Rule::new("size(self.metadata.name) <= 40")
             .message("metadata.name has at most 40 characters: names of pods and services are made of it"),
@@ -339,7 +339,7 @@ impl TaskQueueSpec {
 }
 
 #[cfg(feature = "kube")]
-pub use status::{EpisodePhase, ProfilingStatus, SloState, TaskQueueStatus};
+pub use status::{EpisodePhase, LastCapture, ProfilingStatus, SloState, TaskQueueStatus};
 
 #[cfg(feature = "kube")]
 mod status {
@@ -428,23 +428,44 @@ mod status {
         /// Share of slow claims when it opened, in thousandths.
         #[serde(default)]
         pub opening_share_permille: u32,
+        /// Whether it became worse, also while it recovers.
+        #[serde(default)]
+        pub escalated: bool,
+        /// A capture of that waits for the end of the cooldown.
+        #[serde(default)]
+        pub escalation_due: bool,
         /// The last capture ordered.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub last_capture: Option<String>,
-        /// When it was ordered.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub last_capture_time: Option<Time>,
-        /// Why it was ordered.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub last_capture_reason: Option<CaptureReason>,
-        /// The span that it is to cover.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub last_capture_window: Option<CaptureWindow>,
-        /// Captures ordered on the day of the last one (UTC).
+        pub last_capture: Option<LastCapture>,
+        /// Captures ordered on the day of the last one (UTC), without those that failed.
         #[serde(default)]
         pub captures_today: u32,
-        /// Why the last capture that was due was not made: `Cooldown`, `DailyQuota` or `AttemptQuota`.
+        /// The same with those that failed.
+        #[serde(default)]
+        pub attempts_today: u32,
+        /// Why the last capture that was due was not made: `Cooldown`, `DailyQuota`, `AttemptQuota`, `Suspended` or
+        /// `NoPolicy`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub not_captured: Option<String>,
+    }
+
+    /// A capture as it was ordered: whoever finds an order that was not carried out makes it good.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+    #[serde(rename_all = "camelCase")]
+    pub struct LastCapture {
+        /// Name of the ProfileCapture.
+        pub name: String,
+        /// When it was ordered.
+        pub time: Time,
+        /// Why.
+        pub reason: CaptureReason,
+        /// The span that it is to cover.
+        pub window: CaptureWindow,
+        /// The object was made; deleted by somebody, it stays so.
+        #[serde(default)]
+        pub made: bool,
+        /// It failed, and was taken off the day's count.
+        #[serde(default)]
+        pub failed: bool,
     }
 }

@@ -21,11 +21,13 @@ pub struct Limits {
     pub captures_per_day: u32,
     /// Captures that are tried, in a day: a failing store must not be hammered.
     pub attempts_per_day: u32,
+    /// Why none is made at all, for now.
+    pub refuse: Option<NotCaptured>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { cooldown_ms: 900_000, captures_per_day: 20, attempts_per_day: 60 }
+        Self { cooldown_ms: 900_000, captures_per_day: 20, attempts_per_day: 60, refuse: None }
     }
 }
 
@@ -77,6 +79,10 @@ pub enum NotCaptured {
     AttemptQuota,
     /// An operator judged all servers together the whole time, and did not ask for this one.
     NotAsked,
+    /// Captures are suspended.
+    Suspended,
+    /// The policy that bounds captures is missing or has mistakes.
+    NoPolicy,
 }
 
 impl NotCaptured {
@@ -88,6 +94,8 @@ impl NotCaptured {
             Self::DailyQuota => "DailyQuota",
             Self::AttemptQuota => "AttemptQuota",
             Self::NotAsked => "NotAsked",
+            Self::Suspended => "Suspended",
+            Self::NoPolicy => "NoPolicy",
         }
     }
 }
@@ -160,8 +168,14 @@ pub struct Saved {
     pub opening_share: f64,
     /// See [`Episode`].
     pub last_capture_ms: Option<u64>,
+    /// See [`Episode`].
+    pub escalation_due: bool,
+    /// Whether it became worse, also while it recovers.
+    pub escalated: bool,
     /// Captures on the day of the last one.
     pub captures_today: u32,
+    /// Tries on that day.
+    pub attempts_today: u32,
 }
 
 impl Episode {
@@ -174,7 +188,10 @@ impl Episode {
             ordinal: self.ordinal,
             opening_share: self.opening_share,
             last_capture_ms: self.last_capture_ms,
+            escalation_due: self.escalation_due,
+            escalated: self.escalated,
             captures_today: self.captures_today,
+            attempts_today: self.attempts_today,
         }
     }
 
@@ -187,9 +204,10 @@ impl Episode {
             ordinal: saved.ordinal,
             opening_share: saved.opening_share,
             last_capture_ms: saved.last_capture_ms,
+            escalation_due: saved.escalation_due,
+            escalated: saved.escalated,
             captures_today: saved.captures_today,
-            attempts_today: saved.captures_today,
-            escalated: saved.phase == Phase::Escalated,
+            attempts_today: saved.attempts_today,
             day: saved.last_capture_ms.map_or(0, |ms| ms / DAY_MS),
             ..Self::default()
         }
@@ -218,6 +236,12 @@ impl Episode {
             Phase::Open | Phase::Escalated => self.go_on(tick, limits),
             Phase::Recovering => self.recover(tick, limits),
         }
+    }
+
+    /// There is nothing to breach any more.
+    pub fn close(&mut self) {
+        self.phase = Phase::Closed;
+        self.escalation_due = false;
     }
 
     /// The last capture failed: it does not count against the day's quota, only against its attempts.
@@ -287,7 +311,9 @@ impl Episode {
     }
 
     fn refusal(&self, now_ms: u64, limits: &Limits) -> Option<NotCaptured> {
-        if self.last_capture_ms.is_some_and(|last| now_ms < last.saturating_add(limits.cooldown_ms)) {
+        if limits.refuse.is_some() {
+            limits.refuse
+        } else if self.last_capture_ms.is_some_and(|last| now_ms < last.saturating_add(limits.cooldown_ms)) {
             Some(NotCaptured::Cooldown)
         } else if self.captures_today >= limits.captures_per_day {
             Some(NotCaptured::DailyQuota)
@@ -377,7 +403,7 @@ mod tests {
 
     #[test]
     fn the_daily_quota_holds_and_failures_do_not_eat_it() {
-        let limits = Limits { cooldown_ms: 0, captures_per_day: 1, attempts_per_day: 2 };
+        let limits = Limits { cooldown_ms: 0, captures_per_day: 1, attempts_per_day: 2, ..Limits::default() };
         let mut episode = Episode { number: 3, ..Episode::default() };
         episode.day = START_MS / DAY_MS;
         assert!(matches!(episode.capture(START_MS, Reason::Breach, &limits), Action::Capture { .. }));
@@ -410,6 +436,43 @@ mod tests {
             assert_eq!(after.tick(Tick { now_ms, evaluation: breach(now_ms) }, &limits), None);
         }
         assert_eq!((after.number, after.ordinal), (1, 1));
+    }
+
+    #[test]
+    fn what_is_refused_is_told_and_neither_counted_nor_cooled_down_from() {
+        let refused = Limits { refuse: Some(NotCaptured::Suspended), ..Limits::default() };
+        let shares = [0.05; 10];
+        let why = Action::Suppressed { reason: Reason::Breach, why: NotCaptured::Suspended };
+        assert_eq!(run(&shares, &refused), [(START_MS, why)]);
+        let mut episode = Episode { number: 3, ..Episode::default() };
+        episode.capture(START_MS, Reason::Breach, &refused);
+        assert_eq!((episode.ordinal, episode.captures_today, episode.last_capture_ms), (0, 0, None));
+    }
+
+    #[test]
+    fn an_escalation_that_waits_outlives_a_restart() {
+        let limits = Limits { cooldown_ms: 60_000, ..Limits::default() };
+        let (mut episode, mut reasons) = (Episode::default(), Vec::new());
+        for second in 0..100_u64 {
+            let now_ms = START_MS + second * 1_000;
+            let share = if second < 10 { 0.05 } else { 0.2 };
+            let evaluation = Evaluation {
+                at_ms: now_ms,
+                breached: true,
+                calm: false,
+                stalled: false,
+                share,
+                samples: 1_000,
+                onset_ms: None,
+            };
+            if let Some(Action::Capture { reason, .. }) = episode.tick(Tick { now_ms, evaluation }, &limits) {
+                reasons.push((second, reason));
+            }
+            if second == 30 {
+                episode = Episode::resume(episode.save());
+            }
+        }
+        assert_eq!(reasons, [(0, Reason::Breach), (60, Reason::Escalation)]);
     }
 
     proptest! {

@@ -134,9 +134,9 @@ fn one_breach_is_captured_once_though_its_operator_is_killed_between_order_and_c
     let answer =
         admin.call_json("PUT", "/debug/faults", r#"{"fault":"spin","ms":80,"oneIn":15}"#).expect("an answer");
     assert!(answer.status < 300, "{}", answer.text());
-    let ordered = rig
-        .kubectl
-        .until("an order", 2 * SOON, |_| (status("profiling")?["lastCapture"] == "orders-1-1").then_some(()));
+    let ordered = rig.kubectl.until("an order", 2 * SOON, |_| {
+        (status("profiling")?["lastCapture"]["name"] == "orders-1-1").then_some(())
+    });
     ordered.unwrap_or_else(|error| panic!("{error}\n{}", rig.log()));
     drop(first);
     let captures = || rig.kubectl.get(&["pcap"]).expect("captures")["items"].as_array().map(Vec::len);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brisq_crd::{ProfileCapture, ProfilingPolicySpec, TaskQueue};
-use brisq_slo::{Limits, Objective};
+use brisq_slo::{Limits, NotCaptured, Objective};
 use futures_util::StreamExt;
 use futures_util::stream::iter;
 use k8s_openapi::api::core::v1::Pod;
@@ -27,6 +27,8 @@ use crate::task_queue::{Stores, effective_policy};
 
 /// How often sidecars are asked; they keep the seconds in between.
 const POLL_EVERY: Duration = Duration::from_secs(5);
+/// A look ends within this time: the next one is not to wait for an answer that never comes.
+const LOOK_MAX: Duration = Duration::from_secs(20);
 /// TaskQueues that are asked for at a time.
 const QUEUES_AT_ONCE: usize = 32;
 /// Captures that are tried in a day, for each that may succeed.
@@ -77,7 +79,8 @@ async fn look(
 ) -> (Key, View) {
     // What was not written is judged again from what is in the status.
     let before = view.clone();
-    if let Err(error) = one(&mut view, &queue, context, pods, captures).await {
+    let looked = tokio::time::timeout(LOOK_MAX, one(&mut view, &queue, context, pods, captures)).await;
+    if let Err(error) = looked.unwrap_or(Err(Error::TimedOut(LOOK_MAX))) {
         tracing::warn!(queue = key.1, %error, "a TaskQueue's objective could not be judged; trying again");
         view = before;
     }
@@ -96,18 +99,44 @@ async fn one(
         view.disarm();
         return write(queue, view, context).await;
     };
-    let policy = effective_policy(queue, context).await?;
-    view.note_failures(queue, captures);
+    let (policy, refuse) = policy_of(queue, context).await?;
+    view.note_last(queue, captures);
+    let episode = view.status.episode;
     let own = pods_of(queue, pods);
     let token = context.key.secrets(&queue.namespace().unwrap_or_default(), &queue.name_any()).sidecar;
-    let limits = limits_of(&policy);
-    let due = view.judge(objective, &own, &token, &limits).await;
+    let due = view.judge(objective, &own, &token, &limits_of(&policy, refuse)).await;
     // What was ordered before and not made, by the operator before or by this one, comes first.
-    order::complete_interrupted(view, queue, &policy, captures, context).await;
-    if let Some(due) = due.filter(|_| !policy.suspend) {
-        return order(view, due, queue, &policy, context).await;
+    order::complete(view, queue, &policy, context).await;
+    match due {
+        Some(mut due) => {
+            view.skip_taken(&mut due, queue, captures);
+            order(view, &due, queue, &policy, context).await?;
+        }
+        None => write(queue, view, context).await?,
     }
-    write(queue, view, context).await
+    if view.status.episode != episode {
+        let objective = crate::task_queue::objective(queue).unwrap_or_default();
+        let note = format!("claims break {objective}: episode {}", view.status.episode);
+        context.tell(queue, true, "ObjectiveBreached", note).await;
+    }
+    Ok(())
+}
+
+/// The policy in force, and why it allows no captures now. A breach is seen all the same.
+async fn policy_of(
+    queue: &TaskQueue,
+    context: &Context,
+) -> Result<(ProfilingPolicySpec, Option<NotCaptured>), Error> {
+    match effective_policy(queue, context).await {
+        Ok(policy) => {
+            let refuse = policy.suspend.then_some(NotCaptured::Suspended);
+            Ok((policy, refuse))
+        }
+        Err(error) if error.terminal().is_some() => {
+            Ok((ProfilingPolicySpec::default(), Some(NotCaptured::NoPolicy)))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn objective_of(queue: &TaskQueue) -> Option<Objective> {
@@ -116,11 +145,12 @@ fn objective_of(queue: &TaskQueue) -> Option<Objective> {
     Objective::new(latency.percentile, threshold_us, latency.window_seconds, latency.min_samples).ok()
 }
 
-fn limits_of(policy: &ProfilingPolicySpec) -> Limits {
+fn limits_of(policy: &ProfilingPolicySpec, refuse: Option<NotCaptured>) -> Limits {
     Limits {
         cooldown_ms: policy.limits.cooldown_seconds.saturating_mul(1_000),
         captures_per_day: policy.limits.per_day,
         attempts_per_day: policy.limits.per_day.saturating_mul(ATTEMPTS_PER_CAPTURE),
+        refuse,
     }
 }
 

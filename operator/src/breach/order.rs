@@ -2,17 +2,16 @@
 //! the two leaves enough in the status for the next one to make it.
 
 use brisq_crd::{
-    Capture, CaptureReason, CaptureWindow, ProfileCapture, ProfileCaptureSpec, ProfilingPolicySpec,
-    TaskQueue, TaskQueueRef,
+    Capture, CaptureReason, CaptureWindow, LastCapture, ProfileCapture, ProfileCaptureSpec,
+    ProfilingPolicySpec, TaskQueue, TaskQueueRef,
 };
 use brisq_slo::Reason;
 use jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, PostParams};
-use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt};
 
 use super::record::write;
-use super::view::{Due, View};
+use super::view::{Due, View, is_of, time};
 use crate::context::Context;
 use crate::error::Error;
 use crate::secrets::is_conflict;
@@ -26,26 +25,28 @@ const MADE_GOOD_FOR: SignedDuration = SignedDuration::from_mins(2);
 /// Orders what is due.
 pub async fn order(
     view: &mut View,
-    due: Due,
+    due: &Due,
     queue: &TaskQueue,
     policy: &ProfilingPolicySpec,
     context: &Context,
 ) -> Result<(), Error> {
-    let name = format!("{}-{}-{}", queue.name_any(), due.episode, due.ordinal);
-    let window = window(&due, &policy.capture);
     let reason = match due.reason {
         Reason::Breach => CaptureReason::Breach,
         Reason::Escalation => CaptureReason::Escalation,
         Reason::Control => CaptureReason::Control,
     };
-    let seen = Timestamp::from_millisecond(due.seen_ms as i64).unwrap_or_else(|_| Timestamp::now());
-    view.status.last_capture = Some(name.clone());
-    view.status.last_capture_time = Some(seen.into());
-    view.status.last_capture_reason = Some(reason);
-    view.status.last_capture_window = Some(window);
+    let window = window(due, &policy.capture);
+    view.status.last_capture = Some(LastCapture {
+        name: due.name(queue),
+        time: time(due.seen_ms),
+        reason,
+        window,
+        made: false,
+        failed: false,
+    });
     view.status.not_captured = None;
     write(queue, view, context).await?;
-    create(&name, reason, window, chosen(view, policy), queue, context).await;
+    complete(view, queue, policy, context).await;
     Ok(())
 }
 
@@ -69,62 +70,43 @@ fn window(due: &Due, capture: &Capture) -> CaptureWindow {
     }
 }
 
-/// Makes the capture that the status speaks of, if it is missing.
-pub async fn complete_interrupted(
-    view: &View,
-    queue: &TaskQueue,
-    policy: &ProfilingPolicySpec,
-    captures: &Store<ProfileCapture>,
-    context: &Context,
-) {
-    let status = &view.status;
-    let (Some(name), Some(time), Some(reason), Some(window)) = (
-        &status.last_capture,
-        &status.last_capture_time,
-        status.last_capture_reason,
-        status.last_capture_window,
-    ) else {
-        return;
-    };
-    let exists = captures
-        .state()
-        .iter()
-        .any(|capture| capture.name_any() == *name && capture.namespace() == queue.namespace());
-    if exists || Timestamp::now().duration_since(time.0) > MADE_GOOD_FOR {
+/// Makes the capture that the status speaks of, if it was not made yet. One that cannot be made is tried again at the next
+/// look, from what is persisted.
+pub async fn complete(view: &mut View, queue: &TaskQueue, policy: &ProfilingPolicySpec, context: &Context) {
+    let pods = chosen(view, policy);
+    let Some(last) = view.status.last_capture.as_mut().filter(|last| !last.made) else { return };
+    if Timestamp::now().duration_since(last.time.0) > MADE_GOOD_FOR {
         return;
     }
-    create(name, reason, window, chosen(view, policy), queue, context).await;
-}
-
-/// One that cannot be made is tried again at the next look, from what is persisted.
-async fn create(
-    name: &str,
-    reason: CaptureReason,
-    window: CaptureWindow,
-    pods: Vec<String>,
-    queue: &TaskQueue,
-    context: &Context,
-) {
     let task_queue_ref = TaskQueueRef { name: queue.name_any() };
-    let spec = ProfileCaptureSpec { task_queue_ref, reason, window: Some(window), pods };
-    let mut capture = ProfileCapture::new(name, spec);
+    let spec = ProfileCaptureSpec { task_queue_ref, reason: last.reason, window: Some(last.window), pods };
+    let mut capture = ProfileCapture::new(&last.name, spec);
     capture.metadata.owner_references = queue.owner_ref(&()).map(|owner| vec![owner]);
     let api: Api<ProfileCapture> =
         Api::namespaced(context.client.clone(), &queue.namespace().unwrap_or_default());
-    match api.create(&PostParams::default(), &capture).await {
+    let note = match api.create(&PostParams::default(), &capture).await {
         Ok(_) => {
             context.health.captured();
-            tracing::info!(capture = name, reason = reason.name(), "a capture is ordered");
-            let note = format!("ProfileCapture {name} is being made: {}", reason.name());
-            context.tell(queue, true, "ObjectiveBreached", note).await;
+            tracing::info!(capture = last.name, reason = last.reason.name(), "a capture is ordered");
+            format!("ProfileCapture {} is being made: {}", last.name, last.reason.name())
         }
-        // It is there already: then it was ordered.
-        Err(kube::Error::Api(error)) if is_conflict(&error) => {}
+        // It is there already: then it was ordered, unless somebody else was faster with this name.
+        Err(kube::Error::Api(error)) if is_conflict(&error) => {
+            let found = api.get_opt(&last.name).await.ok().flatten();
+            if found.is_some_and(|found| is_of(&found, queue, &last.name)) {
+                last.made = true;
+                return;
+            }
+            format!("ProfileCapture {} is there and is not of this breach: delete it", last.name)
+        }
         Err(error) => {
             let error = Error::from(error);
-            tracing::warn!(capture = name, %error, "a capture could not be ordered; trying again");
+            tracing::warn!(capture = last.name, %error, "a capture could not be ordered; trying again");
+            return;
         }
-    }
+    };
+    last.made = true;
+    context.tell(queue, false, "CaptureOrdered", note).await;
 }
 
 #[cfg(test)]

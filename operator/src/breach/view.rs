@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,12 @@ use brisq_slo::{
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 
 use crate::sidecar::{Counts, Sidecar, Slo};
+use crate::task_queue::is_true;
 
 /// Without any counts for so long nobody can say whether the objective is kept.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -35,6 +37,13 @@ pub struct Due {
     pub seen_ms: u64,
 }
 
+impl Due {
+    /// Name of the ProfileCapture.
+    pub fn name(&self, queue: &TaskQueue) -> String {
+        format!("{}-{}-{}", queue.name_any(), self.episode, self.ordinal)
+    }
+}
+
 /// Counts of one pod.
 #[derive(Clone, Debug, Default)]
 struct PodView {
@@ -54,6 +63,7 @@ impl PodView {
             .filter(|counts| counts.at_ms > last_at_ms && counts.threshold_us == threshold_us);
         let seconds: Vec<Second> =
             newer.map(|counts| self.fleet.add(counts.at_ms, &[(process, reading(counts))])).collect();
+        self.fleet.retain(|known| *known == process);
         self.last_at_ms = seconds.last().map_or(last_at_ms, |second| second.at_ms);
         self.seconds.extend(&seconds);
         while self.seconds.len() > COMPARED_SECONDS {
@@ -86,7 +96,6 @@ pub struct View {
     episode: Episode,
     pods: HashMap<String, PodView>,
     heard: Instant,
-    failed: HashSet<String>,
     /// What stands in the status, or is to stand there.
     pub status: ProfilingStatus,
     /// Whether the objective is kept.
@@ -104,7 +113,6 @@ impl View {
             episode: Episode::resume(saved(&profiling)),
             pods: HashMap::new(),
             heard: Instant::now(),
-            failed: HashSet::new(),
             slo: status.and_then(|status| status.slo).unwrap_or(SloState::Unknown),
             status: profiling,
         }
@@ -115,27 +123,42 @@ impl View {
         self.uid == queue.uid()
     }
 
-    /// There is no objective.
+    /// There is no objective, and so no breach of one.
     pub fn disarm(&mut self) {
         self.evaluator = None;
         self.slo = SloState::Unknown;
+        self.episode.close();
+        self.note_episode();
     }
 
-    /// A capture that failed does not eat the day's quota.
-    pub fn note_failures(&mut self, queue: &TaskQueue, captures: &Store<ProfileCapture>) {
-        let Some(name) = self.status.last_capture.clone().filter(|name| !self.failed.contains(name)) else {
-            return;
-        };
-        let failed = captures.state().iter().any(|capture| {
-            let conditions = capture.status.as_ref().map(|status| status.conditions.as_slice());
-            capture.name_any() == name
-                && capture.namespace() == queue.namespace()
-                && conditions.unwrap_or_default().iter().any(|c| c.type_ == "Failed" && c.status == "True")
-        });
-        if failed {
+    /// What became of the last capture: one that was made is not made again when somebody deletes it, and one that failed
+    /// does not eat the day's quota.
+    pub fn note_last(&mut self, queue: &TaskQueue, captures: &Store<ProfileCapture>) {
+        let Some(last) = self.status.last_capture.as_mut() else { return };
+        let captures = captures.state();
+        let Some(capture) = captures.iter().find(|capture| is_of(capture, queue, &last.name)) else { return };
+        last.made = true;
+        let conditions = capture.status.as_ref().map(|status| status.conditions.as_slice());
+        if !last.failed && is_true(conditions.unwrap_or_default(), "Failed") {
+            last.failed = true;
             self.episode.capture_failed();
-            self.failed.insert(name);
         }
+    }
+
+    /// The first number from that of a due capture on whose name nobody has taken: of an object that was restored, or made
+    /// by hand, nothing may depend.
+    pub fn skip_taken(&mut self, due: &mut Due, queue: &TaskQueue, captures: &Store<ProfileCapture>) {
+        let taken: Vec<String> = captures
+            .state()
+            .iter()
+            .filter(|capture| capture.namespace() == queue.namespace())
+            .map(|capture| capture.name_any())
+            .collect();
+        while taken.contains(&due.name(queue)) {
+            due.ordinal += 1;
+        }
+        self.episode.ordinal = due.ordinal;
+        self.note_episode();
     }
 
     /// Asks all sidecars and judges what came since the last time.
@@ -155,9 +178,7 @@ impl View {
             let before = self.episode.phase;
             let action = self.episode.tick(Tick { now_ms: evaluation.at_ms, evaluation }, limits);
             if self.episode.phase != before {
-                let at =
-                    Timestamp::from_millisecond(second.at_ms as i64).unwrap_or_else(|_| Timestamp::now());
-                self.status.last_transition_time = Some(at.into());
+                self.status.last_transition_time = Some(time(second.at_ms));
             }
             let kept = matches!(self.episode.phase, Phase::Closed | Phase::Recovering);
             self.slo = if kept && !evaluation.breached { SloState::Met } else { SloState::Breached };
@@ -195,7 +216,10 @@ impl View {
         self.status.phase = phase_name(saved.phase);
         self.status.captures = saved.ordinal;
         self.status.opening_share_permille = (saved.opening_share * 1_000.0).round() as u32;
+        self.status.escalated = saved.escalated;
+        self.status.escalation_due = saved.escalation_due;
         self.status.captures_today = saved.captures_today;
+        self.status.attempts_today = saved.attempts_today;
     }
 
     /// What is new at each pod, each list the oldest second first.
@@ -239,6 +263,20 @@ fn add_up(pods: &[Vec<Second>]) -> Vec<Second> {
     (0..longest).rev().map(at).collect()
 }
 
+/// As a status keeps it: with finer parts it would never be equal to what was written.
+pub fn time(at_ms: u64) -> Time {
+    let seconds = i64::try_from(at_ms / 1_000).unwrap_or(i64::MAX);
+    Time(Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX))
+}
+
+/// Whether a capture is the one of that name that this TaskQueue had made, and not one of a TaskQueue of the same name
+/// that was deleted.
+pub fn is_of(capture: &ProfileCapture, queue: &TaskQueue, name: &str) -> bool {
+    let owned =
+        || capture.owner_references().iter().any(|owner| Some(&owner.uid) == queue.metadata.uid.as_ref());
+    capture.name_any() == name && capture.namespace() == queue.namespace() && owned()
+}
+
 const fn phase_name(phase: Phase) -> EpisodePhase {
     match phase {
         Phase::Closed => EpisodePhase::Closed,
@@ -250,7 +288,7 @@ const fn phase_name(phase: Phase) -> EpisodePhase {
 
 fn saved(status: &ProfilingStatus) -> Saved {
     let last_capture_ms =
-        status.last_capture_time.as_ref().and_then(|time| u64::try_from(time.0.as_millisecond()).ok());
+        status.last_capture.as_ref().and_then(|last| u64::try_from(last.time.0.as_millisecond()).ok());
     Saved {
         phase: match status.phase {
             EpisodePhase::Closed => Phase::Closed,
@@ -262,12 +300,17 @@ fn saved(status: &ProfilingStatus) -> Saved {
         ordinal: status.captures,
         opening_share: f64::from(status.opening_share_permille) / 1_000.0,
         last_capture_ms,
+        escalation_due: status.escalation_due,
+        escalated: status.escalated,
         captures_today: status.captures_today,
+        attempts_today: status.attempts_today,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use brisq_crd::{CaptureReason, CaptureWindow, LastCapture};
+
     use super::*;
 
     fn second(at_ms: u64, finished: u64) -> Second {
@@ -294,17 +337,31 @@ mod tests {
     #[test]
     fn the_status_holds_all_that_an_episode_needs() {
         let mut view = View::resume(&TaskQueue::new("q", brisq_crd::TaskQueueSpec::default()));
-        let at = Timestamp::from_millisecond(1_800_000_000_000).unwrap();
         view.episode = Episode::resume(Saved {
-            phase: Phase::Escalated,
+            phase: Phase::Recovering,
             number: 4,
             ordinal: 2,
             opening_share: 0.25,
             last_capture_ms: Some(1_800_000_000_000),
+            escalation_due: true,
+            escalated: true,
             captures_today: 3,
+            attempts_today: 5,
         });
-        view.status.last_capture_time = Some(at.into());
+        view.status.last_capture = Some(LastCapture {
+            name: "q-4-2".into(),
+            time: time(1_800_000_000_000),
+            reason: CaptureReason::Breach,
+            window: CaptureWindow { from_ms: 1, to_ms: 2, onset_ms: None },
+            made: true,
+            failed: false,
+        });
         view.note_episode();
-        assert_eq!(Episode::resume(saved(&view.status)), view.episode);
+        view.status.last_transition_time = Some(time(1_800_000_000_999));
+        // What is read back is what was written: no time has a part that is lost on the way.
+        let read: ProfilingStatus =
+            serde_json::from_value(serde_json::to_value(&view.status).unwrap()).unwrap();
+        assert_eq!(read, view.status);
+        assert_eq!(Episode::resume(saved(&read)), view.episode);
     }
 }

@@ -106,7 +106,6 @@ fn redis_env(plan: &Plan) -> Value {
 }
 
 fn sidecar(plan: &Plan) -> Value {
-    let capture = &plan.profiling.capture;
     let mut args = vec![
         "--socket=/run/brisq/profiler.sock".to_owned(),
         "--listen=0.0.0.0:7072".to_owned(),
@@ -115,8 +114,6 @@ fn sidecar(plan: &Plan) -> Value {
         format!("--root={}", plan.artifacts_root()),
         "--token-file=/etc/brisq/sidecar/token".to_owned(),
         "--objective=/etc/brisq/config/objective.yaml".to_owned(),
-        format!("--pre-seconds={}", capture.pre_seconds),
-        format!("--post-seconds={}", capture.post_seconds),
     ];
     let mut mounts = vec![
         json!({"name": "run", "mountPath": "/run/brisq"}),
@@ -132,7 +129,8 @@ fn sidecar(plan: &Plan) -> Value {
             for (name, key) in
                 [("AWS_ACCESS_KEY_ID", "accessKeyId"), ("AWS_SECRET_ACCESS_KEY", "secretAccessKey")]
             {
-                let from = json!({"secretKeyRef": {"name": secret.name, "key": key}});
+                // Optional: without it captures fail, and servers start all the same.
+                let from = json!({"secretKeyRef": {"name": secret.name, "key": key, "optional": true}});
                 env.push(json!({"name": name, "valueFrom": from}));
             }
         }

@@ -12,6 +12,8 @@ pub(super) fn build(plan: &Plan) -> Option<Value> {
             "metadata": metadata(plan, &plan.name, "server"),
             "spec": {
                 "maxUnavailable": 1,
+                // With Redis away no server is ready, and none is worth keeping its node from being drained.
+                "unhealthyPodEvictionPolicy": "AlwaysAllow",
                 "selector": {"matchLabels": labels::selector(&plan.name, "server")},
             },
         })

@@ -67,15 +67,17 @@ pub(super) fn stateful_set(plan: &Plan, standalone: &Standalone) -> Value {
 
 fn container(plan: &Plan, standalone: &Standalone) -> Value {
     let password = json!({"secretKeyRef": {"name": secret::name(plan), "key": "redis"}});
-    let ping = json!({"exec": {"command": ["redis-cli", "ping"]}, "timeoutSeconds": 5});
-    let probe = |period: u32, failures: u32| {
-        let mut probe = ping.clone();
-        if let Some(probe) = probe.as_object_mut() {
-            probe.insert("periodSeconds".into(), period.into());
-            probe.insert("failureThreshold".into(), failures.into());
-        }
-        probe
+    let probe = |ping: &[&str], period: u32, failures: u32| {
+        json!({
+            "exec": {"command": ping},
+            "timeoutSeconds": 5,
+            "periodSeconds": period,
+            "failureThreshold": failures,
+        })
     };
+    // While it loads its file it answers with an error, which only `-e` takes for one: not ready, and alive.
+    let answers = ["redis-cli", "ping"];
+    let serves = ["redis-cli", "-e", "ping"];
     json!({
         "name": "redis",
         "image": plan.images.redis,
@@ -91,9 +93,9 @@ fn container(plan: &Plan, standalone: &Standalone) -> Value {
         "env": [{"name": "REDISCLI_AUTH", "valueFrom": password}],
         "ports": [{"name": "redis", "containerPort": 6379, "protocol": "TCP"}],
         // A large append-only file takes minutes to read: until then it is neither alive nor dead.
-        "startupProbe": probe(2, 900),
-        "readinessProbe": probe(5, 2),
-        "livenessProbe": probe(20, 6),
+        "startupProbe": probe(&serves, 2, 900),
+        "readinessProbe": probe(&serves, 5, 2),
+        "livenessProbe": probe(&answers, 20, 6),
         "resources": standalone.resources.clone().unwrap_or_default(),
         "securityContext": container_security(),
         "volumeMounts": [{"name": "data", "mountPath": "/data"}],

@@ -37,13 +37,17 @@ pub async fn drive(
     let states = match queue {
         None => {
             let message = format!("there is no TaskQueue {}", capture.spec.task_queue_ref.name);
-            ended("Failed", "QueueNotFound", message)
+            Some(ended("Failed", "QueueNotFound", message))
         }
         Some(queue) => match effective_policy(queue, context).await {
             Ok(policy) => step(capture, &mut status, queue, &policy, pods, context).await,
-            Err(Error::Terminal { reason, message }) => ended("Failed", reason, message),
+            Err(Error::Terminal { reason, message }) => Some(ended("Failed", reason, message)),
             Err(error) => return Err(error),
         },
+    };
+    // Nothing new: what was reached stays reached.
+    let Some(states) = states.or_else(|| status.conditions.is_empty().then(waiting)) else {
+        return Ok(status);
     };
     let now = Timestamp::now();
     let generation = capture.metadata.generation;
@@ -52,6 +56,11 @@ pub async fn drive(
     Ok(status)
 }
 
+fn waiting() -> Vec<State> {
+    progress(&Capture::default(), true, false)
+}
+
+/// What is known now; `None` while nothing is heard.
 async fn step(
     capture: &ProfileCapture,
     status: &mut ProfileCaptureStatus,
@@ -59,42 +68,40 @@ async fn step(
     policy: &ProfilingPolicySpec,
     pods: &Store<Pod>,
     context: &Context,
-) -> Vec<State> {
+) -> Option<Vec<State>> {
     if policy.suspend && status.author.is_none() {
-        return ended("Suppressed", "ProfilingSuspended", "captures of this TaskQueue are suspended");
+        return Some(ended("Suppressed", "ProfilingSuspended", "captures of this TaskQueue are suspended"));
     }
     let age = age_seconds(capture);
     if age > CAPTURE_MAX_SECONDS {
-        return ended("Failed", "TimedOut", format!("it was not complete after {CAPTURE_MAX_SECONDS} s"));
+        let message = format!("it was not complete after {CAPTURE_MAX_SECONDS} s");
+        return Some(ended("Failed", "TimedOut", message));
     }
     let up = pods_of(queue, pods);
     if status.author.is_none() && !choose(capture, status, policy, &up) {
-        return if age > SERVERS_WAIT_SECONDS {
-            ended("Failed", "NoServers", "no server of this TaskQueue could be asked")
-        } else {
-            progress(&Capture::default(), true, false)
-        };
+        let which = if capture.spec.pods.is_empty() { "this TaskQueue".to_owned() } else { named(capture) };
+        let message = format!("no server of {which} could be asked");
+        return (age > SERVERS_WAIT_SECONDS).then(|| ended("Failed", "NoServers", message));
     }
     let secrets = context.key.secrets(&queue.namespace().unwrap_or_default(), &queue.name_any());
     let answer = ask(capture, status, &up, &secrets.sidecar).await;
     let key = (capture.namespace().unwrap_or_default(), capture.name_any());
-    match answer {
-        Some(answer) => {
-            context.unreachable.lock().remove(&key);
-            told(status, &answer, queue, policy)
-        }
-        None => {
-            let mut unreachable = context.unreachable.lock();
-            // Captures that were deleted meanwhile leave nothing here.
-            unreachable.retain(|_, since| since.elapsed() < 2 * AUTHOR_LOST);
-            let since = *unreachable.entry(key.clone()).or_insert_with(Instant::now);
-            if since.elapsed() < AUTHOR_LOST {
-                return progress(&Capture::default(), true, false);
-            }
-            unreachable.remove(&key);
-            replace_author(status, &up)
-        }
+    let mut unreachable = context.unreachable.lock();
+    if let Some(answer) = answer {
+        unreachable.remove(&key);
+        return Some(told(status, &answer, queue, policy));
     }
+    // Captures that were deleted meanwhile leave nothing here.
+    unreachable.retain(|_, since| since.elapsed() < 2 * AUTHOR_LOST);
+    let since = *unreachable.entry(key.clone()).or_insert_with(Instant::now);
+    (since.elapsed() >= AUTHOR_LOST).then(|| {
+        unreachable.remove(&key);
+        replace_author(status, &up)
+    })
+}
+
+fn named(capture: &ProfileCapture) -> String {
+    format!("those that it names ({})", capture.spec.pods.join(", "))
 }
 
 fn age_seconds(capture: &ProfileCapture) -> i64 {
@@ -111,16 +118,19 @@ fn choose(
 ) -> bool {
     let is_up = |name: &String| up.iter().any(|pod| pod.name_any() == *name);
     let mut names: Vec<String> = capture.spec.pods.iter().filter(|name| is_up(name)).cloned().collect();
-    let by_name = !names.is_empty() && capture.spec.reason == CaptureReason::Manual;
-    if names.is_empty() {
+    let by_hand = capture.spec.reason == CaptureReason::Manual;
+    let by_name = by_hand && !capture.spec.pods.is_empty();
+    // Whoever names pods means these; those of a breach were the worst and the healthiest, and others saw it too.
+    if names.is_empty() && !by_name {
         let most = if policy.artifacts.is_some() { PODS_DEFAULT } else { 1 };
         names = up.iter().map(|pod| pod.name_any()).take(most).collect();
     }
     let Some(author) = names.first().cloned() else { return false };
-    let role = |index: usize| match (by_name, index) {
-        (true, _) => PodRole::Named,
-        (false, 0) => PodRole::Worst,
-        (false, _) => PodRole::HealthyTwin,
+    let role = |index: usize| match index {
+        _ if by_name => PodRole::Named,
+        _ if by_hand => PodRole::Any,
+        0 => PodRole::Worst,
+        _ => PodRole::HealthyTwin,
     };
     status.pods =
         names.into_iter().enumerate().map(|(n, name)| CapturedPod { name, role: role(n) }).collect();

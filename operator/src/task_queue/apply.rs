@@ -21,7 +21,6 @@ pub async fn apply(plan: &Plan, observed: &Observed, context: &Context) -> Resul
         field_validation: Some(ValidationDirective::Strict),
         ..PatchParams::apply(MANAGER).force()
     };
-    grow_claim(plan, observed, context).await?;
     for child in children(plan) {
         let name = child.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
         api_of(&context.client, &child, &plan.namespace)?
@@ -31,7 +30,8 @@ pub async fn apply(plan: &Plan, observed: &Observed, context: &Context) -> Resul
     for (kind, name) in absent(plan) {
         delete_own(plan, kind, &name, context).await?;
     }
-    Ok(())
+    // At the end: a volume that cannot grow keeps nothing else from what it is to be.
+    grow_claim(plan, observed, context).await
 }
 
 /// Refuses to take over what somebody else made under a name of ours: it would be changed, and deleted with the TaskQueue.
@@ -86,8 +86,16 @@ async fn grow_claim(plan: &Plan, observed: &Observed, context: &Context) -> Resu
     }
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &plan.namespace);
     let grown = json!({"spec": {"resources": {"requests": {"storage": wanted}}}});
-    claims.patch(&claim.name_any(), &PatchParams::default(), &Patch::Merge(&grown)).await?;
-    tracing::info!(claim = claim.name_any(), %wanted, "a volume is told to grow");
+    let name = claim.name_any();
+    let told = claims.patch(&name, &PatchParams::default(), &Patch::Merge(&grown)).await;
+    told.map_err(Error::from).map_err(|error| match error.terminal() {
+        Some((_, said)) => {
+            let message = format!("PersistentVolumeClaim {name} cannot grow to {wanted}: {said}");
+            Error::Terminal { reason: "VolumeNotGrown", message }
+        }
+        None => error,
+    })?;
+    tracing::info!(claim = name, %wanted, "a volume is told to grow");
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::observe::Observed;
 use super::trouble;
+use crate::error::Error;
 
 /// A condition before its time is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ struct Facts {
     wanted: i32,
     available: i32,
     rolling: bool,
+    /// Why what is wanted is not applied yet, though it is tried again and again.
+    hindered: Option<String>,
     /// `None` for an external Redis, which the servers' readiness speaks for.
     redis_ready: Option<bool>,
     /// What keeps pods from being ready, where they say it; of Redis while that is away, else of the servers.
@@ -56,7 +59,7 @@ struct Facts {
 }
 
 impl Facts {
-    fn of(queue: &TaskQueue, observed: &Observed) -> Self {
+    fn of(queue: &TaskQueue, observed: &Observed, now: Timestamp) -> Self {
         let wanted = i32::try_from(queue.spec.replicas).unwrap_or(i32::MAX);
         let deployment = observed.deployment.as_ref();
         let status = deployment.and_then(|deployment| deployment.status.as_ref());
@@ -71,7 +74,12 @@ impl Facts {
         Self {
             wanted,
             available: status.and_then(|s| s.available_replicas).unwrap_or(0),
-            rolling: !seen || updated < wanted || all > updated || !rolled_out(status),
+            rolling: !seen
+                || updated < wanted
+                || all > updated
+                || !rolled_out(status)
+                || trouble::start(&observed.pods, "server", now),
+            hindered: None,
             redis_ready,
             trouble: trouble::first(&observed.pods, component).or_else(|| trouble::refused(status)),
         }
@@ -96,9 +104,11 @@ fn rolled_out(status: Option<&DeploymentStatus>) -> bool {
     })
 }
 
-/// All four.
-pub fn all(queue: &TaskQueue, observed: &Observed, stalled: Option<(&'static str, String)>) -> Vec<State> {
-    let facts = Facts::of(queue, observed);
+/// All four, after a reconcile that ended so.
+pub fn all(queue: &TaskQueue, observed: &Observed, error: Option<&Error>, now: Timestamp) -> Vec<State> {
+    let stalled = error.and_then(Error::terminal);
+    let hindered = error.filter(|_| stalled.is_none()).map(ToString::to_string);
+    let facts = Facts { hindered, ..Facts::of(queue, observed, now) };
     vec![
         ready(&facts),
         progressing(&facts),
@@ -121,7 +131,9 @@ fn ready(facts: &Facts) -> State {
 }
 
 fn progressing(facts: &Facts) -> State {
-    if facts.rolling {
+    if let Some(error) = &facts.hindered {
+        State::new("Progressing", true, "Retrying", error.as_str())
+    } else if facts.rolling {
         State::new("Progressing", true, "RollingOut", "servers are being started or replaced")
     } else {
         State::new("Progressing", false, "Stable", "")
@@ -148,7 +160,7 @@ mod tests {
     use super::*;
 
     fn facts(available: i32, rolling: bool, redis_ready: Option<bool>) -> Facts {
-        Facts { wanted: 2, available, rolling, redis_ready, trouble: None }
+        Facts { wanted: 2, available, rolling, hindered: None, redis_ready, trouble: None }
     }
 
     #[test]
@@ -175,6 +187,8 @@ mod tests {
             include_str!("validate.rs"),
             include_str!("../error.rs"),
             include_str!("../capture/conditions.rs"),
+            include_str!("../capture/drive.rs"),
+            include_str!("../policy.rs"),
         ];
         let mut found = 0;
         for source in sources {

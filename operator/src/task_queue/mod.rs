@@ -109,6 +109,7 @@ async fn one(queue: &Queue, context: &Context) -> Result<Action, Error> {
         Ok(queue) => queue,
         Err(invalid) => {
             tracing::error!(queue = queue.name_any(), error = invalid.error, "a TaskQueue cannot be read");
+            status::write_unreadable(queue, &invalid.error, context).await?;
             return Ok(Action::await_change());
         }
     };

@@ -1,10 +1,13 @@
 use brisq_crd::TaskQueue;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::ResourceExt;
+use kube::api::{Api, DynamicObject};
+use kube::core::ApiResource;
+use kube::{Resource, ResourceExt};
 use serde_json::json;
 
-use super::conditions::{self, is_true};
+use super::Queue;
+use super::conditions::{self, State, is_true};
 use super::observe::Observed;
 use crate::build::server_selector;
 use crate::context::Context;
@@ -23,13 +26,19 @@ pub async fn write(
     context: &Context,
 ) -> Result<(), Error> {
     let before = queue.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let stalled = error.and_then(Error::terminal);
-    let generation = queue.metadata.generation;
+    // What failed and is tried again is no statement about this generation, nor about what stalled it.
+    let hindered = error.is_some_and(|error| error.terminal().is_none());
+    let seen = queue.status.as_ref().and_then(|status| status.observed_generation);
+    let generation = if hindered { seen } else { queue.metadata.generation };
     let now = Timestamp::now();
-    let states = conditions::all(queue, observed, stalled);
-    let conditions: Vec<Condition> =
+    let states = conditions::all(queue, observed, error, now);
+    let mut conditions: Vec<Condition> =
         states.into_iter().map(|state| state.at(before, generation, now)).collect();
-    // Only what once ran stays: a default that never worked can still be mended by another one.
+    if hindered && let Some(stalled) = before.iter().find(|condition| condition.type_ == "Stalled") {
+        conditions.retain(|condition| condition.type_ != "Stalled");
+        conditions.push(stalled.clone());
+    }
+    let deployment = observed.deployment.as_ref().and_then(|deployment| deployment.status.as_ref());
     let runs = error.is_none() && is_true(&conditions, "Ready") && !is_true(&conditions, "Progressing");
     let (image, redis_image) = if runs {
         let Images { server, redis } = Images::of(queue, &context.settings);
@@ -38,7 +47,6 @@ pub async fn write(
         let before = queue.status.as_ref();
         (before.and_then(|status| status.image.clone()), before.and_then(|status| status.redis_image.clone()))
     };
-    let deployment = observed.deployment.as_ref().and_then(|deployment| deployment.status.as_ref());
     let said = json!({
         "observedGeneration": generation,
         "replicas": deployment.and_then(|status| status.replicas).unwrap_or(0),
@@ -53,13 +61,37 @@ pub async fn write(
     Ok(())
 }
 
+/// Says of a TaskQueue that its definition takes and this operator does not understand why nothing is done about it.
+pub async fn write_unreadable(queue: &Queue, why: &str, context: &Context) -> Result<(), Error> {
+    let raw: Api<DynamicObject> = Api::namespaced_with(
+        context.client.clone(),
+        &queue.namespace().unwrap_or_default(),
+        &ApiResource::erase::<TaskQueue>(&()),
+    );
+    let found = raw.get(&queue.name_any()).await?;
+    let conditions = found.data.pointer("/status/conditions").cloned().unwrap_or_default();
+    let before: Vec<Condition> = serde_json::from_value(conditions).unwrap_or_default();
+    let generation = found.metadata.generation;
+    let stalled = State::new("Stalled", true, "InvalidSpec", why).at(&before, generation, Timestamp::now());
+    let conditions = [stalled];
+    let said = json!({"observedGeneration": generation, "conditions": conditions});
+    status::write(queue, said, MANAGER, Against::Any, &context.client).await?;
+    tell_changes(queue, &before, &conditions, context).await;
+    Ok(())
+}
+
 /// Such as `p99<5ms`.
 pub fn objective(queue: &TaskQueue) -> Option<String> {
     let latency = queue.spec.slo.claim_latency.as_ref()?;
     Some(format!("p{}<{}ms", latency.percentile, latency.threshold_ms))
 }
 
-async fn tell_changes(queue: &TaskQueue, before: &[Condition], now: &[Condition], context: &Context) {
+async fn tell_changes<K: Resource<DynamicType = ()>>(
+    queue: &K,
+    before: &[Condition],
+    now: &[Condition],
+    context: &Context,
+) {
     for condition in now {
         let same = |c: &&Condition| c.type_ == condition.type_ && c.reason == condition.reason;
         let (told, warning) = match (condition.type_.as_str(), condition.status.as_str()) {

@@ -1,20 +1,41 @@
 //! What keeps a pod from being ready, in a sentence: the condition then says what is to be done, not only that something is.
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::DeploymentStatus;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 
 /// Longest sentence; what a registry or scheduler says can be pages.
 const SENTENCE_MAX_CHARS: usize = 300;
+/// A pod that is not ready for so long does not merely begin.
+const START_MAX: SignedDuration = SignedDuration::from_secs(60);
 
 /// Of the pods of a component, the first that cannot get ready by waiting.
 pub fn first(pods: &[Pod], component: &str) -> Option<String> {
-    let of_component = |pod: &&Pod| {
+    let found = pods.iter().filter(of(component)).find_map(|pod| Some((pod.name_any(), trouble(pod)?)));
+    found.map(|(name, trouble)| sentence(&format!("pod {name} {trouble}")))
+}
+
+/// Whether pods of a component are missing only because they began a moment ago, as after a scaling up.
+pub fn start(pods: &[Pod], component: &str, now: Timestamp) -> bool {
+    let young = |pod: &Pod| {
+        let made = pod.metadata.creation_timestamp.as_ref();
+        made.is_some_and(|made| now.duration_since(made.0) < START_MAX)
+    };
+    let mut late = pods.iter().filter(of(component)).filter(|pod| !is_ready(pod)).peekable();
+    late.peek().is_some() && late.all(young)
+}
+
+fn of(component: &str) -> impl Fn(&&Pod) -> bool {
+    move |pod| {
         pod.labels().get("app.kubernetes.io/component").is_some_and(|label| label == component)
             && pod.metadata.deletion_timestamp.is_none()
-    };
-    let found = pods.iter().filter(of_component).find_map(|pod| Some((pod.name_any(), trouble(pod)?)));
-    found.map(|(name, trouble)| sentence(&format!("pod {name} {trouble}")))
+    }
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// Why there are no pods of servers at all, such as a quota or an admission policy.
@@ -60,6 +81,7 @@ fn stuck(container: &ContainerStatus) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::json;
 
     use super::*;
@@ -68,6 +90,25 @@ mod tests {
         let labels = json!({"app.kubernetes.io/component": component});
         serde_json::from_value(json!({"metadata": {"name": "a", "labels": labels}, "status": status}))
             .unwrap()
+    }
+
+    #[test]
+    fn pods_begin_for_a_minute_and_are_missing_after_it() {
+        let pod = |second: i64, ready: &str| {
+            let mut pod = pod("server", json!({"conditions": [{"type": "Ready", "status": ready}]}));
+            pod.metadata.creation_timestamp = Some(Time(Timestamp::from_second(second).unwrap()));
+            pod
+        };
+        let now = Timestamp::from_second(1_000).unwrap();
+        for (pods, starts) in [
+            (vec![pod(990, "False"), pod(1, "True")], true),
+            (vec![pod(990, "False"), pod(900, "False")], false),
+            (vec![pod(990, "True")], false),
+            (vec![], false),
+        ] {
+            assert_eq!(start(&pods, "server", now), starts);
+            assert!(!start(&pods, "redis", now));
+        }
     }
 
     #[test]
