@@ -6,6 +6,7 @@
 )]
 
 mod captures;
+mod refusals;
 mod resources;
 mod rig;
 
@@ -90,41 +91,25 @@ fn children_are_made_put_right_and_taken_away_with_the_charts_own_rights() {
     kubectl.run(&["scale", "tq/orders", "--replicas=1"]).expect("the scale subresource");
     kubectl.until("the budget is gone", SOON, |k| k.get(&["pdb", "orders"]).err()).expect("gone");
 
-    let reason = |name: &str, kind: &str| {
-        let conditions = kubectl.get(&["tq", name]).ok()?["status"]["conditions"].as_array()?.clone();
-        let found = conditions.into_iter().find(|c| c["type"] == kind)?;
-        Some((found["status"].as_str()?.to_owned(), found["reason"].as_str()?.to_owned()))
-    };
     // What somebody else made under a name that would be needed is neither changed nor owned.
     let secret = ["create", "secret", "generic", "foreign-token", "--from-literal=token=of-somebody-else"];
     kubectl.run(&secret).expect("a Secret");
     kubectl.apply(&queue("foreign", "{}")).expect("applied");
-    let taken = ("True".to_owned(), "NameTaken".to_owned());
-    let foreign = |wanted: (String, String)| {
-        kubectl.until("a condition", SOON, |_| (reason("foreign", "Stalled")? == wanted).then_some(()))
-    };
-    foreign(taken).unwrap_or_else(|error| panic!("{error}\n{}", rig.log()));
+    rig.wait_condition("foreign", "Stalled", "True", "NameTaken");
     let secret = kubectl.get(&["secret", "foreign-token"]).expect("it is there");
     assert_eq!(secret["metadata"]["ownerReferences"], Value::Null, "{secret}");
     assert!(kubectl.get(&["deployment", "foreign"]).is_err(), "nothing is made beside it");
     kubectl.run(&["delete", "secret/foreign-token"]).expect("deleted");
-    foreign(("False".to_owned(), "AsExpected".to_owned()))
-        .unwrap_or_else(|error| panic!("{error}\n{}", rig.log()));
+    rig.wait_condition("foreign", "Stalled", "False", "AsExpected");
     made("secret", "foreign-token");
 
     // What cannot be is said, with the reason, and mended when it can be.
     kubectl.apply(&queue("lost", "{profiling: {policyRef: {name: none}}}")).expect("applied");
-    let stalled = ("True".to_owned(), "PolicyNotFound".to_owned());
-    let wait = |wanted: (String, String)| {
-        let seen =
-            kubectl.until("a condition", SOON, |_| (reason("lost", "Stalled")? == wanted).then_some(()));
-        seen.unwrap_or_else(|error| panic!("{error}: {:?}\n{}", reason("lost", "Stalled"), rig.log()));
-    };
-    wait(stalled);
+    rig.wait_condition("lost", "Stalled", "True", "PolicyNotFound");
     kubectl
         .apply("apiVersion: brisq.dev/v1alpha1\nkind: ProfilingPolicy\nmetadata: {name: none}\nspec: {}\n")
         .expect("a policy");
-    wait(("False".to_owned(), "AsExpected".to_owned()));
+    rig.wait_condition("lost", "Stalled", "False", "AsExpected");
     let used = |v: Value| (v["status"]["usedBy"] == json!(["lost"])).then_some(());
     kubectl.until("who uses it", SOON, |k| k.get(&["pp", "none"]).ok().and_then(used)).expect("usedBy");
 }

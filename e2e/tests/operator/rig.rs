@@ -10,6 +10,8 @@ use brisq_testkit::{ApiServer, Kubectl, Process, binary, go_tool};
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::SOON;
+
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// Longest that a Lease may stay with somebody else.
@@ -88,6 +90,22 @@ impl Rig {
         }
         command.env("KUBECONFIG", &self.account).stdin(Stdio::null()).stdout(Stdio::null());
         Process::spawn(command.stderr(File::create(log).expect("a log"))).expect("an operator")
+    }
+
+    /// Waits until a condition of a TaskQueue says this.
+    pub fn wait_condition(&self, queue: &str, kind: &str, status: &str, reason: &str) -> String {
+        let look = || {
+            let conditions = self.kubectl.get(&["tq", queue]).ok()?["status"]["conditions"].take();
+            conditions.as_array()?.iter().find(|c| c["type"] == kind).cloned()
+        };
+        let said = self.kubectl.until(kind, 2 * SOON, |_| {
+            let found = look().filter(|c| c["status"] == status && c["reason"] == reason)?;
+            Some(found["message"].as_str().unwrap_or_default().to_owned())
+        });
+        said.unwrap_or_else(|error| {
+            panic!("{queue} {kind}={status}/{reason}: {error}: {:?}\n{}", look(), self.log())
+        })
+        .0
     }
 
     /// Whether the operator's account may make captures.

@@ -1,0 +1,87 @@
+//! What cannot be done is told where people look, and keeps nothing else from being done.
+
+use serde_json::json;
+
+use crate::rig::Rig;
+use crate::{ORDERS, SOON, queue};
+
+/// As a cluster's owners forbid things; what it refuses is no mistake of the schema.
+const FORBIDDEN: &str = "
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: forbidden}
+spec:
+  matchConstraints:
+    resourceRules: [{apiGroups: [''], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}]
+  validations: [{expression: \"object.metadata.name != 'forbidden'\", message: not on our cluster, reason: Forbidden}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: forbidden}
+spec: {policyName: forbidden, validationActions: [Deny]}
+";
+
+/// A volume of a class that lets none grow, bound as a provisioner would have done it.
+const VOLUME: &str = "
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: rigid}
+provisioner: example.com/none
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data-orders-redis-0}
+spec: {storageClassName: rigid, volumeName: v, accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+";
+
+#[test]
+fn what_the_api_server_forbids_is_told() {
+    let rig = Rig::start();
+    rig.kubectl.apply(FORBIDDEN).expect("a policy");
+    let config_map = ["create", "configmap", "forbidden", "--dry-run=server"];
+    rig.kubectl.until("the policy", SOON, |kubectl| kubectl.run(&config_map).err()).expect("it is in force");
+    let _operator = rig.operator("a");
+    rig.kubectl.apply(&queue("forbidden", "{}")).expect("applied");
+    let said = rig.wait_condition("forbidden", "Stalled", "True", "Refused");
+    assert!(said.contains("not on our cluster"), "{said}");
+    rig.kubectl.run(&["delete", "validatingadmissionpolicy/forbidden"]).expect("deleted");
+    rig.wait_condition("forbidden", "Stalled", "False", "AsExpected");
+}
+
+#[test]
+fn a_volume_that_cannot_grow_keeps_nothing_else_back() {
+    let rig = Rig::start();
+    let kubectl = &rig.kubectl;
+    kubectl.apply(VOLUME).expect("a volume");
+    let bound = r#"{"status":{"phase":"Bound","capacity":{"storage":"1Gi"}}}"#;
+    kubectl
+        .run(&["patch", "pvc/data-orders-redis-0", "--subresource=status", "--type=merge", "-p", bound])
+        .expect("bound");
+    let _operator = rig.operator("a");
+    kubectl.apply(ORDERS).expect("the example");
+    let said = rig.wait_condition("orders", "Stalled", "True", "VolumeNotGrown");
+    assert!(said.contains("data-orders-redis-0 cannot grow"), "{said}");
+    kubectl.run(&["scale", "tq/orders", "--replicas=3"]).expect("scaled");
+    let three = |kubectl: &brisq_testkit::Kubectl| {
+        let deployment = kubectl.get(&["deployment", "orders"]).ok()?;
+        (deployment["spec"]["replicas"] == 3).then_some(())
+    };
+    kubectl.until("three servers", SOON, three).unwrap_or_else(|error| panic!("{error}\n{}", rig.log()));
+}
+
+#[test]
+fn what_only_a_newer_operator_understands_is_told_and_stops_no_other() {
+    let rig = Rig::start();
+    let maximum = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/replicas/maximum";
+    let newer = json!([{"op": "replace", "path": maximum, "value": 5_000_000_000_u64}]).to_string();
+    rig.kubectl
+        .run(&["patch", "crd/taskqueues.brisq.dev", "--type=json", "-p", &newer])
+        .expect("a newer definition");
+    let _operator = rig.operator("a");
+    let huge = queue("huge", "{replicas: 5000000000}");
+    rig.kubectl.until("the definition", SOON, |kubectl| kubectl.apply(&huge).ok()).expect("applied");
+    let said = rig.wait_condition("huge", "Stalled", "True", "InvalidSpec");
+    assert!(said.contains("5000000000"), "{said}");
+    rig.kubectl.apply(&queue("plain", "{}")).expect("applied");
+    rig.wait_condition("plain", "Stalled", "False", "AsExpected");
+}
