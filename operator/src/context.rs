@@ -5,6 +5,7 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Client, Resource};
 use parking_lot::Mutex;
 
+use crate::backoff::Backoff;
 use crate::health::Health;
 use crate::secrets::Key;
 use crate::settings::Settings;
@@ -22,6 +23,8 @@ pub struct Context {
     pub key: Key,
     /// Told of progress, for probes and metrics.
     pub health: Health,
+    /// Of TaskQueues that fail.
+    pub backoff: Backoff,
     /// Since when a capture's author cannot be reached, by namespace and name of the capture.
     pub unreachable: Mutex<HashMap<(String, String), Instant>>,
     events: Recorder,
@@ -30,8 +33,16 @@ pub struct Context {
 impl Context {
     /// All of it.
     pub fn new(client: Client, settings: Settings, namespace: String, key: Key, events: Recorder) -> Self {
-        let unreachable = Mutex::default();
-        Self { client, settings, namespace, key, health: Health::default(), unreachable, events }
+        Self {
+            client,
+            settings,
+            namespace,
+            key,
+            health: Health::default(),
+            backoff: Backoff::default(),
+            unreachable: Mutex::default(),
+            events,
+        }
     }
 
     /// Tells people by an Event. One that cannot be written costs nothing but itself.

@@ -2,6 +2,7 @@
 //! ProfileCaptures. The data plane asks nothing of it: while it is down, tasks go on.
 #![forbid(unsafe_code)]
 
+mod backoff;
 mod breach;
 mod build;
 mod capture;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use brisq_crd::{ProfilingPolicy, policy_mistakes};
+use brisq_crd::policy_mistakes;
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::scope::{FixedPause, Scope, paced, watched};
 use crate::status::{self, Against};
-use crate::task_queue::{Queue, State, refer_to};
+use crate::task_queue::{Policy, Queue, State, refer_to};
 
 const MANAGER: &str = "brisq-operator/status";
 /// Users that are named.
@@ -24,6 +24,8 @@ const USED_BY_MAX: usize = 100;
 /// A TaskQueue that left for another policy is not told to the one it left: it is looked at again anyway.
 const RESYNC: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(2);
+/// A reconcile ends within this time.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 struct Policies {
     context: Arc<Context>,
@@ -37,9 +39,9 @@ pub async fn run(context: Arc<Context>, scope: Scope, queues: Store<Queue>) {
         let namespace = queue.namespace().unwrap_or_default();
         let spec = queue.0.ok().map(|queue| queue.spec);
         let policy = spec.and_then(|spec| spec.profiling.policy_ref);
-        policy.map(|policy| ObjectRef::<ProfilingPolicy>::new(&policy.name).within(&namespace))
+        policy.map(|policy| ObjectRef::<Policy>::new(&policy.name).within(&namespace))
     };
-    Controller::new(scope.api::<ProfilingPolicy>(&client), watched())
+    Controller::new(scope.api::<Policy>(&client), watched())
         .with_config(paced())
         .trigger_backoff(FixedPause)
         .watches(scope.api::<Queue>(&client), watched(), of_queue)
@@ -48,7 +50,19 @@ pub async fn run(context: Arc<Context>, scope: Scope, queues: Store<Queue>) {
         .await;
 }
 
-async fn reconcile(policy: Arc<ProfilingPolicy>, all: Arc<Policies>) -> Result<Action, Error> {
+async fn reconcile(policy: Arc<Policy>, all: Arc<Policies>) -> Result<Action, Error> {
+    let ended = tokio::time::timeout(TIMEOUT, one(&policy, &all)).await;
+    ended.unwrap_or(Err(Error::TimedOut(TIMEOUT)))
+}
+
+async fn one(guarded: &Policy, all: &Policies) -> Result<Action, Error> {
+    let policy = match &guarded.0 {
+        Ok(policy) => policy,
+        Err(invalid) => {
+            tracing::error!(policy = guarded.name_any(), error = invalid.error, "a policy cannot be read");
+            return Ok(Action::await_change());
+        }
+    };
     let mistakes: Vec<String> = policy_mistakes(&policy.spec).iter().map(ToString::to_string).collect();
     let state = match mistakes.as_slice() {
         [] => State::new("Valid", true, "AsExpected", ""),
@@ -56,7 +70,7 @@ async fn reconcile(policy: Arc<ProfilingPolicy>, all: Arc<Policies>) -> Result<A
     };
     let before = policy.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let mut used_by: Vec<String> =
-        refer_to(&all.queues, &policy).into_iter().map(|queue| queue.name).collect();
+        refer_to(&all.queues, guarded).into_iter().map(|queue| queue.name).collect();
     used_by.sort();
     used_by.truncate(USED_BY_MAX);
     let said = json!({
@@ -64,6 +78,6 @@ async fn reconcile(policy: Arc<ProfilingPolicy>, all: Arc<Policies>) -> Result<A
         "usedBy": used_by,
         "conditions": [state.at(before, policy.metadata.generation, Timestamp::now())],
     });
-    status::write(&*policy, said, MANAGER, Against::Any, &all.context.client).await?;
+    status::write(policy, said, MANAGER, Against::Any, &all.context.client).await?;
     Ok(Action::requeue(RESYNC))
 }

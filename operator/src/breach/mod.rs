@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use brisq_crd::{ProfileCapture, ProfilingPolicySpec, TaskQueue};
+use brisq_crd::{ProfilingPolicySpec, TaskQueue};
 use brisq_slo::{Limits, NotCaptured, Objective};
 use futures_util::StreamExt;
 use futures_util::stream::iter;
@@ -20,6 +20,7 @@ use tokio::time::MissedTickBehavior;
 use self::order::order;
 use self::record::write;
 use self::view::View;
+use crate::capture::Capture;
 use crate::context::Context;
 use crate::error::Error;
 use crate::sidecar::is_up;
@@ -37,7 +38,7 @@ const ATTEMPTS_PER_CAPTURE: u32 = 3;
 type Key = (String, String);
 
 /// Runs until the process ends.
-pub async fn run(context: Arc<Context>, stores: Stores, captures: Store<ProfileCapture>) {
+pub async fn run(context: Arc<Context>, stores: Stores, captures: Store<Capture>) {
     // Only this store has no other waiter: of several, kube's wakes the last one that asked and no other. An empty store of
     // captures does no harm: what is there already is not made again.
     if stores.pods.wait_until_ready().await.is_err() {
@@ -75,7 +76,7 @@ async fn look(
     queue: TaskQueue,
     context: &Context,
     pods: &Store<Pod>,
-    captures: &Store<ProfileCapture>,
+    captures: &Store<Capture>,
 ) -> (Key, View) {
     // What was not written is judged again from what is in the status.
     let before = view.clone();
@@ -93,7 +94,7 @@ async fn one(
     queue: &TaskQueue,
     context: &Context,
     pods: &Store<Pod>,
-    captures: &Store<ProfileCapture>,
+    captures: &Store<Capture>,
 ) -> Result<(), Error> {
     let Some(objective) = objective_of(queue) else {
         view.disarm();

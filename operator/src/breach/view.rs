@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 
+use crate::capture::Capture;
 use crate::sidecar::{Counts, Sidecar, Slo};
 use crate::task_queue::is_true;
 
@@ -133,10 +134,11 @@ impl View {
 
     /// What became of the last capture: one that was made is not made again when somebody deletes it, and one that failed
     /// does not eat the day's quota.
-    pub fn note_last(&mut self, queue: &TaskQueue, captures: &Store<ProfileCapture>) {
+    pub fn note_last(&mut self, queue: &TaskQueue, captures: &Store<Capture>) {
         let Some(last) = self.status.last_capture.as_mut() else { return };
         let captures = captures.state();
-        let Some(capture) = captures.iter().find(|capture| is_of(capture, queue, &last.name)) else { return };
+        let mut readable = captures.iter().filter_map(|capture| capture.0.as_ref().ok());
+        let Some(capture) = readable.find(|capture| is_of(capture, queue, &last.name)) else { return };
         last.made = true;
         let conditions = capture.status.as_ref().map(|status| status.conditions.as_slice());
         if !last.failed && is_true(conditions.unwrap_or_default(), "Failed") {
@@ -147,7 +149,7 @@ impl View {
 
     /// The first number from that of a due capture on whose name nobody has taken: of an object that was restored, or made
     /// by hand, nothing may depend.
-    pub fn skip_taken(&mut self, due: &mut Due, queue: &TaskQueue, captures: &Store<ProfileCapture>) {
+    pub fn skip_taken(&mut self, due: &mut Due, queue: &TaskQueue, captures: &Store<Capture>) {
         let taken: Vec<String> = captures
             .state()
             .iter()

@@ -9,6 +9,7 @@ use std::time::Duration;
 use brisq_crd::{ProfileCapture, ProfileCaptureStatus, TaskQueue};
 use futures_util::{Future, StreamExt};
 use kube::api::{Api, Patch, PatchParams};
+use kube::core::DeserializeGuard;
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::Store;
@@ -26,6 +27,9 @@ const MANAGER: &str = "brisq-operator/status";
 const ASK_EVERY: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A ProfileCapture, or why it cannot be read.
+pub type Capture = DeserializeGuard<ProfileCapture>;
+
 struct Captures {
     context: Arc<Context>,
     stores: Stores,
@@ -36,8 +40,8 @@ pub fn controller(
     context: &Arc<Context>,
     scope: &Scope,
     stores: Stores,
-) -> (impl Future<Output = ()> + use<>, Store<ProfileCapture>) {
-    let controller = Controller::new(scope.api::<ProfileCapture>(&context.client), watched())
+) -> (impl Future<Output = ()> + use<>, Store<Capture>) {
+    let controller = Controller::new(scope.api::<Capture>(&context.client), watched())
         .with_config(paced())
         .trigger_backoff(FixedPause);
     let known = controller.store();
@@ -46,19 +50,26 @@ pub fn controller(
     (run, known)
 }
 
-fn on_error(capture: Arc<ProfileCapture>, error: &Error, _: Arc<Captures>) -> Action {
+fn on_error(capture: Arc<Capture>, error: &Error, _: Arc<Captures>) -> Action {
     tracing::warn!(capture = capture.name_any(), %error, "a capture could not be driven; trying again");
     Action::requeue(ASK_EVERY)
 }
 
-async fn reconcile(capture: Arc<ProfileCapture>, all: Arc<Captures>) -> Result<Action, Error> {
+async fn reconcile(capture: Arc<Capture>, all: Arc<Captures>) -> Result<Action, Error> {
     let ended = tokio::time::timeout(TIMEOUT, one(&capture, &all)).await;
     let result = ended.unwrap_or(Err(Error::TimedOut(TIMEOUT)));
     all.context.health.reconciled(result.is_ok());
     result
 }
 
-async fn one(capture: &ProfileCapture, all: &Captures) -> Result<Action, Error> {
+async fn one(capture: &Capture, all: &Captures) -> Result<Action, Error> {
+    let capture = match &capture.0 {
+        Ok(capture) => capture,
+        Err(invalid) => {
+            tracing::error!(capture = capture.name_any(), error = invalid.error, "a capture cannot be read");
+            return Ok(Action::await_change());
+        }
+    };
     let before = capture.status.clone().unwrap_or_default();
     if conditions::is_final(&before.conditions) || capture.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());

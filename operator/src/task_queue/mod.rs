@@ -8,7 +8,7 @@ mod trouble;
 mod validate;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use brisq_crd::{ProfilingPolicy, TaskQueue};
 use futures_util::{Future, StreamExt};
@@ -32,13 +32,13 @@ use crate::scope::{FixedPause, Scope, paced, watched};
 
 /// A TaskQueue, or why it cannot be read: one bad object must not stop the watch.
 pub type Queue = DeserializeGuard<TaskQueue>;
+/// The same of a ProfilingPolicy.
+pub type Policy = DeserializeGuard<ProfilingPolicy>;
 
 /// Without a change: what is not watched (Secrets) is put right at the latest then.
 const RESYNC: Duration = Duration::from_secs(30);
 /// While something is not ready: what keeps it from that shows on its pods, which are not watched for it.
 const WAITING: Duration = Duration::from_secs(5);
-/// After an error that may pass.
-const RETRY: Duration = Duration::from_secs(2);
 /// A reconcile ends within this time.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -68,7 +68,7 @@ pub fn controller(context: &Arc<Context>, scope: &Scope) -> (impl Future<Output 
         .owns(scope.api::<ServiceAccount>(client), ours())
         .owns(scope.api::<NetworkPolicy>(client), ours())
         .owns(scope.api::<PodDisruptionBudget>(client), ours())
-        .watches(scope.api::<ProfilingPolicy>(client), watched(), move |policy| refer_to(&referred, &policy));
+        .watches(scope.api::<Policy>(client), watched(), move |policy| refer_to(&referred, &policy));
     let (reader, writer) = store();
     let pods = watcher(scope.api::<Pod>(client), watched().labels(MANAGED_SERVERS))
         .backoff(FixedPause)
@@ -83,11 +83,11 @@ pub fn controller(context: &Arc<Context>, scope: &Scope) -> (impl Future<Output 
 }
 
 /// TaskQueues that a policy is in force for.
-pub fn refer_to(queues: &Store<Queue>, policy: &ProfilingPolicy) -> Vec<ObjectRef<Queue>> {
+pub fn refer_to(queues: &Store<Queue>, policy: &Policy) -> Vec<ObjectRef<Queue>> {
     let refers = |queue: &Queue| {
         let spec = queue.0.as_ref().ok().map(|queue| &queue.spec);
         let name = spec.and_then(|spec| spec.profiling.policy_ref.as_ref()).map(|policy| &policy.name);
-        queue.namespace() == policy.namespace() && name == policy.metadata.name.as_ref()
+        queue.namespace() == policy.namespace() && name == Some(&policy.name_any())
     };
     queues.state().iter().filter(|queue| refers(queue)).map(|queue| ObjectRef::from_obj(&**queue)).collect()
 }
@@ -96,12 +96,16 @@ async fn reconcile(queue: Arc<Queue>, context: Arc<Context>) -> Result<Action, E
     let ended = tokio::time::timeout(TIMEOUT, one(&queue, &context)).await;
     let result = ended.unwrap_or(Err(Error::TimedOut(TIMEOUT)));
     context.health.reconciled(result.is_ok());
+    if result.is_ok() {
+        context.backoff.succeeded(queue.namespace().unwrap_or_default(), queue.name_any());
+    }
     result
 }
 
-fn on_error(queue: Arc<Queue>, error: &Error, _: Arc<Context>) -> Action {
-    tracing::warn!(queue = queue.name_any(), %error, "a TaskQueue could not be reconciled; trying again");
-    Action::requeue(RETRY)
+fn on_error(queue: Arc<Queue>, error: &Error, context: Arc<Context>) -> Action {
+    let (namespace, name) = (queue.namespace().unwrap_or_default(), queue.name_any());
+    tracing::warn!(queue = name, %error, "a TaskQueue could not be reconciled; trying again");
+    Action::requeue(context.backoff.failed(namespace, name, Instant::now(), rand::random()))
 }
 
 async fn one(queue: &Queue, context: &Context) -> Result<Action, Error> {
