@@ -14,9 +14,9 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::scope::{FixedPause, Scope, paced, watched};
+use crate::scope::{FixedPause, Policy, Queue, Scope, paced, watched};
 use crate::status::{self, Against};
-use crate::task_queue::{Policy, Queue, State, refer_to};
+use crate::task_queue::{State, refer_to};
 
 const MANAGER: &str = "brisq-operator/status";
 /// Users that are named.

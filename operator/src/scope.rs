@@ -1,12 +1,20 @@
-//! Which namespaces are served, and how watches recover.
+//! Which namespaces are served, what is watched there, and how watches recover.
 
 use std::time::Duration;
 
+use brisq_crd::{ProfileCapture, ProfilingPolicy, TaskQueue};
 use kube::api::Api;
-use kube::core::NamespaceResourceScope;
+use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::utils::Backoff;
 use kube::runtime::{controller, watcher};
 use kube::{Client, Resource};
+
+/// A TaskQueue, or why it cannot be read: one bad object must not stop the watch.
+pub type Queue = DeserializeGuard<TaskQueue>;
+/// The same of a ProfilingPolicy.
+pub type Policy = DeserializeGuard<ProfilingPolicy>;
+/// The same of a ProfileCapture.
+pub type Capture = DeserializeGuard<ProfileCapture>;
 
 /// All namespaces, or one.
 #[derive(Clone, Debug)]

@@ -1,10 +1,13 @@
 //! What the operator asks a sidecar.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use brisq_client::{ClientError, Connection, Target};
+use brisq_crd::TaskQueue;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use kube::runtime::reflector::Store;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -109,8 +112,17 @@ impl Sidecar {
     }
 }
 
+/// Pods of a TaskQueue's servers that can be asked.
+pub fn pods_of(queue: &TaskQueue, pods: &Store<Pod>) -> Vec<Arc<Pod>> {
+    let own = |pod: &Pod| {
+        let instance = pod.labels().get("app.kubernetes.io/instance");
+        pod.namespace() == queue.namespace() && instance == queue.metadata.name.as_ref() && is_up(pod)
+    };
+    pods.state().into_iter().filter(|pod| own(pod)).collect()
+}
+
 /// Whether a pod's server can be asked: it has an address and is not on its way out.
-pub fn is_up(pod: &Pod) -> bool {
+fn is_up(pod: &Pod) -> bool {
     let running = pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
     running && pod.metadata.deletion_timestamp.is_none() && !pod.name_any().is_empty()
 }

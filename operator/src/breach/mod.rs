@@ -20,10 +20,10 @@ use tokio::time::MissedTickBehavior;
 use self::order::order;
 use self::record::write;
 use self::view::View;
-use crate::capture::Capture;
 use crate::context::Context;
 use crate::error::Error;
-use crate::sidecar::is_up;
+use crate::scope::Capture;
+use crate::sidecar::pods_of;
 use crate::task_queue::{Stores, effective_policy};
 
 /// How often sidecars are asked; they keep the seconds in between.
@@ -153,13 +153,4 @@ fn limits_of(policy: &ProfilingPolicySpec, refuse: Option<NotCaptured>) -> Limit
         attempts_per_day: policy.limits.per_day.saturating_mul(ATTEMPTS_PER_CAPTURE),
         refuse,
     }
-}
-
-/// Pods of a TaskQueue's servers that can be asked.
-pub fn pods_of(queue: &TaskQueue, pods: &Store<Pod>) -> Vec<Arc<Pod>> {
-    let own = |pod: &Pod| {
-        let instance = pod.labels().get("app.kubernetes.io/instance");
-        pod.namespace() == queue.namespace() && instance == queue.metadata.name.as_ref() && is_up(pod)
-    };
-    pods.state().into_iter().filter(|pod| own(pod)).collect()
 }

@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 
-use crate::capture::Capture;
+use crate::scope::Capture;
 use crate::sidecar::{Counts, Sidecar, Slo};
 use crate::task_queue::is_true;
 

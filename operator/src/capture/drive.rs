@@ -11,10 +11,9 @@ use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 
 use super::conditions::{ended, progress};
-use crate::breach::pods_of;
 use crate::context::Context;
 use crate::error::Error;
-use crate::sidecar::{Capture, Sidecar, Wanted};
+use crate::sidecar::{Capture, Sidecar, Wanted, pods_of};
 use crate::task_queue::{State, effective_policy, objective};
 
 /// A capture without servers to ask is given up after this time, in s.

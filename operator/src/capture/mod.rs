@@ -9,7 +9,6 @@ use std::time::Duration;
 use brisq_crd::{ProfileCapture, ProfileCaptureStatus, TaskQueue};
 use futures_util::{Future, StreamExt};
 use kube::api::{Api, Patch, PatchParams};
-use kube::core::DeserializeGuard;
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::Store;
@@ -18,7 +17,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::scope::{FixedPause, Scope, paced, watched};
+use crate::scope::{Capture, FixedPause, Scope, paced, watched};
 use crate::status::{self, Against};
 use crate::task_queue::{Stores, is_true};
 
@@ -26,9 +25,6 @@ const MANAGER: &str = "brisq-operator/status";
 /// Sidecars are asked this often while a capture is being made.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A ProfileCapture, or why it cannot be read.
-pub type Capture = DeserializeGuard<ProfileCapture>;
 
 struct Captures {
     context: Arc<Context>,

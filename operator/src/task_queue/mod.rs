@@ -10,14 +10,13 @@ mod validate;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use brisq_crd::{ProfilingPolicy, TaskQueue};
+use brisq_crd::TaskQueue;
 use futures_util::{Future, StreamExt};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::{Controller, WatchStreamExt, watcher};
@@ -28,12 +27,7 @@ pub use self::validate::effective_policy;
 use crate::build::MANAGED_SERVERS;
 use crate::context::Context;
 use crate::error::Error;
-use crate::scope::{FixedPause, Scope, paced, watched};
-
-/// A TaskQueue, or why it cannot be read: one bad object must not stop the watch.
-pub type Queue = DeserializeGuard<TaskQueue>;
-/// The same of a ProfilingPolicy.
-pub type Policy = DeserializeGuard<ProfilingPolicy>;
+use crate::scope::{FixedPause, Policy, Queue, Scope, paced, watched};
 
 /// Without a change: what is not watched (Secrets) is put right at the latest then.
 const RESYNC: Duration = Duration::from_secs(30);

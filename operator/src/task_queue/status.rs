@@ -6,13 +6,13 @@ use kube::core::ApiResource;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
-use super::Queue;
 use super::conditions::{self, State, is_true};
 use super::observe::Observed;
 use crate::build::server_selector;
 use crate::context::Context;
 use crate::error::Error;
 use crate::plan::Images;
+use crate::scope::Queue;
 use crate::status::{self, Against};
 
 /// Field manager of what a reconcile says; the breach loop has its own.
