@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use brisq_testkit::{cache, go_tool, kubernetes};
 
 use crate::image;
-use crate::step::{Cases, cargo_test, output};
+use crate::step::{Cases, cargo_test, folder_of, output};
 
 /// Most nodes that a cluster of ours has.
 pub const NODES_MAX: u32 = 3;
@@ -65,13 +65,21 @@ pub fn test(given: Option<&str>) -> anyhow::Result<Cases> {
 }
 
 fn run_tests(kubeconfig: &std::path::Path, ours: bool) -> anyhow::Result<Cases> {
-    let environment = [
-        ("KUBECONFIG", kubeconfig.display().to_string()),
-        ("BRISQ_CLUSTER_IS_OURS", ours.to_string()),
-        ("CLUSTER", state()?.display().to_string()),
-        ("BIN", programs()?.display().to_string()),
-        ("IMAGES", std::path::absolute(image::FOLDER)?.display().to_string()),
-    ];
+    let mut environment =
+        vec![("KUBECONFIG", kubeconfig.display().to_string()), ("BRISQ_CLUSTER_IS_OURS", ours.to_string())];
+    if ours {
+        // For `cluster.sh`, by which nodes are killed and come back.
+        environment.extend([
+            ("CLUSTER", state()?.display().to_string()),
+            ("BIN", programs()?.display().to_string()),
+            ("IMAGES", std::path::absolute(image::FOLDER)?.display().to_string()),
+        ]);
+    } else if std::env::var_os("KUBEBUILDER_ASSETS").is_none()
+        && let Some(folder) = folder_of("kubectl")
+    {
+        // Whoever has a cluster has a kubectl: no reason to build all of Kubernetes for one.
+        environment.push(("KUBEBUILDER_ASSETS", folder.display().to_string()));
+    }
     let test = ["--release", "-p", "brisq-e2e", "--test", "cluster", "--", "--nocapture", "--test-threads=1"];
     cargo_test(&test, &environment)
 }

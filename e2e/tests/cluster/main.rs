@@ -6,6 +6,7 @@
     reason = "what a test cannot read fails it, helpers included"
 )]
 
+mod load;
 mod steps;
 
 use std::path::Path;
@@ -14,7 +15,8 @@ use std::time::Duration;
 use brisq_testkit::{Kubectl, go_tool};
 use serde_json::Value;
 
-use steps::{Cluster, load, tasks_of};
+use load::load;
+use steps::{Cluster, image, tasks_of};
 
 /// Longest that Redis keeps to itself what it has acknowledged, and a little more.
 const EVERYSEC: Duration = Duration::from_millis(2_500);
@@ -27,6 +29,7 @@ fn the_whole_path() {
     let mut clock = steps::Clock::default();
 
     clock.step("helm install");
+    cluster.begin();
     install(&cluster);
     clock.step("an S3-compatible store, a Redis");
     cluster.kubectl.within("storage").apply(include_str!("../../manifests/storage.yaml")).expect("a store");
@@ -37,8 +40,6 @@ fn the_whole_path() {
         .expect("it runs");
 
     clock.step("apply examples/orders.yaml until Ready");
-    cluster.kubectl.run(&["create", "namespace", "shop"]).expect("a namespace");
-    shop.run(&["label", "ns", "shop", "pod-security.kubernetes.io/enforce=restricted"]).expect("a label");
     broken(&shop);
     // Redis is to lie on node 2, which does not carry the control plane.
     cluster.cordon("node1", true);
@@ -58,14 +59,13 @@ fn the_whole_path() {
 
     clock.step("a rolling update to other images under load loses nothing");
     let running = load(&shop, &["--rate", "100", "--duration", "30s"]);
-    let image = format!("ghcr.io/brisq/brisq:{}-faults", env!("CARGO_PKG_VERSION"));
     let with_store =
         include_str!("../../../examples/orders-s3.yaml").replace("thresholdMs: 5", "thresholdMs: 50");
     let credentials = ["secret", "generic", "s3-credentials", "--from-literal=accessKeyId=access"];
     let created = [&["create"][..], &credentials, &["--from-literal=secretAccessKey=secretsecret"]].concat();
     shop.run(&created).expect("credentials");
     shop.feed(&["apply", "-f", "-"], &with_store).expect("the example with a store");
-    let patch = format!(r#"{{"spec":{{"image":"{image}"}}}}"#);
+    let patch = format!(r#"{{"spec":{{"image":"{}"}}}}"#, image("-faults"));
     shop.run(&["patch", "tq", "orders", "--type=merge", "-p", &patch]).expect("another image");
     shop.run(&["wait", "--for=condition=Progressing", "tq/orders", "--timeout=20s"]).expect("it rolls");
     shop.run(&["wait", "--for=condition=Progressing=False", "tq/orders", "--timeout=120s"])
@@ -119,6 +119,7 @@ fn the_whole_path() {
 
     clock.step("deletion leaves the volume and the definitions");
     leave_nothing(&cluster, &shop);
+    cluster.clean();
     clock.end();
 }
 
@@ -130,7 +131,6 @@ fn install(cluster: &Cluster) {
         "../charts/brisq",
         "-n",
         "brisq-system",
-        "--create-namespace",
         "--set",
         "redis.image=localhost/redis:7",
         "--wait",

@@ -9,6 +9,9 @@ use brisq_testkit::{Http, Kubectl, Process, binary, go_tool};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+/// What the test makes its things in: `manifests/namespaces.yaml`.
+const NAMESPACES: [&str; 3] = ["shop", "storage", "brisq-system"];
+
 /// Seconds of each step, printed at its end.
 #[derive(Default)]
 pub struct Clock(Option<(String, Instant)>);
@@ -79,6 +82,25 @@ impl Cluster {
         said
     }
 
+    /// Makes the test's namespaces, on a cluster where a run that was broken off may have left them.
+    pub fn begin(&self) {
+        for namespace in NAMESPACES {
+            let found = self.kubectl.get(&["namespace", namespace, "--ignore-not-found"]);
+            let found = found.unwrap_or_default();
+            let ours = found["metadata"]["labels"]["brisq.dev/cluster-test"] == "yes";
+            assert!(found.is_null() || ours, "the namespace {namespace} is somebody else's: not touched");
+        }
+        self.clean();
+        self.kubectl.apply(include_str!("../../manifests/namespaces.yaml")).expect("namespaces");
+    }
+
+    /// Leaves what Helm leaves for good, the definitions, and nothing else.
+    pub fn clean(&self) {
+        self.helm(&["uninstall", "brisq", "-n", "brisq-system", "--ignore-not-found", "--wait"]);
+        let deleted = [&["delete", "namespace", "--ignore-not-found", "--timeout=180s"][..], &NAMESPACES];
+        self.kubectl.run(&deleted.concat()).expect("no namespace is left");
+    }
+
     pub fn operator_log(&self) -> String {
         let selector = ["logs", "-l", "app.kubernetes.io/name=brisq-operator", "--tail=40", "--prefix"];
         self.kubectl.within("brisq-system").run(&selector).unwrap_or_default()
@@ -134,23 +156,17 @@ pub fn settle(kubectl: &Kubectl) {
     kubectl.run(&["wait", "--for=condition=Ready", "tq/orders", "--timeout=180s"]).expect("ready");
 }
 
+/// Our image, released or with this behind its tag.
+pub fn image(suffix: &str) -> String {
+    format!("ghcr.io/brisq/brisq:{}{suffix}", env!("CARGO_PKG_VERSION"))
+}
+
 fn token(kubectl: &Kubectl) -> String {
     let path = ["get", "secret", "orders-token", "-o", "go-template={{.data.token | base64decode}}"];
     kubectl.run(&path).expect("a token")
 }
 
-/// `host:port` of the Service: its address where this machine has a route, else a forwarded port.
-fn service(kubectl: &Kubectl) -> (String, Option<Forward>) {
-    let service = kubectl.get(&["service", "orders"]).expect("the Service");
-    let direct = format!("{}:7070", service["spec"]["clusterIP"].as_str().expect("an address"));
-    if std::env::var("BRISQ_CLUSTER_IS_OURS").is_ok_and(|ours| ours == "true") {
-        return (direct, None);
-    }
-    let forward = Forward::new(kubectl, "service/orders", 7070);
-    (forward.address.clone(), Some(forward))
-}
-
-/// A port of a pod or Service, forwarded to this machine.
+/// A port of a pod, forwarded to this machine.
 pub struct Forward {
     _process: Process,
     address: String,
@@ -185,42 +201,16 @@ pub fn fault(kubectl: &Kubectl, pod: &str, fault: &str) -> i64 {
     i64::try_from(now.as_millis()).expect("a time")
 }
 
-/// A load on the Service that runs.
-pub struct Load {
-    process: Process,
-    report: tempfile::NamedTempFile,
-    _forward: Option<Forward>,
-}
-
-pub fn load(kubectl: &Kubectl, args: &[&str]) -> Load {
-    let (address, forward) = service(kubectl);
-    let report = tempfile::NamedTempFile::new().expect("a file");
-    let mut command = Command::new(binary("brisq").expect("brisq"));
-    command.args(["load", "--url", &format!("http://{address}"), "--token", &token(kubectl), "--json"]);
-    command.arg(report.path()).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let process = Process::spawn(&mut command).expect("a load");
-    Load { process, report, _forward: forward }
-}
-
-impl Load {
-    /// Its report, once it has ended by itself.
-    pub fn done(mut self) -> Value {
-        self.process.wait(Duration::from_secs(120)).expect("it ends");
-        let text = std::fs::read_to_string(self.report.path()).expect("a report");
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
-    }
-}
-
-/// Calls of a producer and a worker.
+/// Calls of a producer and a worker on the Service of a cluster of ours, to which this machine has a route.
 pub struct Tasks {
     address: String,
     token: String,
-    _forward: Option<Forward>,
 }
 
 pub fn tasks_of(kubectl: &Kubectl) -> Tasks {
-    let (address, forward) = service(kubectl);
-    Tasks { address, token: token(kubectl), _forward: forward }
+    let service = kubectl.get(&["service", "orders"]).expect("the Service");
+    let address = format!("{}:7070", service["spec"]["clusterIP"].as_str().expect("an address"));
+    Tasks { address, token: token(kubectl) }
 }
 
 impl Tasks {
