@@ -7,8 +7,8 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use brisq_testkit::{cache, go_tool, kubernetes};
 
-use crate::image;
-use crate::step::{Cases, cargo_test, folder_of, output};
+use crate::step::{Cases, cargo_test, folder_of};
+use crate::{image, machine};
 
 /// Most nodes that a cluster of ours has.
 pub const NODES_MAX: u32 = 3;
@@ -25,7 +25,7 @@ const PROGRAMS: [&str; 7] = [
 
 /// Starts a cluster with our images on every node.
 pub fn up(nodes: u32) -> anyhow::Result<()> {
-    ensure!(output("id", &["-u"])?.trim() == "0", "nodes are namespaces: run it as root");
+    machine::nodes()?;
     let began = Instant::now();
     let programs = programs()?;
     println!("programs     {} s", began.elapsed().as_secs());
