@@ -1,6 +1,7 @@
 //! `cargo xtask cluster`: Kubernetes on this machine, and the tests that run on it.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -23,15 +24,24 @@ const PROGRAMS: [&str; 7] = [
     "kubectl",
 ];
 
+/// Held while a cluster is started, tested or ended: a machine has one. It is let go of when its holder dies.
+const LOCK: &str = "/run/lock/brisq-cluster";
+
 /// Starts a cluster with our images on every node.
 pub fn up(nodes: u32) -> anyhow::Result<()> {
     machine::nodes()?;
+    let _lock = lock()?;
+    script(&["clear"], None)?;
+    start(&["up", &nodes.to_string()])
+}
+
+fn start(words: &[&str]) -> anyhow::Result<()> {
     let began = Instant::now();
     let programs = programs()?;
     println!("programs     {} s", began.elapsed().as_secs());
     image::others()?;
     image::brisq()?;
-    script(&["up", &nodes.to_string()], &programs)?;
+    script(words, Some(&programs))?;
     println!("kubeconfig   {}", kubeconfig()?.display());
     let helm = go_tool("helm")?;
     let path = [Some(programs.as_path()), helm.parent()].into_iter().flatten();
@@ -47,7 +57,9 @@ pub fn up(nodes: u32) -> anyhow::Result<()> {
 
 /// Ends the cluster; fine when there is none.
 pub fn down() -> anyhow::Result<()> {
-    script(&["down"], &programs()?)
+    machine::root("nodes are namespaces")?;
+    let _lock = lock()?;
+    script(&["down"], None)
 }
 
 /// Runs the cluster tests on a cluster of two nodes of ours, or on one that there is.
@@ -55,16 +67,26 @@ pub fn test(given: Option<&str>) -> anyhow::Result<Cases> {
     if let Some(file) = given {
         return run_tests(&std::path::absolute(file)?, false);
     }
-    down()?;
-    up(2)?;
-    let tested = run_tests(&kubeconfig()?, true);
-    let ended = down();
+    machine::nodes()?;
+    let _lock = lock()?;
+    script(&["clear"], None)?;
+    let tested = start(&["up", "2", "test"]).and_then(|()| run_tests(&kubeconfig()?, true));
+    let ended = script(&["down"], None);
     let cases = tested?;
     ended?;
     Ok(cases)
 }
 
-fn run_tests(kubeconfig: &std::path::Path, ours: bool) -> anyhow::Result<Cases> {
+/// While it is held no test runs: a cluster that was started for one is a leftover.
+fn lock() -> anyhow::Result<File> {
+    let path = Path::new(LOCK);
+    std::fs::create_dir_all(path.parent().context("a lock lies in a folder")?)?;
+    let file = File::create(path).with_context(|| LOCK)?;
+    file.try_lock().with_context(|| format!("another `cargo xtask cluster` is at work: it holds {LOCK}"))?;
+    Ok(file)
+}
+
+fn run_tests(kubeconfig: &Path, ours: bool) -> anyhow::Result<Cases> {
     let mut environment =
         vec![("KUBECONFIG", kubeconfig.display().to_string()), ("BRISQ_CLUSTER_IS_OURS", ours.to_string())];
     if ours {
@@ -110,18 +132,15 @@ fn programs() -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-fn script(words: &[&str], programs: &std::path::Path) -> anyhow::Result<()> {
+fn script(words: &[&str], programs: Option<&Path>) -> anyhow::Result<()> {
     let state = state()?;
     std::fs::create_dir_all(&state)?;
-    let status = Command::new("bash")
-        .arg("tools/cluster/cluster.sh")
-        .args(words)
-        .env("CLUSTER", state)
-        .env("BIN", programs)
-        .env("IMAGES", std::path::absolute(image::FOLDER)?)
-        .stdin(Stdio::null())
-        .status()
-        .context("bash cannot be run")?;
+    let mut command = Command::new("bash");
+    command.arg("tools/cluster/cluster.sh").args(words).env("CLUSTER", state).stdin(Stdio::null());
+    if let Some(programs) = programs {
+        command.env("BIN", programs).env("IMAGES", std::path::absolute(image::FOLDER)?);
+    }
+    let status = command.status().context("bash cannot be run")?;
     ensure!(status.success(), "failed: tools/cluster/cluster.sh {}", words.join(" "));
     Ok(())
 }

@@ -45,7 +45,8 @@ pub fn nodes() -> anyhow::Result<()> {
     has_cgroups(|file| Path::new(file).exists())
 }
 
-fn root(why: &str) -> anyhow::Result<()> {
+/// Whether this is root, which is needed since `why`.
+pub fn root(why: &str) -> anyhow::Result<()> {
     ensure!(output("id", &["-u"])?.trim() == "0", "not root, and {why}: run it as root");
     Ok(())
 }
