@@ -114,20 +114,23 @@ fn kubeconfig() -> anyhow::Result<PathBuf> {
     Ok(state()?.join("admin.conf"))
 }
 
-/// One folder with all programs under their names.
+/// A folder of ours with links to all programs under their names, wherever each comes from.
 fn programs() -> anyhow::Result<PathBuf> {
-    let mut folder = PathBuf::new();
-    for name in PROGRAMS {
-        let program = kubernetes(name)?;
-        folder = program.parent().context("a program lies in a folder")?.to_path_buf();
-    }
-    let coredns = go_tool("coredns")?;
-    match std::os::unix::fs::symlink(&coredns, folder.join("coredns")) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            std::fs::remove_file(folder.join("coredns"))?;
-            std::os::unix::fs::symlink(&coredns, folder.join("coredns"))?;
+    let folder = cache()?.join("cluster-programs");
+    std::fs::create_dir_all(&folder)?;
+    let coredns = ("coredns", go_tool("coredns")?);
+    let kubernetes = PROGRAMS.map(|name| kubernetes(name).map(|program| (name, program)));
+    for found in kubernetes.into_iter().chain([Ok(coredns)]) {
+        let (name, program) = found?;
+        let program = std::path::absolute(program)?;
+        let link = folder.join(name);
+        if std::fs::read_link(&link).is_ok_and(|to| to == program) {
+            continue;
         }
-        linked => linked?,
+        match std::fs::remove_file(&link) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => std::os::unix::fs::symlink(&program, &link)?,
+        }
     }
     Ok(folder)
 }
