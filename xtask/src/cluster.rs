@@ -29,7 +29,7 @@ const LOCK: &str = "/run/lock/brisq-cluster";
 
 /// Starts a cluster with our images on every node.
 pub fn up(nodes: u32) -> anyhow::Result<()> {
-    machine::nodes()?;
+    machine::cluster()?;
     let _lock = lock()?;
     script(&["clear"], None)?;
     start(&["up", &nodes.to_string()])
@@ -67,7 +67,7 @@ pub fn test(given: Option<&str>) -> anyhow::Result<Cases> {
     if let Some(file) = given {
         return run_tests(&std::path::absolute(file)?, false);
     }
-    machine::nodes()?;
+    machine::cluster()?;
     let _lock = lock()?;
     script(&["clear"], None)?;
     let tested = start(&["up", "2", "test"]).and_then(|()| run_tests(&kubeconfig()?, true));

@@ -39,8 +39,13 @@ pub fn check(includes: impl Fn(&str) -> bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether nodes of `cargo xtask cluster` can run here.
-pub fn nodes() -> anyhow::Result<()> {
+/// Whether a cluster of ours can be built and run here.
+pub fn cluster() -> anyhow::Result<()> {
+    nodes()?;
+    go(false)
+}
+
+fn nodes() -> anyhow::Result<()> {
     root("nodes are namespaces")?;
     has_cgroups(|file| Path::new(file).exists())
 }
