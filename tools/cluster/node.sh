@@ -1,9 +1,15 @@
 #!/bin/bash
 # The first process of one node's namespaces, started by cluster.sh. Node 1 also runs the control plane.
 set -euo pipefail
+# shellcheck source=wait.sh
+. "$(dirname "$0")/wait.sh"
 i=$1
 API=198.18.255.2 IP=198.18.255.$((i + 1)) NODE=node$i STATE=$CLUSTER/state$i
 export PATH=$BIN:/usr/sbin:/usr/bin:/sbin:/bin
+# How long a part may take to be there, s.
+LINK_MAX=10
+API_MAX=120
+CONTAINERD_MAX=60
 mkdir -p "$STATE"
 
 mount --make-rshared /
@@ -21,7 +27,8 @@ while sleep 0.2; do chmod -f 1777 "$CLUSTER"/volumes/* || true; done &
 for c in /sys/fs/cgroup/{cpu,cpuacct,memory}; do echo $$ > "$c/brisq/$NODE/tasks"; done
 
 ip link set lo up
-until ip link set eth0 up 2>/dev/null; do sleep 0.02; done
+link_is_up() { ip link set eth0 up 2>/dev/null; }
+wait_until $LINK_MAX "eth0" link_is_up
 ip addr add "$IP/24" dev eth0
 ip route add default via 198.18.255.1
 for j in 1 2 3; do
@@ -48,6 +55,8 @@ current-context: brisq
 K
 }
 
+api_is_ready() { curl -sk --max-time 2 https://$API:6443/readyz | grep -q ok; }
+
 control_plane() {
   {
     echo admin-token,admin,1,system:masters
@@ -64,7 +73,7 @@ control_plane() {
     --token-auth-file "$STATE/tokens.csv" --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction \
     --kubelet-preferred-address-types InternalIP --allow-privileged --profiling=false
   for user in kcm scheduler dns; do kubeconfig $user > "$STATE/$user.conf"; done
-  until curl -sk --max-time 2 https://$API:6443/readyz | grep -q ok; do sleep 0.1; done
+  wait_until $API_MAX "the API server" api_is_ready
   run controller-manager kube-controller-manager --kubeconfig "$STATE/kcm.conf" --leader-elect=false --secure-port 0 \
     --root-ca-file "$CLUSTER/pki/apiserver.crt" --service-account-private-key-file "$CLUSTER/pki/sa.key" \
     --node-monitor-grace-period 20s --enable-hostpath-provisioner --profiling=false
@@ -140,7 +149,8 @@ C
 kubeconfig "$NODE" > "$STATE/kubelet.conf"
 kubeconfig proxy > "$STATE/proxy.conf"
 run containerd containerd --config "$STATE/containerd.toml"
-until ctr version >/dev/null 2>&1; do sleep 0.05; done
+containerd_is_ready() { ctr version >/dev/null 2>&1; }
+wait_until $CONTAINERD_MAX "containerd" containerd_is_ready
 for image in "$IMAGES"/*.tar; do ctr -n k8s.io images import "$image"; done
 run kubelet kubelet --config "$STATE/kubelet.yaml" --kubeconfig "$STATE/kubelet.conf" --hostname-override "$NODE" \
   --node-ip "$IP" --cert-dir "$STATE/kubelet-pki" --v 1

@@ -1,14 +1,15 @@
 //! `cargo xtask cluster`: Kubernetes on this machine, and the tests that run on it.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use brisq_testkit::{cache, go_tool, kubernetes};
 
-use crate::image;
-use crate::step::{Cases, cargo_test, output};
+use crate::step::{Cases, cargo_test, folder_of};
+use crate::{image, machine};
 
 /// Most nodes that a cluster of ours has.
 pub const NODES_MAX: u32 = 3;
@@ -23,15 +24,24 @@ const PROGRAMS: [&str; 7] = [
     "kubectl",
 ];
 
+/// Held while a cluster is started, tested or ended: a machine has one. It is let go of when its holder dies.
+const LOCK: &str = "/run/lock/brisq-cluster";
+
 /// Starts a cluster with our images on every node.
 pub fn up(nodes: u32) -> anyhow::Result<()> {
-    ensure!(output("id", &["-u"])?.trim() == "0", "nodes are namespaces: run it as root");
+    machine::cluster()?;
+    let _lock = lock()?;
+    script(&["clear"], None)?;
+    start(&["up", &nodes.to_string()])
+}
+
+fn start(words: &[&str]) -> anyhow::Result<()> {
     let began = Instant::now();
     let programs = programs()?;
     println!("programs     {} s", began.elapsed().as_secs());
     image::others()?;
     image::brisq()?;
-    script(&["up", &nodes.to_string()], &programs)?;
+    script(words, Some(&programs))?;
     println!("kubeconfig   {}", kubeconfig()?.display());
     let helm = go_tool("helm")?;
     let path = [Some(programs.as_path()), helm.parent()].into_iter().flatten();
@@ -47,7 +57,9 @@ pub fn up(nodes: u32) -> anyhow::Result<()> {
 
 /// Ends the cluster; fine when there is none.
 pub fn down() -> anyhow::Result<()> {
-    script(&["down"], &programs()?)
+    machine::root("nodes are namespaces")?;
+    let _lock = lock()?;
+    script(&["down"], None)
 }
 
 /// Runs the cluster tests on a cluster of two nodes of ours, or on one that there is.
@@ -55,23 +67,41 @@ pub fn test(given: Option<&str>) -> anyhow::Result<Cases> {
     if let Some(file) = given {
         return run_tests(&std::path::absolute(file)?, false);
     }
-    down()?;
-    up(2)?;
-    let tested = run_tests(&kubeconfig()?, true);
-    let ended = down();
+    machine::cluster()?;
+    let _lock = lock()?;
+    script(&["clear"], None)?;
+    let tested = start(&["up", "2", "test"]).and_then(|()| run_tests(&kubeconfig()?, true));
+    let ended = script(&["down"], None);
     let cases = tested?;
     ended?;
     Ok(cases)
 }
 
-fn run_tests(kubeconfig: &std::path::Path, ours: bool) -> anyhow::Result<Cases> {
-    let environment = [
-        ("KUBECONFIG", kubeconfig.display().to_string()),
-        ("BRISQ_CLUSTER_IS_OURS", ours.to_string()),
-        ("CLUSTER", state()?.display().to_string()),
-        ("BIN", programs()?.display().to_string()),
-        ("IMAGES", std::path::absolute(image::FOLDER)?.display().to_string()),
-    ];
+/// While it is held no test runs: a cluster that was started for one is a leftover.
+fn lock() -> anyhow::Result<File> {
+    let path = Path::new(LOCK);
+    std::fs::create_dir_all(path.parent().context("a lock lies in a folder")?)?;
+    let file = File::create(path).with_context(|| LOCK)?;
+    file.try_lock().with_context(|| format!("another `cargo xtask cluster` is at work: it holds {LOCK}"))?;
+    Ok(file)
+}
+
+fn run_tests(kubeconfig: &Path, ours: bool) -> anyhow::Result<Cases> {
+    let mut environment =
+        vec![("KUBECONFIG", kubeconfig.display().to_string()), ("BRISQ_CLUSTER_IS_OURS", ours.to_string())];
+    if ours {
+        // For `cluster.sh`, by which nodes are killed and come back.
+        environment.extend([
+            ("CLUSTER", state()?.display().to_string()),
+            ("BIN", programs()?.display().to_string()),
+            ("IMAGES", std::path::absolute(image::FOLDER)?.display().to_string()),
+        ]);
+    } else if std::env::var_os("KUBEBUILDER_ASSETS").is_none()
+        && let Some(folder) = folder_of("kubectl")
+    {
+        // Whoever has a cluster has a kubectl: no reason to build all of Kubernetes for one.
+        environment.push(("KUBEBUILDER_ASSETS", folder.display().to_string()));
+    }
     let test = ["--release", "-p", "brisq-e2e", "--test", "cluster", "--", "--nocapture", "--test-threads=1"];
     cargo_test(&test, &environment)
 }
@@ -84,36 +114,36 @@ fn kubeconfig() -> anyhow::Result<PathBuf> {
     Ok(state()?.join("admin.conf"))
 }
 
-/// One folder with all programs under their names.
+/// A folder of ours with links to all programs under their names, wherever each comes from.
 fn programs() -> anyhow::Result<PathBuf> {
-    let mut folder = PathBuf::new();
-    for name in PROGRAMS {
-        let program = kubernetes(name)?;
-        folder = program.parent().context("a program lies in a folder")?.to_path_buf();
-    }
-    let coredns = go_tool("coredns")?;
-    match std::os::unix::fs::symlink(&coredns, folder.join("coredns")) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            std::fs::remove_file(folder.join("coredns"))?;
-            std::os::unix::fs::symlink(&coredns, folder.join("coredns"))?;
+    let folder = cache()?.join("cluster-programs");
+    std::fs::create_dir_all(&folder)?;
+    let coredns = ("coredns", go_tool("coredns")?);
+    let kubernetes = PROGRAMS.map(|name| kubernetes(name).map(|program| (name, program)));
+    for found in kubernetes.into_iter().chain([Ok(coredns)]) {
+        let (name, program) = found?;
+        let program = std::path::absolute(program)?;
+        let link = folder.join(name);
+        if std::fs::read_link(&link).is_ok_and(|to| to == program) {
+            continue;
         }
-        linked => linked?,
+        match std::fs::remove_file(&link) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => std::os::unix::fs::symlink(&program, &link)?,
+        }
     }
     Ok(folder)
 }
 
-fn script(words: &[&str], programs: &std::path::Path) -> anyhow::Result<()> {
+fn script(words: &[&str], programs: Option<&Path>) -> anyhow::Result<()> {
     let state = state()?;
     std::fs::create_dir_all(&state)?;
-    let status = Command::new("bash")
-        .arg("tools/cluster/cluster.sh")
-        .args(words)
-        .env("CLUSTER", state)
-        .env("BIN", programs)
-        .env("IMAGES", std::path::absolute(image::FOLDER)?)
-        .stdin(Stdio::null())
-        .status()
-        .context("bash cannot be run")?;
+    let mut command = Command::new("bash");
+    command.arg("tools/cluster/cluster.sh").args(words).env("CLUSTER", state).stdin(Stdio::null());
+    if let Some(programs) = programs {
+        command.env("BIN", programs).env("IMAGES", std::path::absolute(image::FOLDER)?);
+    }
+    let status = command.status().context("bash cannot be run")?;
     ensure!(status.success(), "failed: tools/cluster/cluster.sh {}", words.join(" "));
     Ok(())
 }

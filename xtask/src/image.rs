@@ -32,15 +32,19 @@ const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 /// Writes `brisq` and `brisq-faults`, of what is built.
 pub fn brisq() -> anyhow::Result<()> {
     let version = env!("CARGO_PKG_VERSION");
-    for (tag, folder) in
+    for (tag, server) in
         [(version.to_owned(), "target/release"), (format!("{version}-faults"), "target/faults")]
     {
         let mut image = Image::new(format!("{BRISQ}:{tag}"));
         for program in PROGRAMS {
-            let own = Path::new(folder).join(program);
-            // Only the server differs with faults in it.
-            let path = if own.is_file() { own } else { Path::new("target/release").join(program) };
-            ensure!(path.is_file(), "{program} is not built: `cargo xtask test --only build`");
+            // Only the server differs with faults in it; a release in its place would take no fault and say nothing.
+            let folder = if program == "brisq-server" { server } else { "target/release" };
+            let path = Path::new(folder).join(program);
+            ensure!(
+                path.is_file(),
+                "{} is not built: `cargo xtask test --only setup --only build`",
+                path.display()
+            );
             // Lines are for profiles, and profiles are of the server.
             let path = if program == "brisq-server" { path } else { without_lines(&path)? };
             image.program(&path, program)?;
@@ -142,7 +146,8 @@ impl Image {
         Ok(tar.into_inner()?)
     }
 
-    /// An OCI layout in one file, as `ctr images import`, `docker load` and `skopeo copy` take it.
+    /// An OCI layout in one file, as `ctr images import` and `skopeo copy` take it; its `manifest.json` is for `docker load`,
+    /// which before version 25 read nothing else.
     fn write(&self, to: &Path) -> anyhow::Result<()> {
         let mut blobs: Vec<(String, Vec<u8>)> = Vec::new();
         let mut blob = |content: Vec<u8>, kind: &str| {
@@ -161,6 +166,11 @@ impl Image {
             "rootfs": {"type": "layers", "diff_ids": [layer.get("digest")]},
         });
         let config = blob(serde_json::to_vec(&config)?, "config.v1+json");
+        let docker = json!([{
+            "Config": path_of(&config),
+            "RepoTags": [self.name],
+            "Layers": [path_of(&layer)],
+        }]);
         let media = "application/vnd.oci.image.manifest.v1+json";
         let manifest = json!({"schemaVersion": 2, "mediaType": media, "config": config, "layers": [layer]});
         let mut manifest = blob(serde_json::to_vec(&manifest)?, "manifest.v1+json");
@@ -178,6 +188,7 @@ impl Image {
             |path: &str, content: &[u8]| tar.append_data(&mut header(content.len(), 0o644), path, content);
         put("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         put("index.json", &serde_json::to_vec(&index)?)?;
+        put("manifest.json", &serde_json::to_vec(&docker)?)?;
         for (sha256, content) in &blobs {
             put(&format!("blobs/sha256/{sha256}"), content)?;
         }
@@ -186,6 +197,12 @@ impl Image {
         println!("{:<40} {mib:>6.1} MiB  {}", self.name, to.display());
         Ok(())
     }
+}
+
+/// Where a blob lies in an archive.
+fn path_of(blob: &Value) -> String {
+    let digest = blob.get("digest").and_then(Value::as_str).unwrap_or_default();
+    format!("blobs/{}", digest.replace(':', "/"))
 }
 
 fn header(size: usize, mode: u32) -> tar::Header {
@@ -205,4 +222,14 @@ fn libraries(program: &Path) -> Vec<PathBuf> {
     let text = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     let paths = text.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
     paths.map(PathBuf::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blobs_lie_by_their_digest() {
+        assert_eq!(path_of(&json!({"digest": "sha256:ab12"})), "blobs/sha256/ab12");
+    }
 }

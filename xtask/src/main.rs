@@ -4,6 +4,7 @@
 mod cluster;
 mod codegen;
 mod image;
+mod machine;
 mod stages;
 mod step;
 mod test;

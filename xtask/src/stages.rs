@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 
-use crate::step::{Cases, cargo_test, output, run};
+use crate::step::{Cases, cargo_test, folder_of, output, run};
 use crate::{cluster, codegen, tidy};
 
 /// Programs that the stages need, and the Debian packages that bring them.
@@ -71,7 +71,7 @@ fn setup() -> anyhow::Result<Cases> {
         cfg!(target_os = "linux"),
         "the stages need Linux; leave this one out with `--without setup` to try anyway"
     );
-    let missing = NEEDS.iter().filter(|(program, _)| !is_installed(program));
+    let missing = NEEDS.iter().filter(|(program, _)| folder_of(program).is_none());
     let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
     if !Path::new(CNI.0).exists() {
         packages.push(CNI.1);
@@ -86,7 +86,7 @@ fn setup() -> anyhow::Result<Cases> {
     );
     ensure!(Path::new("/usr/bin/apt-get").exists(), "not a Debian machine: {by_hand}");
     let root = output("id", &["-u"])?.trim() == "0";
-    ensure!(root || is_installed("sudo"), "neither root nor sudo: {by_hand}");
+    ensure!(root || folder_of("sudo").is_some(), "neither root nor sudo: {by_hand}");
     let apt = |args: &[&str]| {
         let command = [&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"], args].concat();
         match (root, command.split_first()) {
@@ -97,11 +97,6 @@ fn setup() -> anyhow::Result<Cases> {
     apt(&["update"])?;
     apt(&[&["install", "-y", "--no-install-recommends"], packages.as_slice()].concat())?;
     Ok(NEEDS.len())
-}
-
-fn is_installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 fn format() -> anyhow::Result<Cases> {

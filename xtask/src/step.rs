@@ -1,6 +1,7 @@
 //! Running programs, and reading what test runners say.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
@@ -29,6 +30,12 @@ pub fn output(program: &str, args: &[&str]) -> anyhow::Result<String> {
         .with_context(|| format!("{program} cannot be run: is it installed?"))?;
     ensure!(output.status.success(), "failed: {program} {}", args.join(" "));
     Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Where in the `PATH` a program is.
+pub fn folder_of(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).find(|folder| folder.join(program).is_file())
 }
 
 /// Runs `cargo test` with its output shown, and counts.

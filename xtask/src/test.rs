@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
+use crate::machine;
 use crate::stages::{STAGES, Stage};
 
 /// Which stages to run.
@@ -39,6 +40,10 @@ impl Options {
         Ok(options)
     }
 
+    fn includes_named(&self, name: &str) -> bool {
+        STAGES.iter().any(|stage| stage.name == name && self.includes(stage))
+    }
+
     fn includes(&self, stage: &Stage) -> bool {
         let named = |list: &[String]| list.iter().any(|name| name == stage.name);
         !named(&self.without) && (self.only.is_empty() || named(&self.only)) && (!self.fast || stage.fast)
@@ -53,6 +58,8 @@ enum Outcome {
 
 /// Runs the stages; all of them, also behind one that failed, so that one run tells everything.
 pub fn run(options: &Options) -> anyhow::Result<()> {
+    let check_machine = || machine::check(|name| options.includes_named(name));
+    check_machine()?;
     let began = Instant::now();
     let mut rows: Vec<(&Stage, Outcome, Duration)> = Vec::new();
     for stage in STAGES {
@@ -62,7 +69,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         }
         println!("\n== {} (budget {} s)", stage.name, stage.budget_s);
         let stage_began = Instant::now();
-        let outcome = match (stage.run)() {
+        // What `setup` installed may still be too old.
+        let after = |cases| if stage.name == "setup" { check_machine().map(|()| cases) } else { Ok(cases) };
+        let outcome = match (stage.run)().and_then(after) {
             Ok(cases) => Outcome::Passed(cases),
             Err(error) => {
                 println!("{error:#}");

@@ -33,7 +33,7 @@ pub fn go_tool(name: &str) -> io::Result<PathBuf> {
         .arg(&built)
         .arg(package)
         .current_dir(&module)
-        .env("GOFLAGS", "-mod=mod")
+        .env("GOFLAGS", "-mod=readonly")
         .env("CGO_ENABLED", "0")
         .output()
         .map_err(|error| io::Error::new(error.kind(), format!("go cannot be run: {error}; install Go")))?;

@@ -1,13 +1,17 @@
 //! What the steps are made of.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use brisq_testkit::{Http, Kubectl, Process, binary, go_tool};
+use brisq_testkit::{Answer, Http, Kubectl, Process, binary, go_tool};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
+
+use crate::MINUTE;
+
+/// What the test makes its things in: `manifests/namespaces.yaml`.
+const NAMESPACES: [&str; 3] = ["shop", "storage", "brisq-system"];
 
 /// Seconds of each step, printed at its end.
 #[derive(Default)]
@@ -63,20 +67,44 @@ impl Cluster {
         self.try_helm(args).unwrap_or_else(|said| panic!("helm {}: {said}", args.join(" ")))
     }
 
-    /// `kubectl brisq`, through kubectl: by the name under which it finds plugins.
+    /// `kubectl brisq` in a namespace.
     pub fn brisq(&self, kubectl: &Kubectl, args: &[&str]) -> String {
+        self.plugin(&[&["-n", kubectl.namespace()], args].concat())
+    }
+
+    /// `kubectl brisq`, through kubectl: by the name under which it finds plugins.
+    pub fn plugin(&self, args: &[&str]) -> String {
         let folder = tempfile::tempdir().expect("a folder");
         std::os::unix::fs::symlink(binary("brisq").expect("brisq"), folder.path().join("kubectl-brisq"))
             .expect("a link");
         let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap_or_default());
         let program = brisq_testkit::kubernetes("kubectl").expect("kubectl");
         let mut command = Command::new(program);
-        command.args(["brisq", "-n", kubectl.namespace()]).args(args);
+        command.arg("brisq").args(args);
         let output = command.env("PATH", path).env("KUBECONFIG", &self.kubeconfig).output().expect("it runs");
         let said =
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "kubectl brisq {}: {said}\n{}", args.join(" "), self.operator_log());
         said
+    }
+
+    /// Makes the test's namespaces, on a cluster where a run that was broken off may have left them.
+    pub fn begin(&self) {
+        for namespace in NAMESPACES {
+            let found = self.kubectl.get(&["namespace", namespace, "--ignore-not-found"]);
+            let found = found.unwrap_or_default();
+            let ours = found["metadata"]["labels"]["brisq.dev/cluster-test"] == "yes";
+            assert!(found.is_null() || ours, "the namespace {namespace} is somebody else's: not touched");
+        }
+        self.clean();
+        self.kubectl.apply(include_str!("../../manifests/namespaces.yaml")).expect("namespaces");
+    }
+
+    /// Leaves what Helm leaves for good, the definitions, and nothing else.
+    pub fn clean(&self) {
+        self.helm(&["uninstall", "brisq", "-n", "brisq-system", "--ignore-not-found", "--wait"]);
+        let deleted = [&["delete", "namespace", "--ignore-not-found", "--timeout=180s"][..], &NAMESPACES];
+        self.kubectl.run(&deleted.concat()).expect("no namespace is left");
     }
 
     pub fn operator_log(&self) -> String {
@@ -134,23 +162,17 @@ pub fn settle(kubectl: &Kubectl) {
     kubectl.run(&["wait", "--for=condition=Ready", "tq/orders", "--timeout=180s"]).expect("ready");
 }
 
-fn token(kubectl: &Kubectl) -> String {
+/// Our image, released or with this behind its tag.
+pub fn image(suffix: &str) -> String {
+    format!("ghcr.io/brisq/brisq:{}{suffix}", env!("CARGO_PKG_VERSION"))
+}
+
+pub fn token(kubectl: &Kubectl) -> String {
     let path = ["get", "secret", "orders-token", "-o", "go-template={{.data.token | base64decode}}"];
     kubectl.run(&path).expect("a token")
 }
 
-/// `host:port` of the Service: its address where this machine has a route, else a forwarded port.
-fn service(kubectl: &Kubectl) -> (String, Option<Forward>) {
-    let service = kubectl.get(&["service", "orders"]).expect("the Service");
-    let direct = format!("{}:7070", service["spec"]["clusterIP"].as_str().expect("an address"));
-    if std::env::var("BRISQ_CLUSTER_IS_OURS").is_ok_and(|ours| ours == "true") {
-        return (direct, None);
-    }
-    let forward = Forward::new(kubectl, "service/orders", 7070);
-    (forward.address.clone(), Some(forward))
-}
-
-/// A port of a pod or Service, forwarded to this machine.
+/// A port of a pod, forwarded to this machine.
 pub struct Forward {
     _process: Process,
     address: String,
@@ -174,119 +196,51 @@ impl Forward {
     }
 }
 
-/// Turns a fault on at one pod, or off; answers when, in Unix ms.
-pub fn fault(kubectl: &Kubectl, pod: &str, fault: &str) -> i64 {
+/// A call of a pod's switch for faults.
+pub fn switch_fault(kubectl: &Kubectl, pod: &str, fault: &str) -> Answer {
     let forward = Forward::new(kubectl, &format!("pod/{pod}"), 7071);
     let mut http = Http::connect(&forward.address).expect("the admin port").with_token(&token(kubectl));
     let method = if fault.is_empty() { "DELETE" } else { "PUT" };
-    let answer = http.call_json(method, "/debug/faults", fault).expect("an answer");
+    http.call_json(method, "/debug/faults", fault).expect("an answer")
+}
+
+/// Turns a fault on at one pod, or off; answers when, in Unix ms.
+pub fn fault(kubectl: &Kubectl, pod: &str, fault: &str) -> i64 {
+    let answer = switch_fault(kubectl, pod, fault);
     assert!(answer.status < 300, "{} {}", answer.status, answer.text());
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock");
     i64::try_from(now.as_millis()).expect("a time")
 }
 
-/// A load on the Service that runs.
-pub struct Load {
-    process: Process,
-    report: tempfile::NamedTempFile,
-    _forward: Option<Forward>,
+/// Names of the servers.
+pub fn servers(kubectl: &Kubectl) -> Vec<String> {
+    let servers = living(kubectl, "app.kubernetes.io/component=server");
+    servers.iter().map(|pod| pod["metadata"]["name"].as_str().expect("a name").to_owned()).collect()
 }
 
-pub fn load(kubectl: &Kubectl, args: &[&str]) -> Load {
-    let (address, forward) = service(kubectl);
-    let report = tempfile::NamedTempFile::new().expect("a file");
-    let mut command = Command::new(binary("brisq").expect("brisq"));
-    command.args(["load", "--url", &format!("http://{address}"), "--token", &token(kubectl), "--json"]);
-    command.arg(report.path()).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let process = Process::spawn(&mut command).expect("a load");
-    Load { process, report, _forward: forward }
+/// Of every pod of a queue its name, which one of that name it is, and its images.
+pub fn pods(kubectl: &Kubectl) -> Vec<String> {
+    let pods = living(kubectl, "app.kubernetes.io/managed-by=brisq-operator");
+    let line = |pod: &Value| {
+        let containers = ["initContainers", "containers"].map(|list| pod["spec"][list].as_array());
+        let images = containers.into_iter().flatten().flatten().map(|container| &container["image"]);
+        let (name, uid) = (&pod["metadata"]["name"], &pod["metadata"]["uid"]);
+        format!("{name} {uid} {}", images.map(Value::to_string).collect::<Vec<_>>().join(" "))
+    };
+    pods.iter().map(line).collect()
 }
 
-impl Load {
-    /// Its report, once it has ended by itself.
-    pub fn done(mut self) -> Value {
-        self.process.wait(Duration::from_secs(120)).expect("it ends");
-        let text = std::fs::read_to_string(self.report.path()).expect("a report");
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
-    }
+/// Pods that are not on their way out, sorted by name as the API server does.
+fn living(kubectl: &Kubectl, selector: &str) -> Vec<Value> {
+    let pods = kubectl.get(&["pods", "-l", selector]).expect("pods");
+    let pods = pods["items"].as_array().expect("a list").iter();
+    pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).cloned().collect()
 }
 
-/// Calls of a producer and a worker.
-pub struct Tasks {
-    address: String,
-    token: String,
-    _forward: Option<Forward>,
-}
-
-pub fn tasks_of(kubectl: &Kubectl) -> Tasks {
-    let (address, forward) = service(kubectl);
-    Tasks { address, token: token(kubectl), _forward: forward }
-}
-
-impl Tasks {
-    fn http(&self) -> std::io::Result<Http> {
-        Ok(Http::connect(&self.address)?.with_token(&self.token))
-    }
-
-    /// So many tasks; answers how many were acknowledged.
-    pub fn enqueue(&self, queue: &str, count: usize) -> usize {
-        let tasks: Vec<Value> = (0..count).map(|n| serde_json::json!({"payload": n})).collect();
-        let body = serde_json::json!({"tasks": tasks}).to_string();
-        let mut http = self.http().expect("the Service");
-        let answer = http.call_json("POST", &format!("/v1/queues/{queue}/tasks"), &body).expect("an answer");
-        let results = answer.json()["results"].as_array().expect("results").clone();
-        results.iter().filter(|result| result["error"].is_null()).count()
-    }
-
-    /// Claims and completes all; answers how many there were.
-    pub fn claim_all(&self, queue: &str) -> usize {
-        let mut http = self.http().expect("the Service");
-        let mut claimed = 0;
-        loop {
-            let body = r#"{"max":200,"leaseMs":60000}"#;
-            let answer =
-                http.call_json("POST", &format!("/v1/queues/{queue}/claims"), body).expect("an answer");
-            let tasks =
-                answer.json()["tasks"].as_array().unwrap_or_else(|| panic!("{}", answer.text())).clone();
-            if tasks.is_empty() {
-                return claimed;
-            }
-            claimed += tasks.len();
-            let items: Vec<Value> = tasks
-                .iter()
-                .map(|task| serde_json::json!({"id": task["id"], "token": task["lease"]["token"]}))
-                .collect();
-            let body = serde_json::json!({"items": items}).to_string();
-            assert_eq!(http.call_json("POST", "/v1/leases/complete", &body).expect("an answer").status, 200);
-        }
-    }
-
-    /// Until a task can be enqueued again.
-    pub fn wait_serving(&self) -> Duration {
-        let began = Instant::now();
-        let served = || {
-            let answer = self.http()?.call_json("POST", "/v1/queues/probe/tasks", r#"{"payload":1}"#)?;
-            std::io::Result::Ok(answer.status == 201)
-        };
-        while !served().unwrap_or(false) {
-            assert!(began.elapsed() < Duration::from_secs(180), "never served again");
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        began.elapsed()
-    }
-}
-
-/// Every file of a bundle is what its manifest says; answers the manifest.
-pub fn check_bundle(folder: &Path) -> Value {
-    let text = std::fs::read_to_string(folder.join("manifest.json")).expect("a manifest");
-    let manifest: Value = serde_json::from_str(&text).expect("JSON");
-    let files = manifest["files"].as_array().expect("files");
-    for file in files {
-        let name = file["name"].as_str().expect("a name");
-        let content = std::fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let sha256: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(file["sha256"], sha256, "{name}");
-    }
-    assert!(files.len() >= 6, "{manifest}");
-    manifest
+/// Takes away what an operator makes again; answers how long it took.
+pub fn reconciled(cluster: &Cluster, shop: &Kubectl) -> Duration {
+    shop.run(&["delete", "service", "orders"]).expect("deleted");
+    let back =
+        shop.until("the Service is made again", MINUTE, |shop| shop.run(&["get", "service", "orders"]).ok());
+    back.unwrap_or_else(|error| panic!("{error}\n{}", cluster.operator_log())).1
 }
