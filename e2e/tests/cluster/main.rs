@@ -7,6 +7,7 @@
 )]
 
 mod captures;
+mod cost;
 mod load;
 mod recoveries;
 mod steps;
@@ -41,6 +42,10 @@ fn the_whole_path() {
     assert!(said.contains("Succeeded"), "{said}");
     clock.step("tasks through the Service");
     work(&shop);
+    if cluster.ours {
+        clock.step("what it costs while nothing happens");
+        cost::print();
+    }
     clock.step("a released server has no switch for faults");
     let answer =
         steps::switch_fault(&shop, &steps::servers(&shop)[0], r#"{"fault":"spin","ms":1,"oneIn":1}"#);
