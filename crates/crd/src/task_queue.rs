@@ -27,6 +27,8 @@ use crate::{Artifacts, Capture, CaptureLimits, Quantity, Resources};
         printcolumn = r#"{"name": "IMAGE", "type": "string", "jsonPath": ".status.image", "priority": 1}"#,
         validation = kube::core::Rule::new("size(self.metadata.name) <= 40")
             .message("metadata.name has at most 40 characters: names of pods and Services are made of it"),
+        validation = kube::core::Rule::new("self.metadata.name.matches('^[a-z][^.]*$')")
+            .message("metadata.name begins with a letter and has no dot: names of Services are made of it"),
         // Not on `redis` or `storage` itself: a rule about a change is not asked where a field comes or goes as a whole.
         validation = kube::core::Rule::new(
             "(has(self.spec.redis) && has(self.spec.redis.external)) == (has(oldSelf.spec.redis) && has(oldSelf.spec.redis.external))"
