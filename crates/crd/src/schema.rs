@@ -68,6 +68,7 @@ fn bound(schema: &mut Value) {
 pub(crate) fn quantity(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
+        "minimum": 0,
         "maxLength": QUANTITY_MAX,
         "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$",
     })
