@@ -4,6 +4,7 @@ pub mod capture;
 pub mod captures;
 pub mod doctor;
 pub mod open;
+mod sidecar;
 pub mod status;
 mod table;
 
