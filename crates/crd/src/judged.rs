@@ -3,7 +3,7 @@
 use crate::cases::{CHANGED, CREATED, NAMED};
 use crate::parse;
 
-fn judge(kind: &str, metadata: &str, spec: &str) -> Result<(), String> {
+pub(crate) fn judge(kind: &str, metadata: &str, spec: &str) -> Result<(), String> {
     let yaml = format!("apiVersion: brisq.dev/v1alpha1\nkind: {kind}\nmetadata: {metadata}\nspec: {spec}\n");
     let told = |mistake: &crate::Mistake| mistake.to_string();
     parse(&yaml).map(drop).map_err(|mistakes| mistakes.iter().map(told).collect::<Vec<_>>().join("\n"))

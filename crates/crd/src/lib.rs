@@ -5,6 +5,8 @@
 //! operator checks them by the same rules ([`task_queue_mistakes`], [`policy_mistakes`], [`capture_mistakes`]).
 #![forbid(unsafe_code)]
 
+#[cfg(all(test, feature = "kube"))]
+mod bounds;
 #[cfg(test)]
 mod cases;
 mod documents;
