@@ -109,6 +109,14 @@ fn is(conditions: &[Condition], kind: &str) -> String {
     found.map_or_else(String::new, |condition| condition.status.clone())
 }
 
+/// Says what a capture lacks, where it lacks something.
+fn say_partial(conditions: &[Condition]) {
+    let partial = conditions.iter().find(|c| c.type_ == "Partial" && c.status == "True");
+    if let Some(Condition { reason, message, .. }) = partial {
+        println!("partial    {reason}: {message}");
+    }
+}
+
 /// Such as `42s`, `7m`, `3h`, `12d`.
 fn age(time: Option<&Time>) -> String {
     let Some(time) = time else { return String::new() };

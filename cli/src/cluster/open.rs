@@ -5,8 +5,8 @@ use brisq_crd::ProfileCapture;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::Where;
 use super::sidecar::Sidecar;
+use super::{Where, say_partial};
 
 #[derive(clap::Args)]
 pub struct Flags {
@@ -70,10 +70,7 @@ pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
     }
     write(&to, "manifest.json", &manifest)?;
     println!("cause      {}", status.cause.as_deref().unwrap_or("Unknown"));
-    let partial = status.conditions.iter().find(|c| c.type_ == "Partial" && c.status == "True");
-    if let Some(partial) = partial {
-        println!("partial    {}: {}", partial.reason, partial.message);
-    }
+    say_partial(&status.conditions);
     println!("from       {uri}");
     println!("files      {} in {}", files.len() + 1, to.display());
     println!("report     {}", to.join("report.html").display());
