@@ -99,8 +99,11 @@ fn plan(flags: &Flags) -> Result<Plan, Failed> {
         let name = if flags.demo { "demo" } else { "local" }.to_owned();
         return Ok(Plan { name, spec: TaskQueueSpec::default(), objective });
     };
-    let manifest = validate::read(file).map_err(|error| Failed::usage(format!("{error:#}")))?;
-    match manifest {
+    let text = validate::read(file).map_err(|error| Failed::usage(format!("{error:#}")))?;
+    match brisq_crd::parse(&text) {
+        Ok(Manifest::TaskQueue { metadata, .. }) if metadata.name.is_empty() => {
+            Err(Failed::usage(format!("{file}: metadata.name: must be there; `up` makes no name up")))
+        }
         Ok(Manifest::TaskQueue { metadata, spec }) => {
             // The demo arms an objective of its own, once it knows what calm is here.
             let latency = spec.slo.claim_latency.as_ref().filter(|_| !flags.demo && !spec.profiling.suspend);

@@ -3,13 +3,12 @@
 use std::io::Read;
 
 use anyhow::{Context, anyhow};
-use brisq_crd::{Manifest, Mistake};
 
 use crate::Failed;
 
 #[derive(clap::Args)]
 pub struct Flags {
-    /// Manifest to check; `-` reads standard input
+    /// Manifest to check, every document of it; `-` reads standard input
     #[arg(short = 'f', long = "file", value_name = "FILE", required = true)]
     files: Vec<String>,
 }
@@ -17,14 +16,17 @@ pub struct Flags {
 pub fn run(flags: &Flags) -> Result<(), Failed> {
     let mut mistakes = 0;
     for file in &flags.files {
-        match read(file)? {
-            Ok(manifest) => {
-                println!("{file}: {} {} is valid", manifest.kind(), manifest.metadata().name);
-            }
-            Err(found) => {
-                mistakes += found.len();
-                for mistake in found {
-                    println!("{file}: {mistake}");
+        let documents = brisq_crd::parse_all(&read(file)?).unwrap_or_else(|mistake| vec![Err(vec![mistake])]);
+        let several = documents.len() > 1;
+        for (index, document) in documents.into_iter().enumerate() {
+            let place = if several { format!("{file}, document {}", index + 1) } else { file.clone() };
+            match document {
+                Ok(manifest) => println!("{place}: {} {} is valid", manifest.kind(), manifest.metadata()),
+                Err(found) => {
+                    mistakes += found.len();
+                    for mistake in found {
+                        println!("{place}: {mistake}");
+                    }
                 }
             }
         }
@@ -36,14 +38,12 @@ pub fn run(flags: &Flags) -> Result<(), Failed> {
     }
 }
 
-/// Reads a manifest from a file, or from standard input.
-pub fn read(file: &str) -> Result<Result<Manifest, Vec<Mistake>>, anyhow::Error> {
-    let text = if file == "-" {
+/// Reads a file, or standard input.
+pub fn read(file: &str) -> anyhow::Result<String> {
+    if file == "-" {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
-        text
-    } else {
-        std::fs::read_to_string(file).with_context(|| format!("{file} cannot be read"))?
-    };
-    Ok(brisq_crd::parse(&text))
+        return Ok(text);
+    }
+    std::fs::read_to_string(file).with_context(|| format!("{file} cannot be read"))
 }

@@ -5,7 +5,7 @@ use brisq_crd::{CaptureReason, ProfileCapture, ProfileCaptureSpec, TaskQueue, Ta
 use kube::ResourceExt;
 use kube::api::PostParams;
 
-use super::{Where, is};
+use super::{Where, is, say_partial};
 
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -53,6 +53,7 @@ pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
         let state = |kind| is(&status.conditions, kind) == "True";
         if state("Complete") {
             println!("cause      {}", status.cause.as_deref().unwrap_or("Unknown"));
+            say_partial(&status.conditions);
             println!("bundle     {}", status.uri.as_deref().unwrap_or_default());
             println!("           brisq open {name}");
             return Ok(());

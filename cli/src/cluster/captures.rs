@@ -21,7 +21,11 @@ pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
         .retain(|capture| flags.queue.as_ref().is_none_or(|name| capture.spec.task_queue_ref.name == *name));
     captures.sort_by_key(|capture| capture.metadata.creation_timestamp.as_ref().map(|time| time.0));
     if captures.is_empty() {
-        println!("no captures in namespace {}; `brisq capture QUEUE` makes one", cluster.namespace);
+        let (of, queue) = match &flags.queue {
+            Some(name) => (format!(" of {name}"), name.as_str()),
+            None => (String::new(), "QUEUE"),
+        };
+        println!("no captures{of} in namespace {}; `brisq capture {queue}` makes one", cluster.namespace);
         return Ok(());
     }
     let rows: Vec<Vec<String>> = captures.iter().map(row).collect();

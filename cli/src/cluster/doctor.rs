@@ -1,14 +1,13 @@
 use anyhow::{Context, bail};
-use brisq_crd::TaskQueue;
+use brisq_crd::{API_VERSION, DEFINITIONS, TaskQueue};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 
 use super::{Where, is};
 
-const GROUP_VERSION: &str = "brisq.dev/v1alpha1";
-/// Kinds that must be served.
-const PLURALS: [&str; 3] = ["taskqueues", "profilingpolicies", "profilecaptures"];
+/// What the operator that leads holds.
+const LEASE: &str = "brisq-operator";
 /// A leader renews every 4 s; after this long there is none.
 const LEASE_MAX_SECONDS: i64 = 20;
 /// Lowest minor version of Kubernetes 1.
@@ -62,31 +61,53 @@ fn check_version(minor: &str, whole: &str) -> Result<String, String> {
 }
 
 async fn resources(client: &Client) -> Result<String, String> {
-    let missing = |what: &str| format!("{what} not served: helm install brisq-crds charts/brisq-crds");
-    let served = client.list_api_group_resources(GROUP_VERSION).await;
-    let served = served.map_err(|_| missing(GROUP_VERSION))?;
+    let missing = |what: &str| Err(format!("{what} not served: helm install brisq-crds charts/brisq-crds"));
+    let served = match client.list_api_group_resources(API_VERSION).await {
+        Ok(served) => served.resources,
+        Err(error) if is_absent(&error) => return missing(API_VERSION),
+        Err(error) => return Err(format!("{API_VERSION} cannot be looked at: {}", said(error))),
+    };
     let absent: Vec<&str> =
-        PLURALS.into_iter().filter(|plural| !served.resources.iter().any(|r| r.name == *plural)).collect();
-    if absent.is_empty() {
-        Ok(format!("{GROUP_VERSION}: {}", PLURALS.join(", ")))
-    } else {
-        Err(missing(&absent.join(", ")))
+        DEFINITIONS.into_iter().filter(|plural| !served.iter().any(|kind| kind.name == *plural)).collect();
+    if !absent.is_empty() {
+        return missing(&absent.join(", "));
     }
+    Ok(format!("{API_VERSION}: {}", DEFINITIONS.join(", ")))
 }
 
 async fn operator(client: &Client, namespace: &str) -> Result<String, String> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
-    let lease = leases.get("brisq-operator").await.map_err(|error| {
-        format!("no Lease in namespace {namespace} ({error}): helm install brisq charts/brisq -n {namespace}")
-    })?;
+    let lease = match leases.get(LEASE).await {
+        Ok(lease) => lease,
+        Err(error) if is_absent(&error) => {
+            return Err(format!(
+                "no Lease {LEASE} in namespace {namespace}: helm install brisq charts/brisq -n {namespace}, or name the \
+                 operator's own with --operator-namespace"
+            ));
+        }
+        Err(error) => return Err(format!("its Lease cannot be looked at: {}", said(error))),
+    };
     let spec = lease.spec.unwrap_or_default();
     let holder = spec.holder_identity.unwrap_or_default();
-    let renewed =
-        spec.renew_time.map_or(i64::MAX, |time| jiff::Timestamp::now().duration_since(time.0).as_secs());
-    if holder.is_empty() || renewed > LEASE_MAX_SECONDS {
-        return Err(format!("nobody leads: kubectl -n {namespace} get pods"));
+    let ago = spec.renew_time.map(|time| jiff::Timestamp::now().duration_since(time.0).as_secs());
+    match ago {
+        Some(ago) if !holder.is_empty() && ago <= LEASE_MAX_SECONDS => {
+            Ok(format!("{holder} leads, {ago} s ago"))
+        }
+        Some(ago) if !holder.is_empty() => {
+            Err(format!("nobody leads, {holder} did {ago} s ago: kubectl -n {namespace} get pods"))
+        }
+        _ => Err(format!("nobody leads: kubectl -n {namespace} get pods")),
     }
-    Ok(format!("{holder} leads, {renewed} s ago"))
+}
+
+fn is_absent(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// What the API server said, or why nothing came from it.
+fn said(error: kube::Error) -> String {
+    super::plain(&error.into()).to_string()
 }
 
 async fn queues(queues: &Api<TaskQueue>) -> Result<String, String> {
@@ -94,7 +115,9 @@ async fn queues(queues: &Api<TaskQueue>) -> Result<String, String> {
         Ok(found) => found.items,
         // Whoever may not look has nothing to fear from what is there.
         Err(kube::Error::Api(status)) if status.code == 403 => return Ok("not allowed to look".to_owned()),
-        Err(error) => return Err(error.to_string()),
+        // Without its definition, which is told above.
+        Err(error) if is_absent(&error) => return Ok("none".to_owned()),
+        Err(error) => return Err(format!("they cannot be looked at: {}", said(error))),
     };
     let ready = |queue: &&TaskQueue| {
         let conditions = queue.status.as_ref().map(|status| status.conditions.as_slice());

@@ -4,6 +4,7 @@ pub mod capture;
 pub mod captures;
 pub mod doctor;
 pub mod open;
+mod sidecar;
 pub mod status;
 mod table;
 
@@ -106,6 +107,14 @@ fn plain(error: &anyhow::Error) -> anyhow::Error {
 fn is(conditions: &[Condition], kind: &str) -> String {
     let found = conditions.iter().find(|condition| condition.type_ == kind);
     found.map_or_else(String::new, |condition| condition.status.clone())
+}
+
+/// Says what a capture lacks, where it lacks something.
+fn say_partial(conditions: &[Condition]) {
+    let partial = conditions.iter().find(|c| c.type_ == "Partial" && c.status == "True");
+    if let Some(Condition { reason, message, .. }) = partial {
+        println!("partial    {reason}: {message}");
+    }
 }
 
 /// Such as `42s`, `7m`, `3h`, `12d`.

@@ -1,19 +1,12 @@
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use brisq_crd::ProfileCapture;
-use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::ResourceExt;
-use kube::api::ListParams;
 use serde::Deserialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use sha2::{Digest, Sha256};
 
-use super::{Cluster, Where};
-
-/// Where a sidecar listens.
-const SIDECAR_PORT: u16 = 7072;
-/// Largest answer: a file of a bundle.
-const ANSWER_MAX_BYTES: u64 = 128 * 1024 * 1024;
+use super::sidecar::Sidecar;
+use super::{Where, say_partial};
 
 #[derive(clap::Args)]
 pub struct Flags {
@@ -34,6 +27,23 @@ struct Manifest {
 #[derive(Deserialize)]
 struct File {
     name: String,
+    sha256: String,
+    bytes: usize,
+}
+
+impl File {
+    /// What came is what was written.
+    fn check(&self, content: &[u8]) -> anyhow::Result<()> {
+        let Self { name, sha256, bytes } = self;
+        let came = content.len();
+        ensure!(came == *bytes, "{name}: {came} bytes came, the manifest says {bytes}: fetch it again");
+        let is: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+        ensure!(
+            is == *sha256,
+            "{name}: what came is not what the manifest says (SHA-256 {is}, not {sha256})"
+        );
+        Ok(())
+    }
 }
 
 pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
@@ -55,10 +65,12 @@ pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
         serde_json::from_slice::<Manifest>(&manifest).context("the manifest is not understood")?.files;
     for file in &files {
         let content = sidecar.get(&format!("{folder}/{}", file.name)).await?;
+        file.check(&content)?;
         write(&to, &file.name, &content)?;
     }
     write(&to, "manifest.json", &manifest)?;
     println!("cause      {}", status.cause.as_deref().unwrap_or("Unknown"));
+    say_partial(&status.conditions);
     println!("from       {uri}");
     println!("files      {} in {}", files.len() + 1, to.display());
     println!("report     {}", to.join("report.html").display());
@@ -77,58 +89,16 @@ fn write(folder: &Path, name: &str, content: &[u8]) -> anyhow::Result<()> {
     std::fs::write(&path, content).with_context(|| path.display().to_string())
 }
 
-/// The sidecar of a pod, through the API server: no address of the cluster need be reachable from here.
-struct Sidecar {
-    pods: kube::Api<Pod>,
-    pod: String,
-    token: String,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Sidecar {
-    async fn find(cluster: &Cluster, capture: &ProfileCapture) -> anyhow::Result<Self> {
-        let queue = &capture.spec.task_queue_ref.name;
-        let pods = cluster.api::<Pod>();
-        let selector = format!("app.kubernetes.io/instance={queue},app.kubernetes.io/component=server");
-        let found = pods.list(&ListParams::default().labels(&selector)).await.context("pods")?.items;
-        let status = capture.status.clone().unwrap_or_default();
-        let author = status.author.unwrap_or_default();
-        let own = status.uri.is_some_and(|uri| uri.starts_with("pod://"));
-        let is_author = |pod: &&Pod| pod.name_any() == author;
-        let Some(pod) = found.iter().find(is_author).or(found.first().filter(|_| !own)) else {
-            bail!(
-                "pod {author} is gone, and the bundle with it: configure `artifacts` to keep bundles longer"
-            );
-        };
-        let secret = cluster.api::<Secret>().get(&format!("{queue}-token")).await;
-        let secret = secret.with_context(|| format!("Secret {queue}-token, with the sidecar's token"))?;
-        let token = secret.data.and_then(|mut data| data.remove("sidecar"));
-        let token = token.ok_or_else(|| anyhow!("Secret {queue}-token has no `sidecar`"))?;
-        Ok(Self { pod: pod.name_any(), pods, token: String::from_utf8(token.0)? })
-    }
-
-    async fn get(&self, path: &str) -> anyhow::Result<Vec<u8>> {
-        let mut forwarder =
-            self.pods.portforward(&self.pod, &[SIDECAR_PORT]).await.context("port-forward")?;
-        let mut stream =
-            forwarder.take_stream(SIDECAR_PORT).ok_or_else(|| anyhow!("no stream was forwarded"))?;
-        let request = format!(
-            "GET /v1/artifacts/{path} HTTP/1.1\r\nhost: sidecar\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n",
-            self.token
-        );
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.take(ANSWER_MAX_BYTES).read_to_end(&mut answer).await?;
-        let end =
-            answer.windows(4).position(|four| four == b"\r\n\r\n").context("the sidecar did not answer")?;
-        let (head, body) = answer.split_at(end + 4);
-        let head = String::from_utf8_lossy(head);
-        let status = head.split(' ').nth(1).unwrap_or_default();
-        ensure!(
-            status == "200",
-            "{path}: the sidecar of {} says {status} {}",
-            self.pod,
-            String::from_utf8_lossy(body)
-        );
-        Ok(body.to_vec())
+    #[test]
+    fn what_is_cut_or_changed_is_told() {
+        let sha256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824".to_owned();
+        let file = File { name: "a".to_owned(), sha256, bytes: 5 };
+        file.check(b"hello").unwrap();
+        assert!(file.check(b"hell").unwrap_err().to_string().contains("4 bytes came, the manifest says 5"));
+        assert!(file.check(b"hullo").unwrap_err().to_string().contains("not what the manifest says"));
     }
 }

@@ -21,7 +21,7 @@ pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
         None => api.list(&ListParams::default()).await.context("TaskQueues")?.items,
     };
     if queues.is_empty() {
-        println!("no TaskQueue in namespace {}; kubectl apply one", cluster.namespace);
+        println!("no TaskQueue in namespace {}; `kubectl apply -f FILE` makes one", cluster.namespace);
         return Ok(());
     }
     let rows: Vec<Vec<String>> = queues.iter().map(row).collect();

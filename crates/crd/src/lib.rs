@@ -1,11 +1,19 @@
 //! TaskQueue, ProfilingPolicy and ProfileCapture: what people apply, the source of `crds/`.
 //!
-//! Plain types without a client. [`parse`] reads one document and reports every mistake by its field's path; nothing
-//! that a mistake touches is guessed. With the feature `kube` the same types are custom resources with schemas, and the
-//! operator checks them by the same rules ([`task_queue_mistakes`], [`policy_mistakes`]).
+//! Plain types without a client. [`parse`] reads one document, [`parse_all`] those of a file, and both report every mistake
+//! by its field's path; nothing that a mistake touches is guessed. With the feature `kube` the same types are custom resources with schemas, and the
+//! operator checks them by the same rules ([`task_queue_mistakes`], [`policy_mistakes`], [`capture_mistakes`]).
 #![forbid(unsafe_code)]
 
+#[cfg(all(test, feature = "kube"))]
+mod bounds;
+#[cfg(test)]
+mod cases;
+mod documents;
+#[cfg(test)]
+mod judged;
 mod manifest;
+mod names;
 mod profile_capture;
 mod profiling_policy;
 mod quantity;
@@ -14,6 +22,7 @@ mod schema;
 mod task_queue;
 mod validate;
 
+pub use documents::parse_all;
 pub use manifest::{Manifest, Metadata, parse};
 pub use profile_capture::{CaptureReason, CaptureWindow, ProfileCaptureSpec, TaskQueueRef};
 #[cfg(feature = "kube")]
@@ -34,7 +43,7 @@ pub use task_queue::{
 };
 #[cfg(feature = "kube")]
 pub use task_queue::{EpisodePhase, LastCapture, ProfilingStatus, SloState, TaskQueue, TaskQueueStatus};
-pub use validate::{Mistake, policy_mistakes, task_queue_mistakes};
+pub use validate::{Mistake, capture_mistakes, policy_mistakes, task_queue_mistakes};
 
 /// Group and version of all kinds.
 pub const API_VERSION: &str = "brisq.dev/v1alpha1";

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Longest amount that is taken.
 pub(crate) const QUANTITY_MAX: usize = 32;
 
-/// Such as `500m`, `2`, `1.5Gi`. Kept as written; YAML may write it as a number.
+/// Such as `500m`, `2`, `1.5Gi`. Kept as written; YAML may write it as a whole number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Quantity(pub String);
@@ -23,7 +23,8 @@ impl Quantity {
         }
         let digits = self.0.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let suffix = self.0.get(digits.len()..)?;
-        let plain = !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit() || c == '.');
+        let mut parts = digits.splitn(2, '.');
+        let plain = parts.all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit()));
         let number: f64 = digits.parse().ok().filter(|_| plain)?;
         let factor = match suffix {
             "" => 1.0,
@@ -70,8 +71,15 @@ impl<'de> Deserialize<'de> for Quantity {
                 Ok(Quantity(number.to_string()))
             }
 
+            // The API server takes strings and whole numbers; `2.0` reaches it as 2.
             fn visit_f64<E: Error>(self, number: f64) -> Result<Quantity, E> {
-                Ok(Quantity(number.to_string()))
+                if number.fract() == 0.0 {
+                    return Ok(Quantity(number.to_string()));
+                }
+                Err(E::custom(format_args!(
+                    "a quantity with a fraction is written as a string: \"{number}\", or {}m",
+                    number * 1e3
+                )))
             }
         }
         deserializer.deserialize_any(Text)
@@ -101,7 +109,7 @@ mod tests {
         assert_eq!(value("500m"), Some(0.5));
         assert_eq!(value("10Gi"), Some(10.0 * 1024.0 * 1024.0 * 1024.0));
         assert_eq!(value("1.5"), Some(1.5));
-        for wrong in ["", "Gi", "-1", "1e3", "1GB", "1 Gi", "inf", "NaN", "0x1"] {
+        for wrong in ["", "Gi", "-1", "1e3", "1GB", "1 Gi", "inf", "NaN", "0x1", ".5", "1.", "1.2.3"] {
             assert_eq!(value(wrong), None, "{wrong}");
         }
     }

@@ -29,9 +29,11 @@ pub fn definition(plural: &str) -> Option<Value> {
 }
 
 /// Every string and list gets a bound, and a whole number is written as one: `100.0` would come back as `100` and look
-/// like drift to whoever compares.
+/// like drift to whoever compares. Nothing is nullable: the API server then takes a null for an absent field, before
+/// defaults and rules. A null that it kept would be there to `has()`, and no type of ours but an `Option` could read it.
 fn bound(schema: &mut Value) {
     let Some(object) = schema.as_object_mut() else { return };
+    object.remove("nullable");
     match object.get("type").and_then(Value::as_str) {
         Some("string") if !object.contains_key("enum") && !object.contains_key("format") => {
             object.entry("maxLength").or_insert(STRING_MAX.into());
@@ -66,6 +68,7 @@ fn bound(schema: &mut Value) {
 pub(crate) fn quantity(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
+        "minimum": 0,
         "maxLength": QUANTITY_MAX,
         "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$",
     })
@@ -100,4 +103,17 @@ pub(crate) fn conditions(generator: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["type"],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_nullable() {
+        for plural in DEFINITIONS {
+            let text = definition(plural).unwrap().to_string();
+            assert!(!text.contains("nullable"), "{plural}");
+        }
+    }
 }

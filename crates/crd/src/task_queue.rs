@@ -26,12 +26,22 @@ use crate::{Artifacts, Capture, CaptureLimits, Quantity, Resources};
         printcolumn = r#"{"name": "LAST CAPTURE", "type": "string", "jsonPath": ".status.profiling.lastCapture.name", "priority": 1}"#,
         printcolumn = r#"{"name": "IMAGE", "type": "string", "jsonPath": ".status.image", "priority": 1}"#,
         validation = kube::core::Rule::new("size(self.metadata.name) <= 40")
-            .message("metadata.name has at most 40 characters: names of pods and services are made of it"),
-        // Not on `redis` itself: a rule about a change is not asked where a field comes or goes as a whole.
+            .message("metadata.name has at most 40 characters: names of pods and Services are made of it"),
+        validation = kube::core::Rule::new("self.metadata.name.matches('^[a-z][^.]*$')")
+            .message("metadata.name begins with a letter and has no dot: names of Services are made of it"),
+        // Not on `redis` or `storage` itself: a rule about a change is not asked where a field comes or goes as a whole.
         validation = kube::core::Rule::new(
             "(has(self.spec.redis) && has(self.spec.redis.external)) == (has(oldSelf.spec.redis) && has(oldSelf.spec.redis.external))"
         )
-        .message("redis cannot be changed between standalone and external: tasks would stay behind; make another TaskQueue")
+        .message("redis cannot be changed between standalone and external: tasks would stay behind; make another TaskQueue"),
+        validation = kube::core::Rule::new(
+            "(has(self.spec.redis) && has(self.spec.redis.standalone) ? quantity(string(self.spec.redis.standalone.storage.size)) : quantity('10Gi')).compareTo((has(oldSelf.spec.redis) && has(oldSelf.spec.redis.standalone) ? quantity(string(oldSelf.spec.redis.standalone.storage.size)) : quantity('10Gi'))) >= 0"
+        )
+        .message("redis.standalone.storage.size cannot shrink; it is 10Gi where it is not set"),
+        validation = kube::core::Rule::new(
+            "(has(self.spec.redis) && has(self.spec.redis.standalone) && has(self.spec.redis.standalone.storage.storageClassName)) == (has(oldSelf.spec.redis) && has(oldSelf.spec.redis.standalone) && has(oldSelf.spec.redis.standalone.storage.storageClassName)) && (!(has(self.spec.redis) && has(self.spec.redis.standalone) && has(self.spec.redis.standalone.storage.storageClassName)) || self.spec.redis.standalone.storage.storageClassName == oldSelf.spec.redis.standalone.storage.storageClassName)"
+        )
+        .message("redis.standalone.storage.storageClassName cannot be changed")
     )
 )]
 #[serde(rename_all = "camelCase")]
@@ -131,20 +141,7 @@ impl Appendfsync {
 
 /// A volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(
-    feature = "kube",
-    derive(kube::KubeSchema),
-    x_kube(
-        validation = kube::core::Rule::new("quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0")
-            .message("storage.size cannot shrink")
-    ),
-    x_kube(
-        validation = kube::core::Rule::new(
-            "has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)"
-        )
-        .message("storage.storageClassName cannot be changed")
-    )
-)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Storage {
     /// Such as `10Gi`; can grow where the class allows it, not shrink.

@@ -3,13 +3,24 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use crate::names::{TASK_QUEUE_NAME_MAX, task_queue_name_mistakes};
 use crate::{
-    Artifacts, Capture, CaptureLimits, ClaimLatency, Profiling, ProfilingPolicySpec, Quantity, Redis,
-    Resources, TaskQueueSpec,
+    Artifacts, Capture, CaptureLimits, ClaimLatency, External, ProfileCaptureSpec, Profiling,
+    ProfilingPolicySpec, Quantity, Redis, Resources, S3, SecretKeyRef, Standalone, TaskQueueSpec,
 };
 
-/// Names become parts of other names, which end at 63.
-const NAME_MAX: usize = 40;
+/// Longest name of an object that is referred to.
+const REFERENCE: RangeInclusive<usize> = 1..=253;
+/// Of an image's name.
+const IMAGE: RangeInclusive<usize> = 1..=512;
+/// Of a URL.
+const URL: RangeInclusive<usize> = 0..=1024;
+/// Longest window of a capture, ms.
+const WINDOW_MAX_MS: u64 = 240_000;
+/// Most pods of a capture.
+const PODS_MAX: usize = 10;
+/// Most resources of a container.
+const RESOURCES_MAX: usize = 100;
 
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,29 +47,24 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// What is wrong with the name of an object of ours.
-pub(crate) fn name_mistakes(name: &str) -> Vec<Mistake> {
-    let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let whole =
-        name.chars().all(|c| letter(c) || c == '-') && name.starts_with(letter) && name.ends_with(letter);
-    if whole && name.len() <= NAME_MAX {
-        return Vec::new();
-    }
-    let is = if name.is_empty() { "missing" } else { name };
-    let message = format!(
-        "must be 1 to {NAME_MAX} of a-z, 0-9 and -, beginning and ending with a letter or digit, is {is}"
-    );
-    vec![Mistake::at("metadata.name", message)]
+/// What is wrong with a TaskQueue, in the order of its fields.
+#[must_use]
+pub fn task_queue_mistakes(name: &str, spec: &TaskQueueSpec) -> Vec<Mistake> {
+    let mut mistakes = task_queue_name_mistakes("metadata.name", name);
+    mistakes.extend(task_queue_spec_mistakes(spec));
+    mistakes
 }
 
-/// What is wrong with a TaskQueue's spec, in the order of its fields.
-#[must_use]
-pub fn task_queue_mistakes(spec: &TaskQueueSpec) -> Vec<Mistake> {
+pub(crate) fn task_queue_spec_mistakes(spec: &TaskQueueSpec) -> Vec<Mistake> {
     let mut check = Check::default();
     check.within("spec.replicas", spec.replicas, 1..=100);
+    check.text("spec.image", spec.image.as_ref(), IMAGE);
     check.resources("spec.resources", spec.resources.as_ref());
     if let Some(redis) = &spec.redis {
         check.redis(redis);
+    }
+    if let Some(auth) = &spec.auth {
+        check.secret_key("spec.auth.tokensSecretRef", &auth.tokens_secret_ref);
     }
     if let Some(objective) = &spec.slo.claim_latency {
         check.objective(objective);
@@ -74,6 +80,31 @@ pub fn policy_mistakes(spec: &ProfilingPolicySpec) -> Vec<Mistake> {
     check.capture("spec", &spec.capture);
     check.limits("spec", &spec.limits);
     check.artifacts("spec", spec.artifacts.as_ref());
+    check.mistakes
+}
+
+/// What is wrong with a ProfileCapture's spec, in the order of its fields.
+#[must_use]
+pub fn capture_mistakes(spec: &ProfileCaptureSpec) -> Vec<Mistake> {
+    let mut check = Check::default();
+    check.text("spec.taskQueueRef.name", Some(&spec.task_queue_ref.name), 1..=TASK_QUEUE_NAME_MAX);
+    if let Some(window) = &spec.window {
+        check.within("spec.window.fromMs", window.from_ms, 1..=i64::MAX as u64);
+        check.within("spec.window.toMs", window.to_ms, 1..=i64::MAX as u64);
+        let length = window.to_ms.checked_sub(window.from_ms);
+        if !length.is_some_and(|length| (1..=WINDOW_MAX_MS).contains(&length)) {
+            let (from, to) = (window.from_ms, window.to_ms);
+            let message =
+                format!("must end after it begins, and be at most 240 s long; is from {from} to {to} ms");
+            check.mistake("spec.window", message);
+        }
+    }
+    if spec.pods.len() > PODS_MAX {
+        check.mistake("spec.pods", format!("must have at most {PODS_MAX}, has {}", spec.pods.len()));
+    }
+    for (index, pod) in spec.pods.iter().enumerate() {
+        check.text(&format!("spec.pods[{index}]"), Some(pod), REFERENCE);
+    }
     check.mistakes
 }
 
@@ -93,6 +124,22 @@ impl Check {
         }
     }
 
+    fn text(&mut self, path: &str, text: Option<&String>, length: RangeInclusive<usize>) {
+        let has = text.map_or(*length.start(), |text| text.chars().count());
+        if !length.contains(&has) {
+            let (least, most) = (length.start(), length.end());
+            self.mistake(path, format!("must have {least} to {most} characters, has {has}"));
+        }
+    }
+
+    fn scheme(&mut self, path: &str, url: Option<&String>, schemes: &[&str]) {
+        self.text(path, url, URL);
+        let Some(url) = url else { return };
+        if !schemes.iter().any(|scheme| url.starts_with(scheme)) {
+            self.mistake(path, format!("must begin with {}, is {url}", schemes.join(" or ")));
+        }
+    }
+
     fn either(&mut self, path: &str, one: (&str, bool), other: (&str, bool)) {
         if one.1 == other.1 {
             self.mistake(path, format!("must have {} or {}, and not both", one.0, other.0));
@@ -105,11 +152,20 @@ impl Check {
         }
     }
 
+    fn secret_key(&mut self, path: &str, key: &SecretKeyRef) {
+        self.text(&format!("{path}.name"), Some(&key.name), REFERENCE);
+        self.text(&format!("{path}.key"), Some(&key.key), REFERENCE);
+    }
+
     fn resources(&mut self, path: &str, resources: Option<&Resources>) {
         let Some(Resources { requests, limits }) = resources else { return };
         for (kind, amounts) in [("requests", requests), ("limits", limits)] {
+            let path = format!("{path}.{kind}");
+            if amounts.len() > RESOURCES_MAX {
+                self.mistake(&path, format!("must have at most {RESOURCES_MAX}, has {}", amounts.len()));
+            }
             for (name, amount) in amounts {
-                self.quantity(&format!("{path}.{kind}.{name}"), amount);
+                self.quantity(&format!("{path}.{name}"), amount);
             }
         }
     }
@@ -129,15 +185,35 @@ impl Check {
         let Redis { standalone, external } = redis;
         self.either("spec.redis", ("standalone", standalone.is_some()), ("external", external.is_some()));
         if let Some(standalone) = standalone {
-            self.quantity("spec.redis.standalone.storage.size", &standalone.storage.size);
-            self.resources("spec.redis.standalone.resources", standalone.resources.as_ref());
+            self.standalone(standalone);
         }
-        let Some(external) = external else { return };
-        let secret = external.url_secret_ref.is_some();
-        let path = "spec.redis.external";
-        self.either(path, ("url", external.url.is_some()), ("urlSecretRef", secret));
-        if let Some(url) = external.url.as_ref().filter(|url| !url.starts_with("redis://")) {
-            self.mistake("spec.redis.external.url", format!("must begin with redis://, is {url}"));
+        if let Some(external) = external {
+            self.external(external);
+        }
+    }
+
+    fn standalone(&mut self, standalone: &Standalone) {
+        let path = |field| format!("spec.redis.standalone.{field}");
+        self.text(&path("image"), standalone.image.as_ref(), IMAGE);
+        self.quantity(&path("storage.size"), &standalone.storage.size);
+        self.text(
+            &path("storage.storageClassName"),
+            standalone.storage.storage_class_name.as_ref(),
+            REFERENCE,
+        );
+        self.resources(&path("resources"), standalone.resources.as_ref());
+    }
+
+    fn external(&mut self, external: &External) {
+        let secret = external.url_secret_ref.as_ref();
+        self.either(
+            "spec.redis.external",
+            ("url", external.url.is_some()),
+            ("urlSecretRef", secret.is_some()),
+        );
+        self.scheme("spec.redis.external.url", external.url.as_ref(), &["redis://"]);
+        if let Some(secret) = secret {
+            self.secret_key("spec.redis.external.urlSecretRef", secret);
         }
     }
 
@@ -147,6 +223,8 @@ impl Check {
         if policy_ref.is_some() && own {
             self.mistake("spec.profiling", "must have policyRef or a policy of its own, and not both");
         }
+        let policy = policy_ref.as_ref().map(|policy| &policy.name);
+        self.text("spec.profiling.policyRef.name", policy, REFERENCE);
         if let Some(capture) = capture {
             self.capture("spec.profiling", capture);
         }
@@ -167,107 +245,30 @@ impl Check {
     }
 
     fn artifacts(&mut self, path: &str, artifacts: Option<&Artifacts>) {
-        let Some(artifacts) = artifacts else { return };
+        let Some(Artifacts { s3, persistent_volume_claim, prefix }) = artifacts else { return };
         let path = format!("{path}.artifacts");
-        let claim = artifacts.persistent_volume_claim.is_some();
-        self.either(&path, ("s3", artifacts.s3.is_some()), ("persistentVolumeClaim", claim));
-        let endpoint = artifacts.s3.as_ref().and_then(|s3| s3.endpoint.as_ref());
-        if let Some(endpoint) =
-            endpoint.filter(|url| !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)))
-        {
-            let message = format!("must begin with http:// or https://, is {endpoint}");
-            self.mistake(&format!("{path}.s3.endpoint"), message);
+        let claim = persistent_volume_claim.as_ref().map(|claim| &claim.claim_name);
+        self.either(&path, ("s3", s3.is_some()), ("persistentVolumeClaim", claim.is_some()));
+        if let Some(s3) = s3 {
+            self.s3(&format!("{path}.s3"), s3);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Manifest, parse};
-
-    const HEAD: &str = "apiVersion: brisq.dev/v1alpha1\nkind: TaskQueue\nmetadata: {name: orders}\n";
-
-    fn mistakes(yaml: &str) -> Vec<String> {
-        parse(yaml)
-            .map(|_| Vec::new())
-            .unwrap_or_else(|mistakes| mistakes.iter().map(Mistake::to_string).collect())
-    }
-
-    #[test]
-    fn the_example_is_valid_and_says_what_a_laptop_ignores() {
-        let Manifest::TaskQueue { metadata, spec } =
-            parse(include_str!("../../../examples/orders.yaml")).unwrap()
-        else {
-            panic!("a TaskQueue");
-        };
-        assert_eq!(metadata.name, "orders");
-        assert_eq!(spec.ignored_on_a_laptop(), ["spec.replicas", "spec.redis.standalone"]);
-        assert!(spec.slo.claim_latency.is_some());
-    }
-
-    #[test]
-    fn every_mistake_is_reported_by_its_path() {
-        let yaml = "apiVersion: brisq.dev/v1alpha1\nkind: TaskQueue\nmetadata: {name: Orders}\nspec:\n  replicas: 0\n  \
-            redis: {standalone: {storage: {size: much}}, external: {url: x}}\n  \
-            slo: {claimLatency: {percentile: 100, thresholdMs: 0, windowSeconds: 1}}\n  \
-            profiling: {capture: {preSeconds: 0}, limits: {cooldownSeconds: 1}}\n";
-        let found = mistakes(yaml);
-        for path in [
-            "metadata.name",
-            "spec.replicas",
-            "spec.redis: must have standalone or external",
-            "spec.redis.standalone.storage.size: must be a quantity",
-            "spec.slo.claimLatency.percentile: must be above 0 and below 100, is 100",
-            "spec.slo.claimLatency.thresholdMs",
-            "spec.slo.claimLatency.windowSeconds",
-            "spec.profiling.capture.preSeconds",
-            "spec.profiling.limits.cooldownSeconds",
-        ] {
-            assert!(found.iter().any(|mistake| mistake.starts_with(path)), "{path}: {found:#?}");
+        self.text(&format!("{path}.persistentVolumeClaim.claimName"), claim, REFERENCE);
+        let path = format!("{path}.prefix");
+        self.text(&path, prefix.as_ref(), 1..=200);
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let part = |part: &str| !part.is_empty() && part.chars().all(plain);
+        if let Some(prefix) = prefix.as_ref().filter(|prefix| !prefix.split('/').all(part)) {
+            let message =
+                format!("must be parts of A-Z, a-z, 0-9, ., _ and -, with / between them, is {prefix}");
+            self.mistake(&path, message);
         }
     }
 
-    #[test]
-    fn what_is_no_manifest_is_refused_with_a_reason() {
-        for yaml in [
-            "",
-            "42",
-            "[]",
-            "apiVersion: brisq.dev/v1alpha1",
-            "apiVersion: v1\nkind: Pod",
-            "apiVersion: brisq.dev/v1alpha1\nkind: Pod",
-            "a: b: c",
-            "a: &a [*a]",
-            "\u{0}",
-        ] {
-            assert!(!mistakes(yaml).is_empty(), "{yaml:?}");
-        }
-        for (spec, part) in [
-            ("spec: {replica: 1}", "replica"),
-            ("spec: {replicas: many}", "replicas"),
-            ("spec: {replicas: 1, replicas: 2}", "replicas"),
-            ("spec: {}\nspecs: {}", "specs"),
-            ("spec: {}\n---\nspec: {}", ""),
-        ] {
-            let found = mistakes(&format!("{HEAD}{spec}\n"));
-            assert!(found.iter().any(|mistake| mistake.contains(part)), "{spec}: {found:?}");
-        }
-    }
-
-    #[test]
-    fn a_bomb_of_anchors_is_refused_and_not_built() {
-        let mut yaml = format!("{HEAD}spec:\n  a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
-        for n in 1..12 {
-            let list = vec![format!("*a{}", n - 1); 10].join(", ");
-            yaml.push_str(&format!("  a{n}: &a{n} [{list}]\n"));
-        }
-        assert!(!mistakes(&yaml).is_empty());
-    }
-
-    #[test]
-    fn policies_stand_alone_too() {
-        let yaml = "apiVersion: brisq.dev/v1alpha1\nkind: ProfilingPolicy\nmetadata: {name: p}\nspec: {limits: {perDay: 0}}";
-        assert!(mistakes(yaml)[0].starts_with("spec.limits.perDay"));
+    fn s3(&mut self, path: &str, s3: &S3) {
+        self.text(&format!("{path}.bucket"), Some(&s3.bucket), 3..=63);
+        self.scheme(&format!("{path}.endpoint"), s3.endpoint.as_ref(), &["http://", "https://"]);
+        self.text(&format!("{path}.region"), Some(&s3.region), 1..=64);
+        let secret = s3.secret_ref.as_ref().map(|secret| &secret.name);
+        self.text(&format!("{path}.secretRef.name"), secret, REFERENCE);
     }
 }

@@ -6,6 +6,7 @@
 )]
 
 mod captures;
+mod plugin;
 mod refusals;
 mod resources;
 mod rig;

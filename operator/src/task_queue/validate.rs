@@ -8,7 +8,7 @@ use crate::plan::{Images, Plan};
 
 /// A plan, or why there is none until something changes.
 pub fn validate(queue: &TaskQueue, observed: &Observed, context: &Context) -> Result<Plan, Error> {
-    let mistakes = task_queue_mistakes(&queue.spec);
+    let mistakes = task_queue_mistakes(&queue.name_any(), &queue.spec);
     if !mistakes.is_empty() {
         let all: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
         return Err(Error::Terminal { reason: "InvalidSpec", message: all.join("; ") });
