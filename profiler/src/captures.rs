@@ -1,15 +1,20 @@
 //! The captures of this sidecar and the server it watches, for whoever asks over HTTP.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
-use brisq_profiler::{Artifacts, Event, FileEntry, Part, Profiler, Wanted, Written};
+use brisq_profiler::{Artifacts, Event, FileEntry, Part, Profiler, Refused, Wanted, Written};
+use brisq_recorder::spawn_thread;
 use brisq_recorder::wire::Frame;
 use brisq_slo::Objective;
 use serde::Serialize;
 
 /// Captures that are remembered; the oldest go first.
 const CAPTURES_REMEMBERED_MAX: usize = 1_000;
+
+/// The phase of a capture that waits for its turn.
+const REQUESTED: &str = "Requested";
 
 /// Functions that are named.
 const FUNCTIONS_MAX: usize = 10;
@@ -140,13 +145,26 @@ impl Known {
 struct State {
     /// The oldest first.
     known: VecDeque<Known>,
-    watched: Option<((u32, u64), Arc<Profiler>)>,
+    watched: Option<((u32, u64), Profiler)>,
+    /// Those of servers before, which finish their captures.
+    ending: Vec<JoinHandle<()>>,
     objective: Option<Objective>,
 }
 
 impl State {
     fn known(&self, name: &str) -> Option<&Known> {
         self.known.iter().find(|known| known.name == name)
+    }
+
+    /// The server beside this sidecar, if there is one.
+    fn watched(&self) -> Option<&((u32, u64), Profiler)> {
+        self.watched.as_ref().filter(|(_, profiler)| !profiler.is_over())
+    }
+
+    /// Whether something becomes of a capture. One that was only requested is forgotten when its server ends first.
+    fn goes_on(&self, known: &Known) -> bool {
+        let waits = || self.watched().is_some_and(|(_, profiler)| profiler.waits_for(&known.name));
+        known.capture.phase != REQUESTED || waits()
     }
 
     fn note(&mut self, now: Known) {
@@ -178,12 +196,32 @@ impl Captures {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Watches another server, or none. The one before is given up once its captures are written.
-    pub fn watch(&self, watched: Option<((u32, u64), Profiler)>) {
-        let watched = watched.map(|(process, profiler)| (process, Arc::new(profiler)));
-        // Dropped outside the lock: the end of a profiler tells of its captures, which takes the lock.
-        let before = std::mem::replace(&mut self.state().watched, watched);
-        drop(before);
+    /// Watches another server. The one before is given up once its captures are written, on a thread of its own: that may
+    /// take minutes, and the next server must not wait for it.
+    pub fn watch(&self, process: (u32, u64), profiler: Profiler) {
+        let before = self.state().watched.replace((process, profiler));
+        // Outside the lock: the end of a profiler tells of its captures, which takes the lock.
+        let ending = spawn_thread("brisq-ended", move || drop(before));
+        let mut state = self.state();
+        state.ending.retain(|thread| !thread.is_finished());
+        match ending {
+            Ok(thread) => state.ending.push(thread),
+            Err(error) => {
+                tracing::error!(%error, "the next server waited for the captures of the one before")
+            }
+        }
+    }
+
+    /// Watches none any more, and returns once all captures are written.
+    pub fn end(&self) {
+        let mut state = self.state();
+        let (watched, ending) = (state.watched.take(), std::mem::take(&mut state.ending));
+        drop(state);
+        drop(watched);
+        for thread in ending {
+            // One that panicked has nothing left to finish.
+            let _ = thread.join();
+        }
     }
 
     /// What servers are judged by.
@@ -195,10 +233,7 @@ impl Captures {
     pub fn arm(&self, objective: Option<Objective>) {
         let mut state = self.state();
         state.objective = objective;
-        let watched = state.watched.as_ref().map(|(_, profiler)| Arc::clone(profiler));
-        // Ordered outside the lock, which the profiler's loop takes to tell of its captures.
-        drop(state);
-        if let Some(profiler) = watched {
+        if let Some((_, profiler)) = &state.watched {
             profiler.arm(objective);
         }
     }
@@ -235,32 +270,39 @@ impl Captures {
     }
 
     /// Asks for a capture. Asking again for the same changes nothing, unless it failed, or its author was lost and this
-    /// one is to take over. `None` while no server is connected.
-    pub fn want(&self, wanted: Wanted) -> Option<Capture> {
+    /// one is to take over.
+    ///
+    /// # Errors
+    /// When there is no server, or when too many captures wait already: asking again later may help.
+    pub fn want(&self, wanted: Wanted) -> Result<Capture, Refused> {
         let whole = matches!(wanted.part, Part::Whole { .. });
-        let known = self.state().known(&wanted.name).cloned();
-        if let Some(known) = known.filter(|known| known.answers(whole)) {
-            return Some(known.capture);
+        // Held over all of it: the loop tells of a capture that it takes only once it is noted here as requested.
+        let mut state = self.state();
+        let known = state.known(&wanted.name).filter(|known| known.answers(whole) && state.goes_on(known));
+        if let Some(known) = known {
+            return Ok(known.capture.clone());
         }
-        let requested = Capture::at("Requested");
-        let name = wanted.name.clone();
-        // Ordered outside the lock, which the profiler's loop takes to tell of its captures.
-        let profiler = Arc::clone(&self.state().watched.as_ref()?.1);
-        self.state().note(Known { name, capture: requested.clone(), whole });
-        profiler.capture(wanted);
-        Some(requested)
+        let requested = Known { name: wanted.name.clone(), capture: Capture::at(REQUESTED), whole };
+        let (_, profiler) = state.watched().ok_or(Refused::Over)?;
+        profiler.capture(wanted)?;
+        state.note(requested.clone());
+        Ok(requested.capture)
     }
 
     /// A capture by its name.
     pub fn get(&self, name: &str) -> Option<Capture> {
-        self.state().known(name).map(|known| known.capture.clone())
+        let state = self.state();
+        state.known(name).filter(|known| state.goes_on(known)).map(|known| known.capture.clone())
     }
 
-    /// Counts of the newest second; `None` while no server has sent one.
+    /// Counts of the newest second; `None` while there is no server, or it has not sent one.
     pub fn slo(&self) -> Option<Slo> {
         let state = self.state();
-        let ((pid, started_ms), profiler) = state.watched.as_ref()?;
+        let ((pid, started_ms), profiler) = state.watched()?;
         let seconds: Vec<Counts> = profiler.recent().iter().map(|frame| Counts::of(frame)).collect();
         Some(Slo { pid: *pid, started_ms: *started_ms, newest: *seconds.last()?, seconds })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,3 +127,14 @@ pub struct Wanted {
     /// What this process contributes.
     pub part: Part,
 }
+
+/// Why a capture that somebody asks for is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The process has ended.
+    #[error("the server has ended")]
+    Over,
+    /// As many wait already as may.
+    #[error("too many captures wait already")]
+    Full,
+}

@@ -158,7 +158,7 @@ fn run(flags: &Flags, objective: Option<Objective>, artifacts: Artifacts) -> any
         }
     });
     // A capture that is being written is finished first.
-    captures.watch(None);
+    captures.end();
     served
 }
 
@@ -199,7 +199,7 @@ fn accept(listener: &UnixListener, flags: &Flags, captures: &Arc<Captures>) {
         };
         let process = (hello.pid, hello.started_ms);
         match Profiler::start(hello, frames, config) {
-            Ok(profiler) => captures.watch(Some((process, profiler))),
+            Ok(profiler) => captures.watch(process, profiler),
             Err(error) => tracing::error!(%error, "captures cannot be kept"),
         }
     }

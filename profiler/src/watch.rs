@@ -1,10 +1,11 @@
 //! The loop: a frame a second in, captures out.
 
+mod inbox;
 mod keep;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,8 +14,9 @@ use brisq_recorder::spawn_thread;
 use brisq_recorder::wire::{Frame, Hello, RING_SECONDS};
 use brisq_slo::{Action, Episode, Evaluation, Evaluator, Fleet, Objective, ProcessId, Reading, Reason, Tick};
 
+use self::inbox::Inbox;
 use self::keep::{Held, Tail};
-use crate::events::{Event, ProfilerConfig, Wanted};
+use crate::events::{Event, ProfilerConfig, Refused, Wanted};
 use crate::signals;
 
 /// Calm seconds kept aside as a baseline, so that a long breach cannot push them out of the ring.
@@ -24,23 +26,12 @@ const CALM_SECONDS: usize = 60;
 pub const RECENT_SECONDS: usize = 30;
 /// Seconds over which the live P99 is taken.
 const LIVE_SECONDS: usize = 5;
-/// Captures of a given window that wait for their turn.
-const WANTED_PENDING_MAX: usize = 8;
-/// Orders that wait for the loop.
-const ORDERS_PENDING_MAX: usize = 16;
 /// The loop looks for orders at least this often.
 const ORDER_PAUSE: Duration = Duration::from_millis(100);
 
-enum Order {
-    Arm(Option<Objective>),
-    Capture(Wanted),
-    Captured(Result<(), ()>),
-    Stop,
-}
-
 /// A running profiler. Dropping it ends the loop; a capture that is being written is finished first.
 pub struct Profiler {
-    orders: SyncSender<Order>,
+    inbox: Arc<Inbox>,
     recent: Arc<Mutex<VecDeque<Arc<Frame>>>>,
     asked: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -62,13 +53,12 @@ impl Profiler {
         frames: Receiver<Arc<Frame>>,
         config: ProfilerConfig,
     ) -> std::io::Result<Self> {
-        let (orders, inbox) = sync_channel(ORDERS_PENDING_MAX);
-        let (recent, asked) = (Arc::default(), Arc::default());
+        let (inbox, recent, asked) = (Arc::default(), Arc::default(), Arc::default());
         let watch = Watch {
             evaluator: config.objective.map(Evaluator::new),
             hello,
             config,
-            orders: orders.clone(),
+            inbox: Arc::clone(&inbox),
             recent: Arc::clone(&recent),
             asked: Arc::clone(&asked),
             unasked_seconds: 0,
@@ -80,20 +70,36 @@ impl Profiler {
             held: None,
             tails: Vec::new(),
             writing: Vec::new(),
-            wanted: VecDeque::new(),
         };
-        let thread = spawn_thread("brisq-profiler", move || watch.run(&frames, &inbox))?;
-        Ok(Self { orders, recent, asked, thread: Some(thread) })
+        let thread = spawn_thread("brisq-profiler", move || watch.run(&frames))?;
+        Ok(Self { inbox, recent, asked, thread: Some(thread) })
     }
 
     /// Judges by `objective` from now on, or not at all. The server must count against the same threshold.
     pub fn arm(&self, objective: impl Into<Option<Objective>>) {
-        self.order(Order::Arm(objective.into()));
+        self.inbox.arm(objective.into());
     }
 
     /// Captures this window, whatever the objective says.
-    pub fn capture(&self, wanted: Wanted) {
-        self.order(Order::Capture(wanted));
+    ///
+    /// # Errors
+    /// When it takes no more: for now, or because its process has ended.
+    pub fn capture(&self, wanted: Wanted) -> Result<(), Refused> {
+        if self.is_over() { Err(Refused::Over) } else { self.inbox.want(wanted) }
+    }
+
+    /// Whether a capture that was taken has not begun yet. One that has begun is told of in an [`Event`]; one that is
+    /// neither is forgotten, because its process ended first.
+    #[must_use]
+    pub fn waits_for(&self, name: &str) -> bool {
+        !self.is_over() && self.inbox.waits_for(name)
+    }
+
+    /// Whether its process has ended: what it recorded may still be being written, but it takes no more orders.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        // A loop that panicked could not say so.
+        self.inbox.is_over() || self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// The seconds just past, the newest last; [`RECENT_SECONDS`] at most. Whoever asks often enough to miss none judges
@@ -103,18 +109,11 @@ impl Profiler {
         self.asked.store(true, Ordering::SeqCst);
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
-
-    fn order(&self, order: Order) {
-        if let Err(TrySendError::Full(order)) = self.orders.try_send(order) {
-            // The loop looks ten times a second; waiting is short. A loop that has ended takes no orders.
-            let _ = self.orders.send(order);
-        }
-    }
 }
 
 impl Drop for Profiler {
     fn drop(&mut self) {
-        self.order(Order::Stop);
+        self.inbox.stop();
         if let Some(thread) = self.thread.take() {
             // A loop that panicked has nothing left to finish.
             let _ = thread.join();
@@ -125,7 +124,7 @@ impl Drop for Profiler {
 struct Watch {
     hello: Hello,
     config: ProfilerConfig,
-    orders: SyncSender<Order>,
+    inbox: Arc<Inbox>,
     recent: Arc<Mutex<VecDeque<Arc<Frame>>>>,
     /// Whether somebody asked for them since the last frame, and for how many frames nobody has.
     asked: Arc<AtomicBool>,
@@ -139,11 +138,10 @@ struct Watch {
     held: Option<Held>,
     tails: Vec<Tail>,
     writing: Vec<JoinHandle<()>>,
-    wanted: VecDeque<Wanted>,
 }
 
 impl Watch {
-    fn run(mut self, frames: &Receiver<Arc<Frame>>, orders: &Receiver<Order>) {
+    fn run(mut self, frames: &Receiver<Arc<Frame>>) {
         loop {
             match frames.recv_timeout(ORDER_PAUSE) {
                 Ok(frame) => self.take(frame),
@@ -153,27 +151,20 @@ impl Watch {
                     break;
                 }
             }
-            let mut stopped = false;
-            for order in orders.try_iter() {
-                match order {
-                    Order::Arm(objective) => self.evaluator = objective.map(Evaluator::new),
-                    Order::Capture(wanted) if self.wanted.len() < WANTED_PENDING_MAX => {
-                        self.wanted.push_back(wanted);
-                    }
-                    Order::Capture(wanted) => (self.config.on_event)(Event::Failed {
-                        capture: wanted.name,
-                        error: format!("{WANTED_PENDING_MAX} captures wait already; try again"),
-                    }),
-                    Order::Captured(Ok(())) => {}
-                    Order::Captured(Err(())) => self.episode.capture_failed(),
-                    Order::Stop => stopped = true,
-                }
+            let news = self.inbox.news();
+            if let Some(objective) = news.armed {
+                self.evaluator = objective.map(Evaluator::new);
             }
-            if stopped {
+            for _ in 0..news.failed {
+                self.episode.capture_failed();
+            }
+            if news.stop {
                 break;
             }
             self.serve_wanted();
         }
+        self.inbox.close();
+        self.end_wanted();
         self.end_tails();
         for thread in self.writing {
             // A writer that panicked has said so on its thread.

@@ -118,14 +118,15 @@ fn a_breach_that_is_asked_for_is_captured_once() {
     rig.pass(30, 0, true);
     let onset_ms = rig.now_ms;
     rig.pass(10, 50, true);
-    rig.profiler.capture(Wanted {
+    let wanted = Wanted {
         name: "orders-1-1".to_owned(),
         reason: "Breach".to_owned(),
         from_ms: onset_ms - 10_000,
         to_ms: rig.now_ms + 5_000,
         onset_ms: Some(onset_ms),
         part: Part::Whole { pods: Vec::new() },
-    });
+    };
+    rig.profiler.capture(wanted).expect("the loop goes on");
     let happened = rig.pass(90, 50, false);
     let frozen: Vec<&Event> = happened.iter().filter(|event| matches!(event, Event::Frozen { .. })).collect();
     assert!(matches!(frozen[..], [Event::Frozen { capture, .. }] if capture == "orders-1-1"), "{frozen:?}");

@@ -7,7 +7,7 @@ use brisq_recorder::spawn_thread;
 use brisq_recorder::wire::{Frame, RING_SECONDS};
 use brisq_slo::{NotCaptured, Reason};
 
-use super::{Order, RECENT_SECONDS, Watch};
+use super::{RECENT_SECONDS, Watch};
 use crate::artifacts::Artifacts;
 use crate::bundle::WriteError;
 use crate::events::{Event, Wanted, Written};
@@ -133,20 +133,35 @@ impl Watch {
     /// The windows that were asked for.
     pub(super) fn serve_wanted(&mut self) {
         while !self.ring.is_empty() && self.tails.len() < TAILS_MAX {
-            let Some(Wanted { name, reason, from_ms, to_ms, onset_ms, part }) = self.wanted.pop_front()
-            else {
-                return;
-            };
-            let newest_ms = self.ring.back().map_or(0, |frame| frame.to_ms);
-            let inside = |ms| (from_ms..to_ms).contains(&ms);
-            let held = self.held.as_ref().filter(|held| inside(held.onset_ms) || inside(held.seen_ms));
-            let (onset_ms, seen_ms) =
-                held.map_or((onset_ms, newest_ms), |held| (Some(held.onset_ms), held.seen_ms));
-            let asked_for = held.is_some();
-            self.keep(Kept { name, reason, onset_ms, seen_ms, from_ms, to_ms, asked: true, part });
-            if asked_for {
-                self.held = None;
+            let Some(wanted) = self.inbox.first_wanted() else { return };
+            self.serve(wanted);
+            self.inbox.served();
+        }
+    }
+
+    /// What still waits gets what there is of its window. Where there is nothing it is forgotten: whoever asks again asks
+    /// the next process.
+    pub(super) fn end_wanted(&mut self) {
+        while let Some(wanted) = self.inbox.first_wanted() {
+            let inside = |frame: &Arc<Frame>| frame.to_ms > wanted.from_ms && frame.from_ms < wanted.to_ms;
+            if self.ring.iter().any(inside) {
+                self.serve(wanted);
             }
+            self.inbox.served();
+        }
+    }
+
+    fn serve(&mut self, wanted: Wanted) {
+        let Wanted { name, reason, from_ms, to_ms, onset_ms, part } = wanted;
+        let newest_ms = self.ring.back().map_or(0, |frame| frame.to_ms);
+        let inside = |ms| (from_ms..to_ms).contains(&ms);
+        let held = self.held.as_ref().filter(|held| inside(held.onset_ms) || inside(held.seen_ms));
+        let (onset_ms, seen_ms) =
+            held.map_or((onset_ms, newest_ms), |held| (Some(held.onset_ms), held.seen_ms));
+        let asked_for = held.is_some();
+        self.keep(Kept { name, reason, onset_ms, seen_ms, from_ms, to_ms, asked: true, part });
+        if asked_for {
+            self.held = None;
         }
     }
 
@@ -198,15 +213,16 @@ impl Watch {
 
     /// Symbols, evidence and files take their time on a thread of their own.
     pub(super) fn write(&mut self, recording: Recording) {
-        let (artifacts, on_event, orders) =
-            (self.config.artifacts.clone(), Arc::clone(&self.config.on_event), self.orders.clone());
+        let (artifacts, on_event, inbox) =
+            (self.config.artifacts.clone(), Arc::clone(&self.config.on_event), Arc::clone(&self.inbox));
         let name = recording.name.clone();
         on_event(Event::Recorded { capture: name.clone() });
         let run = move || {
             let capture = recording.name.clone();
             let result = write_bundle(recording, &artifacts);
-            // When the loop is at its end, nobody has to know.
-            let _ = orders.try_send(Order::Captured(result.as_ref().map(|_| ()).map_err(|_| ())));
+            if result.is_err() {
+                inbox.capture_failed();
+            }
             on_event(match result {
                 Ok(written) => Event::Written(Box::new(written)),
                 Err(error) => Event::Failed { capture, error: error.to_string() },

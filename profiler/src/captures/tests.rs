@@ -1,0 +1,144 @@
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use brisq_profiler::ProfilerConfig;
+use brisq_recorder::wire::{Hello, PROTOCOL_VERSION};
+use brisq_slo::Limits;
+use tempfile::TempDir;
+
+use super::*;
+
+const BEGAN_MS: u64 = 1_800_000_000_000;
+const SOON: Duration = Duration::from_secs(10);
+
+fn rig() -> (TempDir, Arc<Captures>) {
+    let folder = tempfile::tempdir().unwrap();
+    let artifacts = Artifacts::folder(folder.path(), "captures").unwrap();
+    (folder, Arc::new(Captures::new(artifacts, None)))
+}
+
+/// A server that connects; it ends when its frames do.
+fn server(captures: &Arc<Captures>, pid: u32) -> SyncSender<Arc<Frame>> {
+    let (frames, watched) = sync_channel(0);
+    let of_events = Arc::clone(captures);
+    let config = ProfilerConfig {
+        name: "orders".to_owned(),
+        artifacts: captures.artifacts.clone(),
+        managed: true,
+        objective: None,
+        limits: Limits::default(),
+        pre_seconds: 10,
+        post_seconds: 5,
+        goodbye: None,
+        on_event: Arc::new(move |event| of_events.note(event)),
+    };
+    let hello = Hello {
+        protocol: PROTOCOL_VERSION,
+        pid,
+        started_ms: BEGAN_MS,
+        version: "0".to_owned(),
+        engine: "none".to_owned(),
+        blind_spots: String::new(),
+        cpus: 1.0,
+        runtime_workers: 1,
+        mappings: Vec::new(),
+    };
+    captures.watch((pid, BEGAN_MS), Profiler::start(hello, watched, config).unwrap());
+    frames
+}
+
+fn second(n: u64) -> Arc<Frame> {
+    Arc::new(Frame { from_ms: BEGAN_MS + n * 1_000, to_ms: BEGAN_MS + (n + 1) * 1_000, ..Frame::default() })
+}
+
+/// The window from one second to another.
+fn window(name: &str, from: u64, to: u64) -> Wanted {
+    Wanted {
+        name: name.to_owned(),
+        reason: "Manual".to_owned(),
+        from_ms: BEGAN_MS + from * 1_000,
+        to_ms: BEGAN_MS + to * 1_000,
+        onset_ms: None,
+        part: Part::Whole { pods: Vec::new() },
+    }
+}
+
+fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < SOON, "never");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+fn complete(captures: &Captures, name: &str) -> Capture {
+    until(|| captures.get(name).filter(|capture| capture.phase == "Complete"))
+}
+
+#[test]
+fn a_server_that_has_ended_takes_no_orders_and_the_next_one_does() {
+    let (_folder, captures) = rig();
+    assert_eq!(captures.want(window("a", 0, 2)), Err(Refused::Over));
+    let first = server(&captures, 1);
+    first.send(second(0)).unwrap();
+    until(|| captures.slo());
+    drop(first);
+    until(|| captures.slo().is_none().then_some(()));
+    assert_eq!(captures.want(window("a", 0, 2)), Err(Refused::Over));
+    assert_eq!(captures.get("a"), None);
+    let next = server(&captures, 2);
+    next.send(second(10)).unwrap();
+    assert_eq!(captures.want(window("a", 10, 12)).unwrap().phase, "Requested");
+    (11..13).for_each(|n| next.send(second(n)).unwrap());
+    assert_eq!(complete(&captures, "a").covered, Some(true));
+}
+
+#[test]
+fn an_order_that_its_server_leaves_behind_is_forgotten_and_can_be_given_again() {
+    let (_folder, captures) = rig();
+    // Without a frame there is nothing to capture yet.
+    let first = server(&captures, 1);
+    assert_eq!(captures.want(window("a", 10, 12)).unwrap().phase, "Requested");
+    assert_eq!(captures.get("a").unwrap().phase, "Requested");
+    drop(first);
+    until(|| captures.get("a").is_none().then_some(()));
+    assert_eq!(captures.want(window("a", 10, 12)), Err(Refused::Over));
+    let next = server(&captures, 2);
+    assert_eq!(captures.want(window("a", 10, 12)).unwrap().phase, "Requested");
+    (10..13).for_each(|n| next.send(second(n)).unwrap());
+    complete(&captures, "a");
+}
+
+#[test]
+fn an_order_that_waits_gets_what_there_is_when_its_server_ends() {
+    let (_folder, captures) = rig();
+    let frames = server(&captures, 1);
+    (0..3).for_each(|n| frames.send(second(n)).unwrap());
+    captures.want(window("a", 0, 60)).unwrap();
+    drop(frames);
+    assert_eq!(complete(&captures, "a").covered, Some(false));
+}
+
+#[test]
+fn one_capture_too_many_is_refused_for_now_and_has_not_failed() {
+    let (_folder, captures) = rig();
+    let frames = server(&captures, 1);
+    let names: Vec<String> = (0..9).map(|n| format!("a-{n}")).collect();
+    let (last, first) = names.split_last().unwrap();
+    for name in first {
+        captures.want(window(name, 0, 1)).unwrap();
+    }
+    assert_eq!(captures.want(window(last, 0, 1)), Err(Refused::Full));
+    assert_eq!(captures.get(last), None);
+    // Asking for one of those that wait takes no place.
+    assert_eq!(captures.want(window(&first[0], 0, 1)).unwrap().phase, "Requested");
+    frames.send(second(0)).unwrap();
+    first.iter().for_each(|name| drop(complete(&captures, name)));
+    captures.want(window(last, 0, 1)).unwrap();
+    complete(&captures, last);
+}
