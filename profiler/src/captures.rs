@@ -131,13 +131,18 @@ struct Known {
     name: String,
     capture: Capture,
     whole: bool,
+    /// Begin and end of what was asked for, Unix ms.
+    window: Option<(u64, u64)>,
 }
 
 impl Known {
+    fn has_ended(&self) -> bool {
+        matches!(self.capture.phase, "Complete" | "Failed")
+    }
+
     /// Whether it is what is wanted. One of a pod's files that is still being made is waited for, then made whole.
     fn answers(&self, whole: bool) -> bool {
-        let ended = matches!(self.capture.phase, "Complete" | "Failed");
-        self.capture.phase != "Failed" && (self.whole || !whole || !ended)
+        self.capture.phase != "Failed" && (self.whole || !whole || !self.has_ended())
     }
 }
 
@@ -265,12 +270,13 @@ impl Captures {
 
     fn set(&self, name: String, capture: Capture) {
         let mut state = self.state();
-        let whole = state.known(&name).is_none_or(|known| known.whole);
-        state.note(Known { name, capture, whole });
+        let (whole, window) = state.known(&name).map_or((true, None), |known| (known.whole, known.window));
+        state.note(Known { name, capture, whole, window });
     }
 
     /// Asks for a capture. Asking again for the same changes nothing, unless it failed, or its author was lost and this
-    /// one is to take over.
+    /// one is to take over. Another window under the same name is another capture: names begin again with a TaskQueue that
+    /// is made again.
     ///
     /// # Errors
     /// When there is no server, or when too many captures wait already: asking again later may help.
@@ -278,11 +284,16 @@ impl Captures {
         let whole = matches!(wanted.part, Part::Whole { .. });
         // Held over all of it: the loop tells of a capture that it takes only once it is noted here as requested.
         let mut state = self.state();
-        let known = state.known(&wanted.name).filter(|known| known.answers(whole) && state.goes_on(known));
-        if let Some(known) = known {
-            return Ok(known.capture.clone());
+        let window = Some((wanted.from_ms, wanted.to_ms));
+        match state.known(&wanted.name).filter(|known| state.goes_on(known)) {
+            Some(known) if known.window == window && known.answers(whole) => {
+                return Ok(known.capture.clone());
+            }
+            // What is told of the one could not be told from the other.
+            Some(known) if known.window != window && !known.has_ended() => return Err(Refused::Full),
+            _ => {}
         }
-        let requested = Known { name: wanted.name.clone(), capture: Capture::at(REQUESTED), whole };
+        let requested = Known { name: wanted.name.clone(), capture: Capture::at(REQUESTED), whole, window };
         let (_, profiler) = state.watched().ok_or(Refused::Over)?;
         profiler.capture(wanted)?;
         state.note(requested.clone());

@@ -37,6 +37,9 @@ struct Flags {
         conflicts_with = "s3_bucket"
     )]
     data: Option<PathBuf>,
+    /// MiB that captures in that folder may take; the oldest go first. What is being written comes on top
+    #[arg(long, env = "BRISQ_DATA_MAX_MIB", value_name = "MIB", default_value_t = SPOOL_MAX_MIB)]
+    data_max_mib: u64,
     /// Bucket for captures instead; credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the workload's identity
     #[arg(long, env = "BRISQ_S3_BUCKET", value_name = "BUCKET")]
     s3_bucket: Option<String>,
@@ -87,6 +90,9 @@ struct Flags {
     ready_file: Option<PathBuf>,
 }
 
+/// A pod's folder has 1 GiB, and the pod is evicted beyond it: room is left for the largest bundles that may be in writing.
+const SPOOL_MAX_MIB: u64 = 768;
+
 /// Wrong usage or configuration.
 const EXIT_USAGE: u8 = 2;
 
@@ -119,7 +125,9 @@ fn artifacts(flags: &Flags) -> anyhow::Result<Artifacts> {
     match (&flags.s3_bucket, &flags.data) {
         (Some(bucket), _) => Ok(Artifacts::s3(bucket, &flags.s3_region, endpoint, &flags.root)?),
         (None, Some(data)) => {
-            Artifacts::folder(data, &flags.root).with_context(|| format!("{} cannot be used", data.display()))
+            let folder = Artifacts::folder(data, &flags.root)
+                .with_context(|| format!("{} cannot be used", data.display()))?;
+            Ok(folder.bounded(flags.data_max_mib.saturating_mul(1024 * 1024)))
         }
         (None, None) => anyhow::bail!("give --data or --s3-bucket"),
     }

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::analysis::TopFunction;
 use crate::artifacts::Artifacts;
-use crate::bundle::{CAPTURES_KEPT_MAX, FileEntry, Window, WriteError, prune, seal};
+use crate::bundle::{CAPTURES_KEPT_MAX, FileEntry, Kept, MANIFEST, Window, WriteError, prune, seal};
 use crate::capture::Found;
 use crate::events::Written;
 use crate::recording::{Part, Recording};
@@ -61,21 +61,30 @@ pub(crate) async fn write(recording: Recording, artifacts: &Artifacts) -> Result
 struct Sealed {
     onset_inside: bool,
     window: Window,
+    #[serde(default)]
+    asked: Option<Window>,
     files: Vec<FileEntry>,
     #[serde(default)]
     missing_pods: Vec<String>,
 }
 
-/// Names begin again with a TaskQueue that is made again: a bundle of another time under this one's name stays, and this
+impl Sealed {
+    /// Whether it is what is asked for. One that does not say what it was asked for is, when it is of that time.
+    fn answers(&self, asked: Window) -> bool {
+        let Window { from_ms, to_ms } = self.window;
+        self.asked.map_or(to_ms > asked.from_ms && from_ms < asked.to_ms, |own| own == asked)
+    }
+}
+
+/// Names begin again with a TaskQueue that is made again: a bundle of another window under this one's name stays, and this
 /// one lies beside it. All pods of a capture see the same and come to the same folder.
 async fn folder_of(recording: &Recording, artifacts: &Artifacts, date: &str) -> Result<Path, WriteError> {
     let folder = artifacts.capture(date, &recording.name);
     let Some((from_ms, to_ms)) = recording.asked else { return Ok(folder) };
-    let sealed = read::<Sealed>(artifacts, &folder.clone().join("manifest.json")).await?;
-    let of_another_time = |window: Window| window.to_ms <= from_ms || window.from_ms >= to_ms;
+    let sealed = read::<Sealed>(artifacts, &folder.clone().join(MANIFEST)).await?;
     Ok(match sealed {
-        Some(sealed) if of_another_time(sealed.window) => {
-            artifacts.capture(date, &format!("{}-{}", recording.name, from_ms / 1_000))
+        Some(sealed) if !sealed.answers(Window { from_ms, to_ms }) => {
+            artifacts.capture(date, &format!("{}-{from_ms}-{to_ms}", recording.name))
         }
         _ => folder,
     })
@@ -114,7 +123,10 @@ async fn write_whole(
     }
     seal(&artifacts.store, folder, &manifest).await?;
     // Too many captures are a smaller harm than a whole one that is called failed; the next one tries again.
-    let _ = prune(&artifacts.store, &artifacts.root, CAPTURES_KEPT_MAX).await;
+    let kept = Kept { captures: CAPTURES_KEPT_MAX, bytes: artifacts.bytes_max };
+    if let Err(error) = prune(&artifacts.store, &artifacts.root, kept).await {
+        tracing::warn!(%error, "old captures could not be removed");
+    }
     Ok(Written {
         cause: diagnosis.cause.name().to_owned(),
         confidence: diagnosis.confidence,
@@ -171,7 +183,7 @@ async fn read_back(
         reason: String,
         top_functions: Vec<TopFunction>,
     }
-    let Some(sealed) = read::<Sealed>(artifacts, &folder.clone().join("manifest.json")).await? else {
+    let Some(sealed) = read::<Sealed>(artifacts, &folder.clone().join(MANIFEST)).await? else {
         return Ok(None);
     };
     let Some(found) = read::<Diagnosed>(artifacts, &folder.clone().join("diagnosis.json")).await? else {

@@ -142,3 +142,19 @@ fn one_capture_too_many_is_refused_for_now_and_has_not_failed() {
     captures.want(window(last, 0, 1)).unwrap();
     complete(&captures, last);
 }
+
+#[test]
+fn the_same_name_with_another_window_is_another_capture() {
+    let (_folder, captures) = rig();
+    let frames = server(&captures, 1);
+    (0..10).for_each(|n| frames.send(second(n)).unwrap());
+    captures.want(window("a", 0, 4)).unwrap();
+    let first = complete(&captures, "a");
+    assert_eq!(captures.want(window("a", 0, 4)).unwrap(), first);
+    assert_eq!(captures.want(window("a", 2, 6)).unwrap().phase, "Requested");
+    let second_one = complete(&captures, "a");
+    assert_ne!(second_one.folder, first.folder);
+    // One that is still being made keeps its name.
+    captures.want(window("a", 5, 60)).unwrap();
+    assert_eq!(captures.want(window("a", 6, 60)), Err(Refused::Full));
+}
