@@ -212,7 +212,7 @@ impl Captures {
         match ending {
             Ok(thread) => state.ending.push(thread),
             Err(error) => {
-                tracing::error!(%error, "the next server waited for the captures of the one before")
+                tracing::error!(%error, "the next server waited for the captures of the one before");
             }
         }
     }

@@ -11,6 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use brisq_profiler::{Artifacts, Profiler, ProfilerConfig};
@@ -92,6 +93,9 @@ struct Flags {
 
 /// A pod's folder has 1 GiB, and the pod is evicted beyond it: room is left for the largest bundles that may be in writing.
 const SPOOL_MAX_MIB: u64 = 768;
+
+/// After a connection that was refused.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Wrong usage or configuration.
 const EXIT_USAGE: u8 = 2;
@@ -189,6 +193,8 @@ fn accept(listener: &UnixListener, flags: &Flags, captures: &Arc<Captures>) {
             Ok(greeted) => greeted,
             Err(error) => {
                 tracing::warn!(%error, "a connection was refused");
+                // Without file descriptors the next one is refused at once, too.
+                std::thread::sleep(ACCEPT_PAUSE);
                 continue;
             }
         };

@@ -17,6 +17,7 @@ use brisq_slo::{Action, Episode, Evaluation, Evaluator, Fleet, Objective, Proces
 use self::inbox::Inbox;
 use self::keep::{Held, Tail};
 use crate::events::{Event, ProfilerConfig, Refused, Wanted};
+use crate::recording::Recording;
 use crate::signals;
 
 /// Calm seconds kept aside as a baseline, so that a long breach cannot push them out of the ring.
@@ -69,7 +70,8 @@ impl Profiler {
             in_breach: false,
             held: None,
             tails: Vec::new(),
-            writing: Vec::new(),
+            recorded: VecDeque::new(),
+            writing: VecDeque::new(),
         };
         let thread = spawn_thread("brisq-profiler", move || watch.run(&frames))?;
         Ok(Self { inbox, recent, asked, thread: Some(thread) })
@@ -137,7 +139,9 @@ struct Watch {
     in_breach: bool,
     held: Option<Held>,
     tails: Vec<Tail>,
-    writing: Vec<JoinHandle<()>>,
+    /// Those that wait for a writer.
+    recorded: VecDeque<Recording>,
+    writing: VecDeque<JoinHandle<()>>,
 }
 
 impl Watch {
@@ -162,14 +166,11 @@ impl Watch {
                 break;
             }
             self.serve_wanted();
+            self.write_recorded();
         }
         self.inbox.close();
         self.end_wanted();
         self.end_tails();
-        for thread in self.writing {
-            // A writer that panicked has said so on its thread.
-            let _ = thread.join();
-        }
     }
 
     fn take(&mut self, frame: Arc<Frame>) {

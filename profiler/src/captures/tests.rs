@@ -158,3 +158,26 @@ fn the_same_name_with_another_window_is_another_capture() {
     captures.want(window("a", 5, 60)).unwrap();
     assert_eq!(captures.want(window("a", 6, 60)), Err(Refused::Full));
 }
+
+#[test]
+fn a_capture_waits_for_one_of_few_writers() {
+    let (folder, captures) = rig();
+    let frames = server(&captures, 1);
+    (0..3).for_each(|n| frames.send(second(n)).unwrap());
+    for name in ["a-1", "a-2", "a-3"] {
+        let part = Part::Whole { pods: vec!["b".to_owned()] };
+        captures.want(Wanted { part, ..window(name, 0, 2) }).unwrap();
+    }
+    captures.want(window("a-4", 0, 2)).unwrap();
+    until(|| captures.get("a-4").filter(|capture| capture.phase == "Recorded"));
+    sleep(Duration::from_millis(500));
+    assert_eq!(captures.get("a-4").unwrap().phase, "Recorded", "the others still wait for a pod");
+    // The first that is done gives its place away; the rest would wait for a minute.
+    for name in ["a-2", "a-1", "a-3"] {
+        let of_pod = folder.path().join(format!("captures/2027-01-15/{name}/pods/b"));
+        std::fs::create_dir_all(&of_pod).unwrap();
+        std::fs::write(of_pod.join("pod.json"), r#"{"files":[]}"#).unwrap();
+        complete(&captures, name);
+        complete(&captures, "a-4");
+    }
+}

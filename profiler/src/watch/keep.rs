@@ -1,5 +1,6 @@
 //! What is kept of the rings: which frames, until when, and how they get to their store.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,8 +19,10 @@ use crate::writing;
 const ONSET_MARGIN_MS: u64 = 2_000;
 /// How long a breach is held for an operator to ask for it, ms. Longer than a leader takes to be replaced.
 const HOLD_MS: u64 = 60_000;
-/// Captures whose tails are recorded at a time: one of a breach never waits for one that somebody asked for.
+/// Captures that are recorded, or wait to be written, at a time; those that are asked for wait beyond it.
 const TAILS_MAX: usize = 8;
+/// Captures that are written at a time: each takes memory, a core, and up to a bundle's size on top of what is kept.
+const WRITERS_MAX: usize = 3;
 
 /// What is to be kept of the ring.
 struct Kept {
@@ -63,14 +66,30 @@ impl Watch {
             tails.partition(|tail| tail.left == 0 || frame.to_ms >= tail.to_ms);
         self.tails = more;
         for tail in done {
-            self.write(tail.recording);
+            self.recorded(tail.recording);
         }
     }
 
     /// Writes what was recorded so far: no more frames come.
     pub(super) fn end_tails(&mut self) {
         for tail in std::mem::take(&mut self.tails) {
-            self.write(tail.recording);
+            self.recorded(tail.recording);
+        }
+        while let Some(recording) = self.recorded.pop_front() {
+            if self.writing.len() >= WRITERS_MAX {
+                self.join_first();
+            }
+            self.write(recording);
+        }
+        while !self.writing.is_empty() {
+            self.join_first();
+        }
+    }
+
+    fn join_first(&mut self) {
+        if let Some(thread) = self.writing.pop_front() {
+            // A writer catches its panics and tells of them.
+            let _ = thread.join();
         }
     }
 
@@ -132,7 +151,7 @@ impl Watch {
 
     /// The windows that were asked for.
     pub(super) fn serve_wanted(&mut self) {
-        while !self.ring.is_empty() && self.tails.len() < TAILS_MAX {
+        while !self.ring.is_empty() && self.tails.len() + self.recorded.len() < TAILS_MAX {
             let Some(wanted) = self.inbox.first_wanted() else { return };
             self.serve(wanted);
             self.inbox.served();
@@ -205,21 +224,40 @@ impl Watch {
         };
         (self.config.on_event)(Event::Frozen { capture: name, reason, at_ms: frozen_ms });
         if self.ring.back().is_none_or(|newest| newest.to_ms >= to_ms) {
-            self.write(recording);
+            self.recorded(recording);
         } else {
             self.tails.push(Tail { recording, to_ms, left: RING_SECONDS });
         }
     }
 
+    /// Its turn to be written comes. The author of a bundle waits for a pod's files, which wait for nobody.
+    fn recorded(&mut self, recording: Recording) {
+        (self.config.on_event)(Event::Recorded { capture: recording.name.clone() });
+        match recording.part {
+            Part::Pod(_) => self.recorded.push_front(recording),
+            Part::Whole { .. } => self.recorded.push_back(recording),
+        }
+    }
+
+    pub(super) fn write_recorded(&mut self) {
+        self.writing.retain(|thread| !thread.is_finished());
+        while self.writing.len() < WRITERS_MAX {
+            let Some(recording) = self.recorded.pop_front() else { return };
+            self.write(recording);
+        }
+    }
+
     /// Symbols, evidence and files take their time on a thread of their own.
-    pub(super) fn write(&mut self, recording: Recording) {
+    fn write(&mut self, recording: Recording) {
         let (artifacts, on_event, inbox) =
             (self.config.artifacts.clone(), Arc::clone(&self.config.on_event), Arc::clone(&self.inbox));
         let name = recording.name.clone();
-        on_event(Event::Recorded { capture: name.clone() });
         let run = move || {
             let capture = recording.name.clone();
-            let result = write_bundle(recording, &artifacts);
+            // What a panic leaves behind is the recording's alone, and that is gone with it.
+            let written = catch_unwind(AssertUnwindSafe(|| write_bundle(recording, &artifacts)));
+            let panicked = |_| Err(WriteError::Part("the bundle", "its writer panicked".to_owned()));
+            let result = written.unwrap_or_else(panicked);
             if result.is_err() {
                 inbox.capture_failed();
             }
@@ -228,9 +266,8 @@ impl Watch {
                 Err(error) => Event::Failed { capture, error: error.to_string() },
             });
         };
-        self.writing.retain(|thread| !thread.is_finished());
         match spawn_thread("brisq-capture", run) {
-            Ok(thread) => self.writing.push(thread),
+            Ok(thread) => self.writing.push_back(thread),
             Err(error) => (self.config.on_event)(Event::Failed { capture: name, error: error.to_string() }),
         }
     }
