@@ -50,6 +50,8 @@ pub struct Manifest {
     /// What was asked for, if anything was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<Window>,
+    /// Whether all pods had frames of all of it.
+    pub covered: bool,
     /// Stack samples in it.
     pub samples: u64,
     /// Samples that found no room.

@@ -112,6 +112,7 @@ impl Recording {
                 to_ms: self.frames.last().map_or(0, |f| f.to_ms),
             },
             asked: self.asked.map(|(from_ms, to_ms)| Window { from_ms, to_ms }),
+            covered: self.covered(),
             samples,
             lost: self.frames.iter().map(|frame| frame.lost).sum(),
             engine: Engine { name: self.hello.engine.clone(), blind_spots: self.hello.blind_spots.clone() },

@@ -107,7 +107,7 @@ pub struct Written {
     pub files: Vec<FileEntry>,
     /// Pods that were waited for in vain.
     pub missing_pods: Vec<String>,
-    /// Whether frames of the whole window were there.
+    /// Whether frames of the whole window were there, of all pods that sent their files.
     pub covered: bool,
 }
 
@@ -120,7 +120,7 @@ pub struct Wanted {
     pub reason: String,
     /// Begin of its window, Unix ms.
     pub from_ms: u64,
-    /// End of its window, Unix ms; recording goes on until then, for a ring's length at most.
+    /// End of its window, Unix ms; recording goes on until then, for 240 s at most.
     pub to_ms: u64,
     /// When the breach began, where whoever asks knows; a breach that was seen here knows better.
     pub onset_ms: Option<u64>,

@@ -63,6 +63,8 @@ struct Sealed {
     window: Window,
     #[serde(default)]
     asked: Option<Window>,
+    #[serde(default)]
+    covered: Option<bool>,
     files: Vec<FileEntry>,
     #[serde(default)]
     missing_pods: Vec<String>,
@@ -114,9 +116,10 @@ async fn write_whole(
     bundle.write(&artifacts.store, folder).await?;
     for pod in pods {
         match files_of(artifacts, folder, pod).await? {
-            Some(files) => {
+            Some((files, covered)) => {
                 manifest.pods.push(pod.clone());
                 manifest.files.extend(files);
+                manifest.covered &= covered;
             }
             None => manifest.missing_pods.push(pod.clone()),
         }
@@ -135,6 +138,7 @@ async fn write_whole(
         p99_us,
         files: manifest.files,
         missing_pods: manifest.missing_pods,
+        covered: manifest.covered,
         ..written
     })
 }
@@ -143,23 +147,25 @@ fn of_pod(folder: &Path, pod: &str) -> Path {
     folder.clone().join("pods").join(pod)
 }
 
-/// The files of another pod once they are whole, with their paths in the bundle; `None` when they do not come in time.
+/// The files of another pod once they are whole, with their paths in the bundle, and whether they cover the window; `None`
+/// when they do not come in time.
 async fn files_of(
     artifacts: &Artifacts,
     folder: &Path,
     pod: &str,
-) -> Result<Option<Vec<FileEntry>>, WriteError> {
+) -> Result<Option<(Vec<FileEntry>, bool)>, WriteError> {
     #[derive(Deserialize)]
     struct Pod {
         files: Vec<FileEntry>,
+        covered: bool,
     }
     let path = of_pod(folder, pod).join("pod.json");
     let asked = tokio::time::Instant::now();
     loop {
-        if let Some(Pod { files }) = read::<Pod>(artifacts, &path).await? {
+        if let Some(Pod { files, covered }) = read::<Pod>(artifacts, &path).await? {
             let of_bundle =
                 |entry: FileEntry| FileEntry { name: format!("pods/{pod}/{}", entry.name), ..entry };
-            return Ok(Some(files.into_iter().map(of_bundle).collect()));
+            return Ok(Some((files.into_iter().map(of_bundle).collect(), covered)));
         }
         if asked.elapsed() > PODS_WAIT {
             return Ok(None);
@@ -197,7 +203,7 @@ async fn read_back(
         onset_inside: sealed.onset_inside,
         files: sealed.files,
         missing_pods: sealed.missing_pods,
-        covered: recording.covered_by(sealed.window),
+        covered: sealed.covered.unwrap_or_else(|| recording.covered_by(sealed.window)),
         ..written.clone()
     }))
 }

@@ -176,8 +176,34 @@ fn a_capture_waits_for_one_of_few_writers() {
     for name in ["a-2", "a-1", "a-3"] {
         let of_pod = folder.path().join(format!("captures/2027-01-15/{name}/pods/b"));
         std::fs::create_dir_all(&of_pod).unwrap();
-        std::fs::write(of_pod.join("pod.json"), r#"{"files":[]}"#).unwrap();
+        std::fs::write(of_pod.join("pod.json"), r#"{"files":[],"covered":true}"#).unwrap();
         complete(&captures, name);
         complete(&captures, "a-4");
     }
+}
+
+#[test]
+fn a_window_is_covered_only_without_a_hole_and_to_its_end() {
+    let (_folder, captures) = rig();
+    let frames = server(&captures, 1);
+    // Of four minutes, twice the ring.
+    captures.want(window("long", 0, 240)).unwrap();
+    (0..240).for_each(|n| frames.send(second(n)).unwrap());
+    assert_eq!(complete(&captures, "long").covered, Some(true));
+    (240..250).chain(253..260).for_each(|n| frames.send(second(n)).unwrap());
+    captures.want(window("hole", 241, 259)).unwrap();
+    assert_eq!(complete(&captures, "hole").covered, Some(false));
+}
+
+#[test]
+fn a_bundle_covers_no_more_than_the_files_of_its_pods() {
+    let (folder, captures) = rig();
+    let of_pod = folder.path().join("captures/2027-01-15/a/pods/b");
+    std::fs::create_dir_all(&of_pod).unwrap();
+    std::fs::write(of_pod.join("pod.json"), r#"{"files":[],"covered":false}"#).unwrap();
+    let frames = server(&captures, 1);
+    (0..3).for_each(|n| frames.send(second(n)).unwrap());
+    captures.want(Wanted { part: Part::Whole { pods: vec!["b".to_owned()] }, ..window("a", 0, 2) }).unwrap();
+    let done = complete(&captures, "a");
+    assert_eq!((done.covered, done.missing_pods.len()), (Some(false), 0));
 }

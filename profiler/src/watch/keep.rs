@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use brisq_recorder::spawn_thread;
-use brisq_recorder::wire::{Frame, RING_SECONDS};
+use brisq_recorder::wire::Frame;
 use brisq_slo::{NotCaptured, Reason};
 
 use super::{RECENT_SECONDS, Watch};
@@ -24,6 +24,9 @@ const TAILS_MAX: usize = 8;
 /// Captures that are written at a time: each takes memory, a core, and up to a bundle's size on top of what is kept.
 const WRITERS_MAX: usize = 3;
 
+/// The longest window that may be asked for, s: what of it is still to come when it is asked for is no longer.
+const WINDOW_SECONDS_MAX: usize = 240;
+
 /// What is to be kept of the ring.
 struct Kept {
     name: String,
@@ -31,7 +34,7 @@ struct Kept {
     onset_ms: Option<u64>,
     seen_ms: u64,
     from_ms: u64,
-    /// What is not recorded yet of the time until then is recorded first, [`RING_SECONDS`] at most.
+    /// What is not recorded yet of the time until then is recorded first, [`WINDOW_SECONDS_MAX`] at most.
     to_ms: u64,
     asked: bool,
     part: Part,
@@ -50,6 +53,7 @@ pub(super) struct Held {
 /// A frozen recording whose tail still comes.
 pub(super) struct Tail {
     recording: Recording,
+    from_ms: u64,
     to_ms: u64,
     /// Frames it may still get: a clock that is set back must not make it endless.
     left: usize,
@@ -58,7 +62,10 @@ pub(super) struct Tail {
 impl Watch {
     pub(super) fn extend_tails(&mut self, frame: &Arc<Frame>) {
         for tail in &mut self.tails {
-            tail.recording.frames.push(Arc::clone(frame));
+            // One that was asked for may begin later.
+            if frame.to_ms > tail.from_ms {
+                tail.recording.frames.push(Arc::clone(frame));
+            }
             tail.left = tail.left.saturating_sub(1);
         }
         let tails = std::mem::take(&mut self.tails).into_iter();
@@ -226,7 +233,7 @@ impl Watch {
         if self.ring.back().is_none_or(|newest| newest.to_ms >= to_ms) {
             self.recorded(recording);
         } else {
-            self.tails.push(Tail { recording, to_ms, left: RING_SECONDS });
+            self.tails.push(Tail { recording, from_ms, to_ms, left: WINDOW_SECONDS_MAX });
         }
     }
 
