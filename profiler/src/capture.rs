@@ -66,7 +66,9 @@ impl Recording {
                 .map_err(|error| WriteError::Part(name, error.to_string()))
         };
         bundle.add("cpu.pb.gz", profile(&mut symbolizer, &self.frames, "cpu.pb.gz")?);
-        bundle.add("baseline.pb.gz", profile(&mut symbolizer, &self.baseline, "baseline.pb.gz")?);
+        if !self.baseline.is_empty() {
+            bundle.add("baseline.pb.gz", profile(&mut symbolizer, &self.baseline, "baseline.pb.gz")?);
+        }
         let comparable = analysis.comparable();
         let lines = flame::folded_difference(&baseline, &breach);
         let own = flame::folded(&breach);

@@ -207,3 +207,15 @@ fn a_bundle_covers_no_more_than_the_files_of_its_pods() {
     let done = complete(&captures, "a");
     assert_eq!((done.covered, done.missing_pods.len()), (Some(false), 0));
 }
+
+#[test]
+fn a_capture_without_an_onset_is_compared_with_the_time_before_it_or_with_nothing() {
+    let (_folder, captures) = rig();
+    let frames = server(&captures, 1);
+    (0..10).for_each(|n| frames.send(second(n)).unwrap());
+    for (name, from, compared) in [("since-the-start", 0, false), ("later", 5, true)] {
+        captures.want(window(name, from, 9)).unwrap();
+        let files = complete(&captures, name).files;
+        assert_eq!(files.iter().any(|file| file.name == "baseline.pb.gz"), compared, "{name}");
+    }
+}

@@ -215,7 +215,9 @@ impl Watch {
         let Kept { name, reason, onset_ms, seen_ms, from_ms, to_ms, asked, part } = kept;
         let frozen_ms = unix_ms();
         let inside = |frame: &&Arc<Frame>| frame.to_ms > from_ms && frame.from_ms < to_ms;
-        let calm = |frame: &&Arc<Frame>| onset_ms.is_none_or(|onset| frame.to_ms + ONSET_MARGIN_MS <= onset);
+        // Without an onset all of the window is in question, and nothing may be compared with itself.
+        let calm_until_ms = onset_ms.map_or(from_ms, |onset| onset.saturating_sub(ONSET_MARGIN_MS));
+        let calm = |frame: &&Arc<Frame>| frame.to_ms <= calm_until_ms;
         let recording = Recording {
             hello: self.hello.clone(),
             name: name.clone(),
