@@ -56,6 +56,9 @@ struct Flags {
     /// An operator orders captures; without it, breaches seen here are captured at once
     #[arg(long, env = "BRISQ_MANAGED")]
     managed: bool,
+    /// Name of the pod: with `--managed`, captures that no operator ordered are named after it, since pods share a store
+    #[arg(long, env = "HOSTNAME", value_name = "NAME")]
+    pod: Option<String>,
     /// File with the bearer token that callers must send; without it nobody needs one
     #[arg(long, env = "BRISQ_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -65,7 +68,7 @@ struct Flags {
     /// Address for the operator; port 0 picks a free one
     #[arg(long, env = "BRISQ_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7072")]
     listen: SocketAddr,
-    /// Name of the queue service; captures are named after it
+    /// Name of the queue service; captures that nobody orders are named after it
     #[arg(long, env = "BRISQ_NAME", default_value = "queue")]
     name: String,
     /// Objective: claims of which percentile, above 0 and below 100
@@ -201,7 +204,7 @@ fn accept(listener: &UnixListener, flags: &Flags, captures: &Arc<Captures>) {
         tracing::info!(pid = hello.pid, version = hello.version, engine = hello.engine, "server connected");
         let of_events = Arc::clone(captures);
         let config = ProfilerConfig {
-            name: flags.name.clone(),
+            name: name_unasked(flags),
             artifacts: captures.artifacts.clone(),
             managed: flags.managed,
             objective: captures.objective(),
@@ -216,5 +219,34 @@ fn accept(listener: &UnixListener, flags: &Flags, captures: &Arc<Captures>) {
             Ok(profiler) => captures.watch(process, profiler),
             Err(error) => tracing::error!(%error, "captures cannot be kept"),
         }
+    }
+}
+
+/// What captures that nobody ordered are named after. A pod's name begins with that of its queue, as a rule.
+fn name_unasked(flags: &Flags) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
+    let pod = flags.pod.as_ref().filter(|pod| flags.managed && !pod.is_empty());
+    let pod = pod.map(|pod| pod.chars().map(plain).collect::<String>());
+    match pod {
+        Some(pod) if pod.starts_with(&format!("{}-", flags.name)) => pod,
+        Some(pod) => format!("{}-{pod}", flags.name),
+        None => flags.name.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captures_that_nobody_ordered_are_named_after_the_pod_where_pods_share_a_store() {
+        let name = |args: &[&str]| {
+            let needed = ["brisq-profiler", "--socket", "s", "--data", "d", "--name", "orders"];
+            name_unasked(&Flags::try_parse_from(needed.iter().chain(args)).unwrap())
+        };
+        assert_eq!(name(&["--pod", "laptop"]), "orders");
+        assert_eq!(name(&["--managed", "--pod", "orders-5d8-x7k2p"]), "orders-5d8-x7k2p");
+        assert_eq!(name(&["--managed", "--pod", "../a b"]), "orders-..-a-b");
+        assert_eq!(name(&["--managed", "--pod", ""]), "orders");
     }
 }
