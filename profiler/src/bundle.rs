@@ -14,6 +14,9 @@ pub(crate) const BUNDLE_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Captures that are kept; the oldest go first.
 pub(crate) const CAPTURES_KEPT_MAX: usize = 100;
 
+/// Black boxes of a day that are kept in a store.
+pub(crate) const BLACK_BOXES_PER_DAY: usize = 5;
+
 /// Written last: a folder without one is not whole.
 pub(crate) const MANIFEST: &str = "manifest.json";
 
@@ -26,6 +29,9 @@ pub enum WriteError {
     /// Too large.
     #[error("the bundle has {0} bytes, at most {BUNDLE_MAX_BYTES} are written")]
     TooLarge(usize),
+    /// A server that ends again and again must not push out what is worth more.
+    #[error("{BLACK_BOXES_PER_DAY} black boxes of this day are kept already")]
+    BlackBoxes,
     /// A part could not be made.
     #[error("{0} could not be made: {1}")]
     Part(&'static str, String),
@@ -35,7 +41,7 @@ pub enum WriteError {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// `Breach`, `Escalation`, `Control` or `Manual`.
+    /// Such as `Breach`, `Escalation`, `Control`, `Manual` or `ServerLost`.
     pub reason: String,
     /// Whether the window holds the moment at which the breach began.
     pub onset_inside: bool,

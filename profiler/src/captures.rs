@@ -1,7 +1,9 @@
 //! The captures of this sidecar and the server it watches, for whoever asks over HTTP.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use brisq_profiler::{Artifacts, Event, FileEntry, Part, Profiler, Refused, Wanted, Written};
@@ -12,6 +14,9 @@ use serde::Serialize;
 
 /// Captures that are remembered; the oldest go first.
 const CAPTURES_REMEMBERED_MAX: usize = 1_000;
+
+/// Frames of a server, and where it says goodbye.
+type Connection = (Receiver<Arc<Frame>>, Arc<AtomicBool>);
 
 /// The phase of a capture that waits for its turn.
 const REQUESTED: &str = "Requested";
@@ -199,6 +204,18 @@ impl Captures {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on watching a server that lost its connection and is back.
+    ///
+    /// # Errors
+    /// Gives the connection back when it is another server's, or comes too late.
+    pub fn go_on(&self, process: (u32, u64), again: Connection) -> Result<(), Connection> {
+        let state = self.state();
+        match state.watched().filter(|(watched, _)| *watched == process) {
+            Some((_, profiler)) => profiler.go_on(again),
+            None => Err(again),
+        }
     }
 
     /// Watches another server. The one before is given up once its captures are written, on a thread of its own: that may

@@ -189,7 +189,8 @@ fn listen(socket: &Path) -> anyhow::Result<UnixListener> {
     UnixListener::bind(socket).with_context(|| format!("cannot listen on {}", socket.display()))
 }
 
-/// Takes one server after the other: a new one takes the place of the one before, which has ended then.
+/// Takes one server after the other: a new one takes the place of the one before, which has ended then; one that only lost
+/// its connection keeps its place.
 fn accept(listener: &UnixListener, flags: &Flags, captures: &Arc<Captures>) {
     for stream in listener.incoming() {
         let Received { hello, frames, goodbye } = match stream.and_then(receive_frames) {
@@ -202,6 +203,8 @@ fn accept(listener: &UnixListener, flags: &Flags, captures: &Arc<Captures>) {
             }
         };
         tracing::info!(pid = hello.pid, version = hello.version, engine = hello.engine, "server connected");
+        let process = (hello.pid, hello.started_ms);
+        let Err((frames, goodbye)) = captures.go_on(process, (frames, goodbye)) else { continue };
         let of_events = Arc::clone(captures);
         let config = ProfilerConfig {
             name: name_unasked(flags),
@@ -214,7 +217,6 @@ fn accept(listener: &UnixListener, flags: &Flags, captures: &Arc<Captures>) {
             goodbye: Some(goodbye),
             on_event: Arc::new(move |event| of_events.note(event)),
         };
-        let process = (hello.pid, hello.started_ms);
         match Profiler::start(hello, frames, config) {
             Ok(profiler) => captures.watch(process, profiler),
             Err(error) => tracing::error!(%error, "captures cannot be kept"),

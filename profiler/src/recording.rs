@@ -10,6 +10,11 @@ use crate::bundle::Window;
 /// by the second.
 const EDGE_MS: u64 = 2_000;
 
+/// Why a black box is kept.
+pub(crate) const SERVER_LOST: &str = "ServerLost";
+/// With this its name ends.
+pub(crate) const BLACK_BOX_SUFFIX: &str = "-lost";
+
 /// What was frozen, and the tail that was recorded after it.
 #[derive(Clone, Debug)]
 pub struct Recording {

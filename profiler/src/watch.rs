@@ -7,14 +7,14 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant};
 
 use brisq_recorder::spawn_thread;
 use brisq_recorder::wire::{Frame, Hello, RING_SECONDS};
 use brisq_slo::{Action, Episode, Evaluation, Evaluator, Fleet, Objective, ProcessId, Reading, Reason, Tick};
 
-use self::inbox::Inbox;
+use self::inbox::{Connection, Inbox};
 use self::keep::{Held, Tail};
 use crate::events::{Event, ProfilerConfig, Refused, Wanted};
 use crate::recording::Recording;
@@ -29,6 +29,9 @@ pub const RECENT_SECONDS: usize = 30;
 const LIVE_SECONDS: usize = 5;
 /// The loop looks for orders at least this often.
 const ORDER_PAUSE: Duration = Duration::from_millis(100);
+
+/// A process whose connection is lost may come back for so long: one that was stopped or starved has not crashed.
+const LOST_WAIT: Duration = Duration::from_secs(5);
 
 /// A running profiler. Dropping it ends the loop; a capture that is being written is finished first.
 pub struct Profiler {
@@ -73,7 +76,7 @@ impl Profiler {
             recorded: VecDeque::new(),
             writing: VecDeque::new(),
         };
-        let thread = spawn_thread("brisq-profiler", move || watch.run(&frames))?;
+        let thread = spawn_thread("brisq-profiler", move || watch.run(frames))?;
         Ok(Self { inbox, recent, asked, thread: Some(thread) })
     }
 
@@ -102,6 +105,15 @@ impl Profiler {
     pub fn is_over(&self) -> bool {
         // A loop that panicked could not say so.
         self.inbox.is_over() || self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Goes on with the rings over another connection of the same process, which lost the one before: its frames, and where
+    /// it says goodbye.
+    ///
+    /// # Errors
+    /// Gives the connection back when the process was given up, or has said goodbye.
+    pub fn go_on(&self, again: Connection) -> Result<(), Connection> {
+        if self.is_over() { Err(again) } else { self.inbox.go_on(again) }
     }
 
     /// The seconds just past, the newest last; [`RECENT_SECONDS`] at most. Whoever asks often enough to miss none judges
@@ -145,14 +157,22 @@ struct Watch {
 }
 
 impl Watch {
-    fn run(mut self, frames: &Receiver<Arc<Frame>>) {
+    fn run(mut self, mut frames: Receiver<Arc<Frame>>) {
+        // Since when there is no connection.
+        let mut lost: Option<Instant> = None;
         loop {
             match frames.recv_timeout(ORDER_PAUSE) {
                 Ok(frame) => self.take(frame),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    self.keep_black_box();
-                    break;
+                    let waited = lost.get_or_insert_with(Instant::now).elapsed();
+                    if let Some((again, goodbye)) = self.inbox.again() {
+                        (frames, self.config.goodbye, lost) = (again, Some(goodbye), None);
+                    } else if self.is_lost() && waited < LOST_WAIT {
+                        sleep(ORDER_PAUSE);
+                    } else {
+                        break;
+                    }
                 }
             }
             let news = self.inbox.news();
@@ -170,7 +190,15 @@ impl Watch {
         }
         self.inbox.close();
         self.end_wanted();
+        if lost.is_some() && self.is_lost() {
+            self.keep_black_box();
+        }
         self.end_tails();
+    }
+
+    /// Whether the process has not said goodbye, where it is one that would.
+    fn is_lost(&self) -> bool {
+        self.config.goodbye.as_ref().is_some_and(|goodbye| !goodbye.load(Ordering::SeqCst))
     }
 
     fn take(&mut self, frame: Arc<Frame>) {

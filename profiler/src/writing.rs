@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use brisq_model::UnixMs;
-use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::analysis::TopFunction;
 use crate::artifacts::Artifacts;
-use crate::bundle::{CAPTURES_KEPT_MAX, FileEntry, Kept, MANIFEST, Window, WriteError, prune, seal};
+use crate::bundle::{
+    BLACK_BOXES_PER_DAY, CAPTURES_KEPT_MAX, FileEntry, Kept, MANIFEST, Window, WriteError, prune, seal,
+};
 use crate::capture::Found;
 use crate::events::Written;
-use crate::recording::{Part, Recording};
+use crate::recording::{BLACK_BOX_SUFFIX, Part, Recording, SERVER_LOST};
 
 /// How long the author of a bundle waits for the other pods.
 const PODS_WAIT: Duration = Duration::from_secs(60);
@@ -25,6 +27,9 @@ const PODS_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) async fn write(recording: Recording, artifacts: &Artifacts) -> Result<Written, WriteError> {
     let begun_ms = recording.asked.map_or(recording.frozen_ms, |(from_ms, _)| from_ms);
     let date: String = brisq_api::rfc3339(UnixMs(begun_ms)).chars().take(10).collect();
+    if recording.reason == SERVER_LOST && black_boxes(artifacts, &date).await? >= BLACK_BOXES_PER_DAY {
+        return Err(WriteError::BlackBoxes);
+    }
     let folder = folder_of(&recording, artifacts, &date).await?;
     let written = Written {
         capture: recording.name.clone(),
@@ -53,6 +58,14 @@ pub(crate) async fn write(recording: Recording, artifacts: &Artifacts) -> Result
             },
         },
     }
+}
+
+/// Black boxes of a day, those of all pods that share the store: counted there, they are known after a restart, too.
+async fn black_boxes(artifacts: &Artifacts, date: &str) -> Result<usize, WriteError> {
+    let day = artifacts.root.clone().join(date);
+    let captures = artifacts.store.list_with_delimiter(Some(&day)).await?.common_prefixes;
+    let is_one = |folder: &&Path| folder.filename().is_some_and(|name| name.ends_with(BLACK_BOX_SUFFIX));
+    Ok(captures.iter().filter(is_one).count())
 }
 
 /// What a manifest says of a bundle that is whole.

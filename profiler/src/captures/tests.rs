@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -21,6 +21,15 @@ fn rig() -> (TempDir, Arc<Captures>) {
 
 /// A server that connects; it ends when its frames do.
 fn server(captures: &Arc<Captures>, pid: u32) -> SyncSender<Arc<Frame>> {
+    server_with(captures, pid, None)
+}
+
+/// One that would say goodbye.
+fn server_with(
+    captures: &Arc<Captures>,
+    pid: u32,
+    goodbye: Option<Arc<AtomicBool>>,
+) -> SyncSender<Arc<Frame>> {
     let (frames, watched) = sync_channel(0);
     let of_events = Arc::clone(captures);
     let config = ProfilerConfig {
@@ -31,7 +40,7 @@ fn server(captures: &Arc<Captures>, pid: u32) -> SyncSender<Arc<Frame>> {
         limits: Limits::default(),
         pre_seconds: 10,
         post_seconds: 5,
-        goodbye: None,
+        goodbye,
         on_event: Arc::new(move |event| of_events.note(event)),
     };
     let hello = Hello {
@@ -218,4 +227,49 @@ fn a_capture_without_an_onset_is_compared_with_the_time_before_it_or_with_nothin
         let files = complete(&captures, name).files;
         assert_eq!(files.iter().any(|file| file.name == "baseline.pb.gz"), compared, "{name}");
     }
+}
+
+fn folders(of: &TempDir) -> Vec<String> {
+    let entries = |folder: PathBuf| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let captures = entries(of.path().join("captures")).flat_map(entries);
+    captures.map(|folder| folder.file_name().unwrap().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn a_server_that_lost_its_connection_goes_on_where_it_was_and_leaves_no_black_box() {
+    let (folder, captures) = rig();
+    let first = server_with(&captures, 1, Some(Arc::default()));
+    (0..5).for_each(|n| first.send(second(n)).unwrap());
+    drop(first);
+    let connection = || {
+        let (frames, watched) = sync_channel(0);
+        let goodbye = Arc::new(AtomicBool::new(false));
+        (frames, (watched, Arc::clone(&goodbye)), goodbye)
+    };
+    let (_, of_another, _) = connection();
+    assert!(captures.go_on((2, BEGAN_MS), of_another).is_err());
+    let (again, of_same, goodbye) = connection();
+    assert!(captures.go_on((1, BEGAN_MS), of_same).is_ok());
+    (6..10).for_each(|n| again.send(second(n)).unwrap());
+    captures.want(window("a", 0, 10)).unwrap();
+    assert_eq!(complete(&captures, "a").covered, Some(true), "the rings are those of before");
+    goodbye.store(true, std::sync::atomic::Ordering::SeqCst);
+    drop(again);
+    until(|| captures.slo().is_none().then_some(()));
+    captures.end();
+    assert_eq!(folders(&folder), ["a"]);
+}
+
+#[test]
+fn a_crash_loop_leaves_a_few_black_boxes_a_day() {
+    let (folder, captures) = rig();
+    for pid in 1..9 {
+        let frames = server_with(&captures, pid, Some(Arc::default()));
+        frames.send(second(pid.into())).unwrap();
+        frames.send(second(u64::from(pid) + 1)).unwrap();
+        drop(frames);
+        sleep(Duration::from_millis(300));
+    }
+    captures.end();
+    assert_eq!(folders(&folder).len(), 5, "{:?}", folders(&folder));
 }

@@ -1,8 +1,11 @@
 //! What other threads tell the loop. Nobody waits for anybody: the loop looks ten times a second.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use brisq_recorder::wire::Frame;
 use brisq_slo::Objective;
 
 use crate::events::{Refused, Wanted};
@@ -18,8 +21,12 @@ pub(super) struct Inbox(Mutex<Told>);
 struct Told {
     news: News,
     wanted: VecDeque<Wanted>,
+    again: Option<Connection>,
     over: bool,
 }
+
+/// Frames of the process, and where it says goodbye.
+pub(super) type Connection = (Receiver<Arc<Frame>>, Arc<AtomicBool>);
 
 /// What came since the loop looked last.
 #[derive(Default)]
@@ -46,6 +53,20 @@ impl Inbox {
 
     pub(super) fn capture_failed(&self) {
         self.told().news.failed += 1;
+    }
+
+    /// Gives the connection back when it is too late.
+    pub(super) fn go_on(&self, again: Connection) -> Result<(), Connection> {
+        let mut told = self.told();
+        if told.over {
+            return Err(again);
+        }
+        told.again = Some(again);
+        Ok(())
+    }
+
+    pub(super) fn again(&self) -> Option<Connection> {
+        self.told().again.take()
     }
 
     pub(super) fn stop(&self) {

@@ -2,7 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use brisq_recorder::spawn_thread;
 use brisq_recorder::wire::Frame;
@@ -12,7 +11,7 @@ use super::{RECENT_SECONDS, Watch};
 use crate::artifacts::Artifacts;
 use crate::bundle::WriteError;
 use crate::events::{Event, Wanted, Written};
-use crate::recording::{Part, Recording};
+use crate::recording::{BLACK_BOX_SUFFIX, Part, Recording, SERVER_LOST};
 use crate::writing;
 
 /// Seconds before the onset that are no baseline: counts are by the second, so they may hold the beginning.
@@ -102,14 +101,10 @@ impl Watch {
 
     /// What the rings hold of a process that ended without a goodbye, unless a capture of it is being recorded anyway.
     pub(super) fn keep_black_box(&mut self) {
-        let crashed = self.config.goodbye.as_ref().is_some_and(|goodbye| !goodbye.load(Ordering::SeqCst));
-        let Some(seen_ms) =
-            self.ring.back().map(|frame| frame.to_ms).filter(|_| crashed && self.tails.is_empty())
-        else {
-            return;
-        };
-        let name = format!("{}-{}-lost", self.config.name, seen_ms / 1_000);
-        let reason = "ServerLost".to_owned();
+        let newest = self.ring.back().filter(|_| self.tails.is_empty());
+        let Some(seen_ms) = newest.map(|frame| frame.to_ms) else { return };
+        let name = format!("{}-{}{BLACK_BOX_SUFFIX}", self.config.name, seen_ms / 1_000);
+        let reason = SERVER_LOST.to_owned();
         self.keep(Kept {
             name,
             reason,
