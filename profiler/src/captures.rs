@@ -9,8 +9,9 @@ use std::thread::JoinHandle;
 use brisq_profiler::{Artifacts, Event, FileEntry, Part, Profiler, Refused, Wanted, Written};
 use brisq_recorder::spawn_thread;
 use brisq_recorder::wire::Frame;
-use brisq_slo::Objective;
 use serde::Serialize;
+
+use crate::objective::Followed;
 
 /// Captures that are remembered; the oldest go first.
 const CAPTURES_REMEMBERED_MAX: usize = 1_000;
@@ -151,14 +152,13 @@ impl Known {
     }
 }
 
-#[derive(Default)]
 struct State {
     /// The oldest first.
     known: VecDeque<Known>,
     watched: Option<((u32, u64), Profiler)>,
     /// Those of servers before, which finish their captures.
     ending: Vec<JoinHandle<()>>,
-    objective: Option<Objective>,
+    followed: Followed,
 }
 
 impl State {
@@ -198,8 +198,9 @@ pub struct Captures {
 
 impl Captures {
     /// None yet.
-    pub fn new(artifacts: Artifacts, objective: Option<Objective>) -> Self {
-        Self { artifacts, state: Mutex::new(State { objective, ..State::default() }) }
+    pub fn new(artifacts: Artifacts, followed: Followed) -> Self {
+        let state = State { known: VecDeque::new(), watched: None, ending: Vec::new(), followed };
+        Self { artifacts, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -221,7 +222,12 @@ impl Captures {
     /// Watches another server. The one before is given up once its captures are written, on a thread of its own: that may
     /// take minutes, and the next server must not wait for it.
     pub fn watch(&self, process: (u32, u64), profiler: Profiler) {
-        let before = self.state().watched.replace((process, profiler));
+        let mut state = self.state();
+        // It was started with what was followed a moment before.
+        profiler.adjust(state.followed.settings);
+        profiler.arm(state.followed.objective);
+        let before = state.watched.replace((process, profiler));
+        drop(state);
         // Outside the lock: the end of a profiler tells of its captures, which takes the lock.
         let ending = spawn_thread("brisq-ended", move || drop(before));
         let mut state = self.state();
@@ -246,17 +252,20 @@ impl Captures {
         }
     }
 
-    /// What servers are judged by.
-    pub fn objective(&self) -> Option<Objective> {
-        self.state().objective
+    /// What servers are judged by, and how they are captured.
+    pub fn followed(&self) -> Followed {
+        self.state().followed
     }
 
-    /// Judges by another objective from now on.
-    pub fn arm(&self, objective: Option<Objective>) {
+    /// Judges by another objective, and captures otherwise, from now on.
+    pub fn follow(&self, followed: Followed) {
         let mut state = self.state();
-        state.objective = objective;
-        if let Some((_, profiler)) = &state.watched {
-            profiler.arm(objective);
+        let before = std::mem::replace(&mut state.followed, followed);
+        let Some((_, profiler)) = &state.watched else { return };
+        profiler.adjust(followed.settings);
+        // An objective that is armed again begins to count again.
+        if before.objective != followed.objective {
+            profiler.arm(followed.objective);
         }
     }
 

@@ -34,6 +34,17 @@ pub struct ProfilerConfig {
     pub on_event: Arc<dyn Fn(Event) + Send + Sync>,
 }
 
+/// What may change while it works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Seconds of the window before the onset.
+    pub pre_seconds: u32,
+    /// Seconds recorded after the freeze.
+    pub post_seconds: u32,
+    /// Nothing is captured but what is asked for: no breach, and no black box.
+    pub suspended: bool,
+}
+
 /// What happens.
 #[derive(Clone, Debug)]
 pub enum Event {

@@ -16,11 +16,12 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use brisq_profiler::{Artifacts, Profiler, ProfilerConfig};
 use brisq_recorder::{Received, receive_frames, spawn_thread};
-use brisq_slo::{Limits, Objective};
+use brisq_slo::Limits;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::captures::Captures;
+use crate::objective::{EDGE_SECONDS_MAX, Followed, MIN_SAMPLES, PERCENTILE, WINDOW_SECONDS};
 
 /// Profiling sidecar of Brisq
 #[derive(Clone, Debug, Parser)]
@@ -62,7 +63,8 @@ struct Flags {
     /// File with the bearer token that callers must send; without it nobody needs one
     #[arg(long, env = "BRISQ_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// File with the objective in YAML: percentile, thresholdMs, windowSeconds, minSamples. Read again when it changes
+    /// File with the objective in YAML: percentile, thresholdMs, windowSeconds, minSamples; and preSeconds, postSeconds, suspend,
+    /// which go before the flags. Read again when it changes
     #[arg(long, env = "BRISQ_OBJECTIVE", value_name = "FILE", conflicts_with = "threshold_ms")]
     objective: Option<PathBuf>,
     /// Address for the operator; port 0 picks a free one
@@ -72,22 +74,22 @@ struct Flags {
     #[arg(long, env = "BRISQ_NAME", default_value = "queue")]
     name: String,
     /// Objective: claims of which percentile, above 0 and below 100
-    #[arg(long, env = "BRISQ_PERCENTILE", default_value_t = 99.0)]
+    #[arg(long, env = "BRISQ_PERCENTILE", default_value_t = PERCENTILE)]
     percentile: f64,
     /// Objective: within how many ms; without it nothing is captured by itself. The server counts against the same
     #[arg(long, env = "BRISQ_THRESHOLD_MS", value_name = "MS")]
     threshold_ms: Option<u64>,
     /// Objective: length of the window, s
-    #[arg(long, env = "BRISQ_WINDOW_SECONDS", default_value_t = 60)]
+    #[arg(long, env = "BRISQ_WINDOW_SECONDS", default_value_t = WINDOW_SECONDS)]
     window_seconds: u32,
     /// Objective: claims from which on the window is judged
-    #[arg(long, env = "BRISQ_MIN_SAMPLES", default_value_t = 200)]
+    #[arg(long, env = "BRISQ_MIN_SAMPLES", default_value_t = MIN_SAMPLES)]
     min_samples: u64,
     /// Seconds of a capture before its onset
-    #[arg(long, env = "BRISQ_PRE_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=60))]
+    #[arg(long, env = "BRISQ_PRE_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=i64::from(EDGE_SECONDS_MAX)))]
     pre_seconds: u32,
     /// Seconds of a capture after the freeze
-    #[arg(long, env = "BRISQ_POST_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=60))]
+    #[arg(long, env = "BRISQ_POST_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=i64::from(EDGE_SECONDS_MAX)))]
     post_seconds: u32,
     /// Written, whole, once it listens
     #[arg(long, env = "BRISQ_READY_FILE", value_name = "PATH")]
@@ -109,8 +111,8 @@ fn main() -> ExitCode {
         eprintln!("brisq-profiler: {mistake}");
         ExitCode::from(EXIT_USAGE)
     };
-    let objective = match objective::of_flags(&flags) {
-        Ok(objective) => objective,
+    let followed = match objective::of_flags(&flags) {
+        Ok(followed) => followed,
         Err(error) => return usage(format!("the objective is not one: {error}")),
     };
     let artifacts = match artifacts(&flags) {
@@ -118,7 +120,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(format!("captures cannot be kept: {error:#}")),
     };
     brisq_telemetry::init_logging("info");
-    match run(&flags, objective, artifacts) {
+    match run(&flags, followed, artifacts) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("brisq-profiler: {error:#}");
@@ -140,8 +142,8 @@ fn artifacts(flags: &Flags) -> anyhow::Result<Artifacts> {
     }
 }
 
-fn run(flags: &Flags, objective: Option<Objective>, artifacts: Artifacts) -> anyhow::Result<()> {
-    let captures = Arc::new(Captures::new(artifacts, objective));
+fn run(flags: &Flags, followed: Followed, artifacts: Artifacts) -> anyhow::Result<()> {
+    let captures = Arc::new(Captures::new(artifacts, followed));
     let listener = listen(&flags.socket)?;
     let (of_thread, own) = (Arc::clone(&captures), flags.clone());
     spawn_thread("brisq-accept", move || accept(&listener, &own, &of_thread))?;
@@ -163,7 +165,7 @@ fn run(flags: &Flags, objective: Option<Objective>, artifacts: Artifacts) -> any
         tracing::info!(%listen, socket = %flags.socket.display(), "listening");
         let mut terminate = signal(SignalKind::terminate())?;
         if let Some(path) = flags.objective.clone() {
-            tokio::spawn(objective::follow(path, Arc::clone(&captures)));
+            tokio::spawn(objective::follow(path, flags.clone(), Arc::clone(&captures)));
         }
         let routes = api::routes(Arc::clone(&captures), flags.token_file.clone());
         tokio::select! {
@@ -206,14 +208,15 @@ fn accept(listener: &UnixListener, flags: &Flags, captures: &Arc<Captures>) {
         let process = (hello.pid, hello.started_ms);
         let Err((frames, goodbye)) = captures.go_on(process, (frames, goodbye)) else { continue };
         let of_events = Arc::clone(captures);
+        let Followed { objective, settings } = captures.followed();
         let config = ProfilerConfig {
             name: name_unasked(flags),
             artifacts: captures.artifacts.clone(),
             managed: flags.managed,
-            objective: captures.objective(),
+            objective,
             limits: Limits::default(),
-            pre_seconds: flags.pre_seconds,
-            post_seconds: flags.post_seconds,
+            pre_seconds: settings.pre_seconds,
+            post_seconds: settings.post_seconds,
             goodbye: Some(goodbye),
             on_event: Arc::new(move |event| of_events.note(event)),
         };

@@ -16,7 +16,7 @@ use brisq_slo::{Action, Episode, Evaluation, Evaluator, Fleet, Objective, Proces
 
 use self::inbox::{Connection, Inbox};
 use self::keep::{Held, Tail};
-use crate::events::{Event, ProfilerConfig, Refused, Wanted};
+use crate::events::{Event, ProfilerConfig, Refused, Settings, Wanted};
 use crate::recording::Recording;
 use crate::signals;
 
@@ -71,6 +71,7 @@ impl Profiler {
             fleet: Fleet::default(),
             episode: Episode::default(),
             in_breach: false,
+            suspended: false,
             held: None,
             tails: Vec::new(),
             recorded: VecDeque::new(),
@@ -83,6 +84,11 @@ impl Profiler {
     /// Judges by `objective` from now on, or not at all. The server must count against the same threshold.
     pub fn arm(&self, objective: impl Into<Option<Objective>>) {
         self.inbox.arm(objective.into());
+    }
+
+    /// Works otherwise from now on.
+    pub fn adjust(&self, settings: Settings) {
+        self.inbox.adjust(settings);
     }
 
     /// Captures this window, whatever the objective says.
@@ -149,6 +155,7 @@ struct Watch {
     fleet: Fleet,
     episode: Episode,
     in_breach: bool,
+    suspended: bool,
     held: Option<Held>,
     tails: Vec<Tail>,
     /// Those that wait for a writer.
@@ -179,6 +186,10 @@ impl Watch {
             if let Some(objective) = news.armed {
                 self.evaluator = objective.map(Evaluator::new);
             }
+            if let Some(Settings { pre_seconds, post_seconds, suspended }) = news.settings {
+                (self.config.pre_seconds, self.config.post_seconds) = (pre_seconds, post_seconds);
+                self.suspended = suspended;
+            }
             for _ in 0..news.failed {
                 self.episode.capture_failed();
             }
@@ -190,7 +201,7 @@ impl Watch {
         }
         self.inbox.close();
         self.end_wanted();
-        if lost.is_some() && self.is_lost() {
+        if lost.is_some() && self.is_lost() && !self.suspended {
             self.keep_black_box();
         }
         self.end_tails();
@@ -250,6 +261,10 @@ impl Watch {
             (self.config.on_event)(Event::BreachSeen { at_ms: evaluation.at_ms, onset_ms, share });
         }
         self.in_breach &= !evaluation.calm;
+        if self.suspended {
+            // What goes on when this ends opens its episode then.
+            return;
+        }
         let tick = Tick { now_ms: evaluation.at_ms, evaluation };
         match self.episode.tick(tick, &self.config.limits) {
             // An operator judges all servers together; what this one saw it has at hand for it.

@@ -3,7 +3,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use brisq_profiler::ProfilerConfig;
+use brisq_profiler::{ProfilerConfig, Settings};
 use brisq_recorder::wire::{Hello, PROTOCOL_VERSION};
 use brisq_slo::Limits;
 use tempfile::TempDir;
@@ -11,12 +11,13 @@ use tempfile::TempDir;
 use super::*;
 
 const BEGAN_MS: u64 = 1_800_000_000_000;
+const SETTINGS: Settings = Settings { pre_seconds: 10, post_seconds: 5, suspended: false };
 const SOON: Duration = Duration::from_secs(10);
 
 fn rig() -> (TempDir, Arc<Captures>) {
     let folder = tempfile::tempdir().unwrap();
     let artifacts = Artifacts::folder(folder.path(), "captures").unwrap();
-    (folder, Arc::new(Captures::new(artifacts, None)))
+    (folder, Arc::new(Captures::new(artifacts, Followed { objective: None, settings: SETTINGS })))
 }
 
 /// A server that connects; it ends when its frames do.
@@ -272,4 +273,17 @@ fn a_crash_loop_leaves_a_few_black_boxes_a_day() {
     }
     captures.end();
     assert_eq!(folders(&folder).len(), 5, "{:?}", folders(&folder));
+}
+
+#[test]
+fn a_suspended_sidecar_captures_what_is_asked_for_and_nothing_else() {
+    let (folder, captures) = rig();
+    captures.follow(Followed { objective: None, settings: Settings { suspended: true, ..SETTINGS } });
+    let frames = server_with(&captures, 1, Some(Arc::default()));
+    (0..3).for_each(|n| frames.send(second(n)).unwrap());
+    captures.want(window("a", 0, 2)).unwrap();
+    complete(&captures, "a");
+    drop(frames);
+    captures.end();
+    assert_eq!(folders(&folder), ["a"], "no black box");
 }

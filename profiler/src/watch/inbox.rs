@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use brisq_recorder::wire::Frame;
 use brisq_slo::Objective;
 
-use crate::events::{Refused, Wanted};
+use crate::events::{Refused, Settings, Wanted};
 
 /// Captures of a given window that wait for their turn.
 pub(super) const WANTED_PENDING_MAX: usize = 8;
@@ -33,6 +33,8 @@ pub(super) type Connection = (Receiver<Arc<Frame>>, Arc<AtomicBool>);
 pub(super) struct News {
     /// Judge by another objective, or by none.
     pub(super) armed: Option<Option<Objective>>,
+    /// Work otherwise.
+    pub(super) settings: Option<Settings>,
     /// Captures that were begun and failed.
     pub(super) failed: u32,
     pub(super) stop: bool,
@@ -49,6 +51,10 @@ impl Inbox {
 
     pub(super) fn arm(&self, objective: Option<Objective>) {
         self.told().news.armed = Some(objective);
+    }
+
+    pub(super) fn adjust(&self, settings: Settings) {
+        self.told().news.settings = Some(settings);
     }
 
     pub(super) fn capture_failed(&self) {

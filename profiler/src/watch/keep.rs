@@ -133,6 +133,10 @@ impl Watch {
         if frame.to_ms < held.seen_ms + HOLD_MS {
             return;
         }
+        if self.suspended {
+            self.held = None;
+            return;
+        }
         if held.judged {
             self.held = None;
             return (self.config.on_event)(Event::NotCaptured(NotCaptured::NotAsked));
