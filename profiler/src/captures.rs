@@ -277,7 +277,9 @@ impl Captures {
                 self.set(capture, Capture::at("Frozen"));
             }
             Event::Written(written) => {
-                tracing::info!(capture = written.capture, cause = written.cause, "capture written");
+                let Written { capture, cause, folder, .. } = &*written;
+                // Nobody but the log knows of those that nobody ordered.
+                tracing::info!(capture, cause, folder, "capture written");
                 let name = written.capture.clone();
                 self.set(name, Capture::whole(*written));
             }
