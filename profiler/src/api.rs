@@ -11,7 +11,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use brisq_profiler::{Part, Wanted};
+use brisq_profiler::{Part, Refused, Wanted};
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -141,15 +141,15 @@ async fn want(State(captures): State<Arc<Captures>>, Path(uid): Path<String>, bo
         return refused(StatusCode::BAD_REQUEST, "invalid_field", "`fromMs` lies before `toMs`.");
     }
     let reason = reason.unwrap_or_else(|| "Manual".to_owned());
-    // Ordering from the profiler's loop may wait for it; that is a tenth of a second at most.
-    let wanted = Wanted { name: uid, reason, from_ms, to_ms, onset_ms, part };
-    match tokio::task::spawn_blocking(move || captures.want(wanted)).await {
-        Ok(Some(capture)) => (StatusCode::ACCEPTED, Json(capture)).into_response(),
-        Ok(None) => no_server(),
-        Err(_) => refused(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The capture could not be ordered."),
+    match captures.want(Wanted { name: uid, reason, from_ms, to_ms, onset_ms, part }) {
+        Ok(capture) => (StatusCode::ACCEPTED, Json(capture)).into_response(),
+        Err(Refused::Over) => no_server(),
+        Err(Refused::Full) => {
+            refused(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many captures wait already; try again.")
+        }
     }
 }
 
 fn no_server() -> Response {
-    refused(StatusCode::SERVICE_UNAVAILABLE, "no_server", "No server has connected yet; try again.")
+    refused(StatusCode::SERVICE_UNAVAILABLE, "no_server", "No server is connected; try again.")
 }

@@ -16,6 +16,8 @@ const AWAY_MAX: std::time::Duration = std::time::Duration::from_secs(120);
 pub struct Artifacts {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) root: Path,
+    /// Of all that lies below the root; the oldest captures go first.
+    pub(crate) bytes_max: Option<u64>,
     uri: String,
 }
 
@@ -28,7 +30,14 @@ impl Artifacts {
         std::fs::create_dir_all(folder)?;
         let store = LocalFileSystem::new_with_prefix(folder).map_err(std::io::Error::other)?;
         let root = Path::parse(root).map_err(std::io::Error::other)?;
-        Ok(Self { store: Arc::new(store.with_automatic_cleanup(true)), root, uri: String::new() })
+        let store = Arc::new(store.with_automatic_cleanup(true));
+        Ok(Self { store, root, bytes_max: None, uri: String::new() })
+    }
+
+    /// Keeps no more than so many bytes once a capture is written.
+    #[must_use]
+    pub fn bounded(self, bytes_max: u64) -> Self {
+        Self { bytes_max: Some(bytes_max), ..self }
     }
 
     /// Below `root` in a bucket. Credentials come from `AWS_ACCESS_KEY_ID` and its siblings in the environment, or from
@@ -50,7 +59,8 @@ impl Artifacts {
             builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
         }
         let root = Path::parse(root)?;
-        Ok(Self { store: Arc::new(builder.build()?), root, uri: format!("s3://{bucket}/") })
+        let uri = format!("s3://{bucket}/");
+        Ok(Self { store: Arc::new(builder.build()?), root, bytes_max: None, uri })
     }
 
     /// Folder of a capture.

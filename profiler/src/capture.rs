@@ -66,7 +66,9 @@ impl Recording {
                 .map_err(|error| WriteError::Part(name, error.to_string()))
         };
         bundle.add("cpu.pb.gz", profile(&mut symbolizer, &self.frames, "cpu.pb.gz")?);
-        bundle.add("baseline.pb.gz", profile(&mut symbolizer, &self.baseline, "baseline.pb.gz")?);
+        if !self.baseline.is_empty() {
+            bundle.add("baseline.pb.gz", profile(&mut symbolizer, &self.baseline, "baseline.pb.gz")?);
+        }
         let comparable = analysis.comparable();
         let lines = flame::folded_difference(&baseline, &breach);
         let own = flame::folded(&breach);
@@ -111,6 +113,8 @@ impl Recording {
                 from_ms: self.frames.first().map_or(0, |f| f.from_ms),
                 to_ms: self.frames.last().map_or(0, |f| f.to_ms),
             },
+            asked: self.asked.map(|(from_ms, to_ms)| Window { from_ms, to_ms }),
+            covered: self.covered(),
             samples,
             lost: self.frames.iter().map(|frame| frame.lost).sum(),
             engine: Engine { name: self.hello.engine.clone(), blind_spots: self.hello.blind_spots.clone() },

@@ -1,15 +1,26 @@
 //! The captures of this sidecar and the server it watches, for whoever asks over HTTP.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
-use brisq_profiler::{Artifacts, Event, FileEntry, Part, Profiler, Wanted, Written};
+use brisq_profiler::{Artifacts, Event, FileEntry, Part, Profiler, Refused, Wanted, Written};
+use brisq_recorder::spawn_thread;
 use brisq_recorder::wire::Frame;
-use brisq_slo::Objective;
 use serde::Serialize;
+
+use crate::objective::Followed;
 
 /// Captures that are remembered; the oldest go first.
 const CAPTURES_REMEMBERED_MAX: usize = 1_000;
+
+/// Frames of a server, and where it says goodbye.
+type Connection = (Receiver<Arc<Frame>>, Arc<AtomicBool>);
+
+/// The phase of a capture that waits for its turn.
+const REQUESTED: &str = "Requested";
 
 /// Functions that are named.
 const FUNCTIONS_MAX: usize = 10;
@@ -126,27 +137,44 @@ struct Known {
     name: String,
     capture: Capture,
     whole: bool,
+    /// Begin and end of what was asked for, Unix ms.
+    window: Option<(u64, u64)>,
 }
 
 impl Known {
+    fn has_ended(&self) -> bool {
+        matches!(self.capture.phase, "Complete" | "Failed")
+    }
+
     /// Whether it is what is wanted. One of a pod's files that is still being made is waited for, then made whole.
     fn answers(&self, whole: bool) -> bool {
-        let ended = matches!(self.capture.phase, "Complete" | "Failed");
-        self.capture.phase != "Failed" && (self.whole || !whole || !ended)
+        self.capture.phase != "Failed" && (self.whole || !whole || !self.has_ended())
     }
 }
 
-#[derive(Default)]
 struct State {
     /// The oldest first.
     known: VecDeque<Known>,
-    watched: Option<((u32, u64), Arc<Profiler>)>,
-    objective: Option<Objective>,
+    watched: Option<((u32, u64), Profiler)>,
+    /// Those of servers before, which finish their captures.
+    ending: Vec<JoinHandle<()>>,
+    followed: Followed,
 }
 
 impl State {
     fn known(&self, name: &str) -> Option<&Known> {
         self.known.iter().find(|known| known.name == name)
+    }
+
+    /// The server beside this sidecar, if there is one.
+    fn watched(&self) -> Option<&((u32, u64), Profiler)> {
+        self.watched.as_ref().filter(|(_, profiler)| !profiler.is_over())
+    }
+
+    /// Whether something becomes of a capture. One that was only requested is forgotten when its server ends first.
+    fn goes_on(&self, known: &Known) -> bool {
+        let waits = || self.watched().is_some_and(|(_, profiler)| profiler.waits_for(&known.name));
+        known.capture.phase != REQUESTED || waits()
     }
 
     fn note(&mut self, now: Known) {
@@ -170,36 +198,74 @@ pub struct Captures {
 
 impl Captures {
     /// None yet.
-    pub fn new(artifacts: Artifacts, objective: Option<Objective>) -> Self {
-        Self { artifacts, state: Mutex::new(State { objective, ..State::default() }) }
+    pub fn new(artifacts: Artifacts, followed: Followed) -> Self {
+        let state = State { known: VecDeque::new(), watched: None, ending: Vec::new(), followed };
+        Self { artifacts, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Watches another server, or none. The one before is given up once its captures are written.
-    pub fn watch(&self, watched: Option<((u32, u64), Profiler)>) {
-        let watched = watched.map(|(process, profiler)| (process, Arc::new(profiler)));
-        // Dropped outside the lock: the end of a profiler tells of its captures, which takes the lock.
-        let before = std::mem::replace(&mut self.state().watched, watched);
-        drop(before);
+    /// Goes on watching a server that lost its connection and is back.
+    ///
+    /// # Errors
+    /// Gives the connection back when it is another server's, or comes too late.
+    pub fn go_on(&self, process: (u32, u64), again: Connection) -> Result<(), Connection> {
+        let state = self.state();
+        match state.watched().filter(|(watched, _)| *watched == process) {
+            Some((_, profiler)) => profiler.go_on(again),
+            None => Err(again),
+        }
     }
 
-    /// What servers are judged by.
-    pub fn objective(&self) -> Option<Objective> {
-        self.state().objective
-    }
-
-    /// Judges by another objective from now on.
-    pub fn arm(&self, objective: Option<Objective>) {
+    /// Watches another server. The one before is given up once its captures are written, on a thread of its own: that may
+    /// take minutes, and the next server must not wait for it.
+    pub fn watch(&self, process: (u32, u64), profiler: Profiler) {
         let mut state = self.state();
-        state.objective = objective;
-        let watched = state.watched.as_ref().map(|(_, profiler)| Arc::clone(profiler));
-        // Ordered outside the lock, which the profiler's loop takes to tell of its captures.
+        // It was started with what was followed a moment before.
+        profiler.adjust(state.followed.settings);
+        profiler.arm(state.followed.objective);
+        let before = state.watched.replace((process, profiler));
         drop(state);
-        if let Some(profiler) = watched {
-            profiler.arm(objective);
+        // Outside the lock: the end of a profiler tells of its captures, which takes the lock.
+        let ending = spawn_thread("brisq-ended", move || drop(before));
+        let mut state = self.state();
+        state.ending.retain(|thread| !thread.is_finished());
+        match ending {
+            Ok(thread) => state.ending.push(thread),
+            Err(error) => {
+                tracing::error!(%error, "the next server waited for the captures of the one before");
+            }
+        }
+    }
+
+    /// Watches none any more, and returns once all captures are written.
+    pub fn end(&self) {
+        let mut state = self.state();
+        let (watched, ending) = (state.watched.take(), std::mem::take(&mut state.ending));
+        drop(state);
+        drop(watched);
+        for thread in ending {
+            // One that panicked has nothing left to finish.
+            let _ = thread.join();
+        }
+    }
+
+    /// What servers are judged by, and how they are captured.
+    pub fn followed(&self) -> Followed {
+        self.state().followed
+    }
+
+    /// Judges by another objective, and captures otherwise, from now on.
+    pub fn follow(&self, followed: Followed) {
+        let mut state = self.state();
+        let before = std::mem::replace(&mut state.followed, followed);
+        let Some((_, profiler)) = &state.watched else { return };
+        profiler.adjust(followed.settings);
+        // An objective that is armed again begins to count again.
+        if before.objective != followed.objective {
+            profiler.arm(followed.objective);
         }
     }
 
@@ -211,7 +277,9 @@ impl Captures {
                 self.set(capture, Capture::at("Frozen"));
             }
             Event::Written(written) => {
-                tracing::info!(capture = written.capture, cause = written.cause, "capture written");
+                let Written { capture, cause, folder, .. } = &*written;
+                // Nobody but the log knows of those that nobody ordered.
+                tracing::info!(capture, cause, folder, "capture written");
                 let name = written.capture.clone();
                 self.set(name, Capture::whole(*written));
             }
@@ -230,37 +298,50 @@ impl Captures {
 
     fn set(&self, name: String, capture: Capture) {
         let mut state = self.state();
-        let whole = state.known(&name).is_none_or(|known| known.whole);
-        state.note(Known { name, capture, whole });
+        let (whole, window) = state.known(&name).map_or((true, None), |known| (known.whole, known.window));
+        state.note(Known { name, capture, whole, window });
     }
 
     /// Asks for a capture. Asking again for the same changes nothing, unless it failed, or its author was lost and this
-    /// one is to take over. `None` while no server is connected.
-    pub fn want(&self, wanted: Wanted) -> Option<Capture> {
+    /// one is to take over. Another window under the same name is another capture: names begin again with a TaskQueue that
+    /// is made again.
+    ///
+    /// # Errors
+    /// When there is no server, or when too many captures wait already: asking again later may help.
+    pub fn want(&self, wanted: Wanted) -> Result<Capture, Refused> {
         let whole = matches!(wanted.part, Part::Whole { .. });
-        let known = self.state().known(&wanted.name).cloned();
-        if let Some(known) = known.filter(|known| known.answers(whole)) {
-            return Some(known.capture);
+        // Held over all of it: the loop tells of a capture that it takes only once it is noted here as requested.
+        let mut state = self.state();
+        let window = Some((wanted.from_ms, wanted.to_ms));
+        match state.known(&wanted.name).filter(|known| state.goes_on(known)) {
+            Some(known) if known.window == window && known.answers(whole) => {
+                return Ok(known.capture.clone());
+            }
+            // What is told of the one could not be told from the other.
+            Some(known) if known.window != window && !known.has_ended() => return Err(Refused::Full),
+            _ => {}
         }
-        let requested = Capture::at("Requested");
-        let name = wanted.name.clone();
-        // Ordered outside the lock, which the profiler's loop takes to tell of its captures.
-        let profiler = Arc::clone(&self.state().watched.as_ref()?.1);
-        self.state().note(Known { name, capture: requested.clone(), whole });
-        profiler.capture(wanted);
-        Some(requested)
+        let requested = Known { name: wanted.name.clone(), capture: Capture::at(REQUESTED), whole, window };
+        let (_, profiler) = state.watched().ok_or(Refused::Over)?;
+        profiler.capture(wanted)?;
+        state.note(requested.clone());
+        Ok(requested.capture)
     }
 
     /// A capture by its name.
     pub fn get(&self, name: &str) -> Option<Capture> {
-        self.state().known(name).map(|known| known.capture.clone())
+        let state = self.state();
+        state.known(name).filter(|known| state.goes_on(known)).map(|known| known.capture.clone())
     }
 
-    /// Counts of the newest second; `None` while no server has sent one.
+    /// Counts of the newest second; `None` while there is no server, or it has not sent one.
     pub fn slo(&self) -> Option<Slo> {
         let state = self.state();
-        let ((pid, started_ms), profiler) = state.watched.as_ref()?;
+        let ((pid, started_ms), profiler) = state.watched()?;
         let seconds: Vec<Counts> = profiler.recent().iter().map(|frame| Counts::of(frame)).collect();
         Some(Slo { pid: *pid, started_ms: *started_ms, newest: *seconds.last()?, seconds })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,17 @@ pub struct ProfilerConfig {
     pub on_event: Arc<dyn Fn(Event) + Send + Sync>,
 }
 
+/// What may change while it works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Seconds of the window before the onset.
+    pub pre_seconds: u32,
+    /// Seconds recorded after the freeze.
+    pub post_seconds: u32,
+    /// Nothing is captured but what is asked for: no breach, and no black box.
+    pub suspended: bool,
+}
+
 /// What happens.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -107,7 +118,7 @@ pub struct Written {
     pub files: Vec<FileEntry>,
     /// Pods that were waited for in vain.
     pub missing_pods: Vec<String>,
-    /// Whether frames of the whole window were there.
+    /// Whether frames of the whole window were there, of all pods that sent their files.
     pub covered: bool,
 }
 
@@ -120,10 +131,21 @@ pub struct Wanted {
     pub reason: String,
     /// Begin of its window, Unix ms.
     pub from_ms: u64,
-    /// End of its window, Unix ms; recording goes on until then, for a ring's length at most.
+    /// End of its window, Unix ms; recording goes on until then, for 240 s at most.
     pub to_ms: u64,
     /// When the breach began, where whoever asks knows; a breach that was seen here knows better.
     pub onset_ms: Option<u64>,
     /// What this process contributes.
     pub part: Part,
+}
+
+/// Why a capture that somebody asks for is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The process has ended.
+    #[error("the server has ended")]
+    Over,
+    /// As many wait already as may.
+    #[error("too many captures wait already")]
+    Full,
 }

@@ -23,6 +23,6 @@ mod writing;
 pub use analysis::TopFunction;
 pub use artifacts::Artifacts;
 pub use bundle::{FileEntry, Manifest, WriteError};
-pub use events::{Event, ProfilerConfig, Wanted, Written};
+pub use events::{Event, ProfilerConfig, Refused, Settings, Wanted, Written};
 pub use recording::{Part, Recording};
 pub use watch::Profiler;

@@ -6,8 +6,14 @@ use brisq_recorder::wire::{Frame, Hello};
 
 use crate::bundle::Window;
 
-/// Frames may be missing for so long at either end of a window that still counts as covered: they come by the second.
+/// Frames may be missing for so long at either end of a window, and in between, that still counts as covered: they come
+/// by the second.
 const EDGE_MS: u64 = 2_000;
+
+/// Why a black box is kept.
+pub(crate) const SERVER_LOST: &str = "ServerLost";
+/// With this its name ends.
+pub(crate) const BLACK_BOX_SUFFIX: &str = "-lost";
 
 /// What was frozen, and the tail that was recorded after it.
 #[derive(Clone, Debug)]
@@ -68,14 +74,16 @@ impl Recording {
         self.onset_ms.is_some_and(|onset| (first.from_ms..=last.to_ms).contains(&onset))
     }
 
-    /// Whether frames of the whole window are there, as far as one was asked for.
+    /// Whether frames of the whole window are there, and none is missing in between.
     #[must_use]
     pub fn covered(&self) -> bool {
         let (Some(first), Some(last)) = (self.frames.first(), self.frames.last()) else { return false };
-        self.covered_by(Window { from_ms: first.from_ms, to_ms: last.to_ms })
+        let mut pairs = self.frames.iter().zip(self.frames.iter().skip(1));
+        let whole = pairs.all(|(before, after)| after.from_ms <= before.to_ms + EDGE_MS);
+        whole && self.covered_by(Window { from_ms: first.from_ms, to_ms: last.to_ms })
     }
 
-    /// Whether a recording of `window` holds what was asked for.
+    /// Whether `window` is what was asked for, as far as anything was.
     pub(crate) fn covered_by(&self, window: Window) -> bool {
         self.asked.is_none_or(|(from_ms, to_ms)| {
             window.from_ms <= from_ms + EDGE_MS && window.to_ms + EDGE_MS >= to_ms

@@ -331,10 +331,14 @@ fn about(report: &Report<'_>) -> String {
     let recording = report.recording;
     let hello = &recording.hello;
     let (from, to) = (recording.frames.first(), recording.frames.last());
+    let comparison = if recording.baseline.is_empty() {
+        "; there is no calm time to compare it with"
+    } else {
+        ", the comparison with <code>pprof -http=: -diff_base baseline.pb.gz cpu.pb.gz</code>"
+    };
     format!(
         "<p>Window {} to {}, {} seconds; {} calm seconds before it. Server {} (process {}), {:.1} CPUs, {} runtime workers, engine {}: {}.</p>\
-         <p>Open the profile with <code>pprof -http=: cpu.pb.gz</code>, the comparison with \
-         <code>pprof -http=: -diff_base baseline.pb.gz cpu.pb.gz</code>. Payloads are never recorded.</p>",
+         <p>Open the profile with <code>pprof -http=: cpu.pb.gz</code>{comparison}. Payloads are never recorded.</p>",
         clock(from.map_or(0, |frame| frame.from_ms)),
         clock(to.map_or(0, |frame| frame.to_ms)),
         recording.frames.len(),

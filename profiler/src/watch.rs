@@ -1,20 +1,23 @@
 //! The loop: a frame a second in, captures out.
 
+mod inbox;
 mod keep;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant};
 
 use brisq_recorder::spawn_thread;
 use brisq_recorder::wire::{Frame, Hello, RING_SECONDS};
 use brisq_slo::{Action, Episode, Evaluation, Evaluator, Fleet, Objective, ProcessId, Reading, Reason, Tick};
 
+use self::inbox::{Connection, Inbox};
 use self::keep::{Held, Tail};
-use crate::events::{Event, ProfilerConfig, Wanted};
+use crate::events::{Event, ProfilerConfig, Refused, Settings, Wanted};
+use crate::recording::Recording;
 use crate::signals;
 
 /// Calm seconds kept aside as a baseline, so that a long breach cannot push them out of the ring.
@@ -24,23 +27,15 @@ const CALM_SECONDS: usize = 60;
 pub const RECENT_SECONDS: usize = 30;
 /// Seconds over which the live P99 is taken.
 const LIVE_SECONDS: usize = 5;
-/// Captures of a given window that wait for their turn.
-const WANTED_PENDING_MAX: usize = 8;
-/// Orders that wait for the loop.
-const ORDERS_PENDING_MAX: usize = 16;
 /// The loop looks for orders at least this often.
 const ORDER_PAUSE: Duration = Duration::from_millis(100);
 
-enum Order {
-    Arm(Option<Objective>),
-    Capture(Wanted),
-    Captured(Result<(), ()>),
-    Stop,
-}
+/// A process whose connection is lost may come back for so long: one that was stopped or starved has not crashed.
+const LOST_WAIT: Duration = Duration::from_secs(5);
 
 /// A running profiler. Dropping it ends the loop; a capture that is being written is finished first.
 pub struct Profiler {
-    orders: SyncSender<Order>,
+    inbox: Arc<Inbox>,
     recent: Arc<Mutex<VecDeque<Arc<Frame>>>>,
     asked: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -62,13 +57,12 @@ impl Profiler {
         frames: Receiver<Arc<Frame>>,
         config: ProfilerConfig,
     ) -> std::io::Result<Self> {
-        let (orders, inbox) = sync_channel(ORDERS_PENDING_MAX);
-        let (recent, asked) = (Arc::default(), Arc::default());
+        let (inbox, recent, asked) = (Arc::default(), Arc::default(), Arc::default());
         let watch = Watch {
             evaluator: config.objective.map(Evaluator::new),
             hello,
             config,
-            orders: orders.clone(),
+            inbox: Arc::clone(&inbox),
             recent: Arc::clone(&recent),
             asked: Arc::clone(&asked),
             unasked_seconds: 0,
@@ -77,23 +71,55 @@ impl Profiler {
             fleet: Fleet::default(),
             episode: Episode::default(),
             in_breach: false,
+            suspended: false,
             held: None,
             tails: Vec::new(),
-            writing: Vec::new(),
-            wanted: VecDeque::new(),
+            recorded: VecDeque::new(),
+            writing: VecDeque::new(),
         };
-        let thread = spawn_thread("brisq-profiler", move || watch.run(&frames, &inbox))?;
-        Ok(Self { orders, recent, asked, thread: Some(thread) })
+        let thread = spawn_thread("brisq-profiler", move || watch.run(frames))?;
+        Ok(Self { inbox, recent, asked, thread: Some(thread) })
     }
 
     /// Judges by `objective` from now on, or not at all. The server must count against the same threshold.
     pub fn arm(&self, objective: impl Into<Option<Objective>>) {
-        self.order(Order::Arm(objective.into()));
+        self.inbox.arm(objective.into());
+    }
+
+    /// Works otherwise from now on.
+    pub fn adjust(&self, settings: Settings) {
+        self.inbox.adjust(settings);
     }
 
     /// Captures this window, whatever the objective says.
-    pub fn capture(&self, wanted: Wanted) {
-        self.order(Order::Capture(wanted));
+    ///
+    /// # Errors
+    /// When it takes no more: for now, or because its process has ended.
+    pub fn capture(&self, wanted: Wanted) -> Result<(), Refused> {
+        if self.is_over() { Err(Refused::Over) } else { self.inbox.want(wanted) }
+    }
+
+    /// Whether a capture that was taken has not begun yet. One that has begun is told of in an [`Event`]; one that is
+    /// neither is forgotten, because its process ended first.
+    #[must_use]
+    pub fn waits_for(&self, name: &str) -> bool {
+        !self.is_over() && self.inbox.waits_for(name)
+    }
+
+    /// Whether its process has ended: what it recorded may still be being written, but it takes no more orders.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        // A loop that panicked could not say so.
+        self.inbox.is_over() || self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Goes on with the rings over another connection of the same process, which lost the one before: its frames, and where
+    /// it says goodbye.
+    ///
+    /// # Errors
+    /// Gives the connection back when the process was given up, or has said goodbye.
+    pub fn go_on(&self, again: Connection) -> Result<(), Connection> {
+        if self.is_over() { Err(again) } else { self.inbox.go_on(again) }
     }
 
     /// The seconds just past, the newest last; [`RECENT_SECONDS`] at most. Whoever asks often enough to miss none judges
@@ -103,18 +129,11 @@ impl Profiler {
         self.asked.store(true, Ordering::SeqCst);
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
-
-    fn order(&self, order: Order) {
-        if let Err(TrySendError::Full(order)) = self.orders.try_send(order) {
-            // The loop looks ten times a second; waiting is short. A loop that has ended takes no orders.
-            let _ = self.orders.send(order);
-        }
-    }
 }
 
 impl Drop for Profiler {
     fn drop(&mut self) {
-        self.order(Order::Stop);
+        self.inbox.stop();
         if let Some(thread) = self.thread.take() {
             // A loop that panicked has nothing left to finish.
             let _ = thread.join();
@@ -125,7 +144,7 @@ impl Drop for Profiler {
 struct Watch {
     hello: Hello,
     config: ProfilerConfig,
-    orders: SyncSender<Order>,
+    inbox: Arc<Inbox>,
     recent: Arc<Mutex<VecDeque<Arc<Frame>>>>,
     /// Whether somebody asked for them since the last frame, and for how many frames nobody has.
     asked: Arc<AtomicBool>,
@@ -136,49 +155,61 @@ struct Watch {
     fleet: Fleet,
     episode: Episode,
     in_breach: bool,
+    suspended: bool,
     held: Option<Held>,
     tails: Vec<Tail>,
-    writing: Vec<JoinHandle<()>>,
-    wanted: VecDeque<Wanted>,
+    /// Those that wait for a writer.
+    recorded: VecDeque<Recording>,
+    writing: VecDeque<JoinHandle<()>>,
 }
 
 impl Watch {
-    fn run(mut self, frames: &Receiver<Arc<Frame>>, orders: &Receiver<Order>) {
+    fn run(mut self, mut frames: Receiver<Arc<Frame>>) {
+        // Since when there is no connection.
+        let mut lost: Option<Instant> = None;
         loop {
             match frames.recv_timeout(ORDER_PAUSE) {
                 Ok(frame) => self.take(frame),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    self.keep_black_box();
-                    break;
-                }
-            }
-            let mut stopped = false;
-            for order in orders.try_iter() {
-                match order {
-                    Order::Arm(objective) => self.evaluator = objective.map(Evaluator::new),
-                    Order::Capture(wanted) if self.wanted.len() < WANTED_PENDING_MAX => {
-                        self.wanted.push_back(wanted);
+                    let waited = lost.get_or_insert_with(Instant::now).elapsed();
+                    if let Some((again, goodbye)) = self.inbox.again() {
+                        (frames, self.config.goodbye, lost) = (again, Some(goodbye), None);
+                    } else if self.is_lost() && waited < LOST_WAIT {
+                        sleep(ORDER_PAUSE);
+                    } else {
+                        break;
                     }
-                    Order::Capture(wanted) => (self.config.on_event)(Event::Failed {
-                        capture: wanted.name,
-                        error: format!("{WANTED_PENDING_MAX} captures wait already; try again"),
-                    }),
-                    Order::Captured(Ok(())) => {}
-                    Order::Captured(Err(())) => self.episode.capture_failed(),
-                    Order::Stop => stopped = true,
                 }
             }
-            if stopped {
+            let news = self.inbox.news();
+            if let Some(objective) = news.armed {
+                self.evaluator = objective.map(Evaluator::new);
+            }
+            if let Some(Settings { pre_seconds, post_seconds, suspended }) = news.settings {
+                (self.config.pre_seconds, self.config.post_seconds) = (pre_seconds, post_seconds);
+                self.suspended = suspended;
+            }
+            for _ in 0..news.failed {
+                self.episode.capture_failed();
+            }
+            if news.stop {
                 break;
             }
             self.serve_wanted();
+            self.write_recorded();
+        }
+        self.inbox.close();
+        self.end_wanted();
+        if lost.is_some() && self.is_lost() && !self.suspended {
+            self.keep_black_box();
         }
         self.end_tails();
-        for thread in self.writing {
-            // A writer that panicked has said so on its thread.
-            let _ = thread.join();
-        }
+    }
+
+    /// Whether the process has not said goodbye, where it is one that would.
+    fn is_lost(&self) -> bool {
+        self.config.goodbye.as_ref().is_some_and(|goodbye| !goodbye.load(Ordering::SeqCst))
     }
 
     fn take(&mut self, frame: Arc<Frame>) {
@@ -230,6 +261,10 @@ impl Watch {
             (self.config.on_event)(Event::BreachSeen { at_ms: evaluation.at_ms, onset_ms, share });
         }
         self.in_breach &= !evaluation.calm;
+        if self.suspended {
+            // What goes on when this ends opens its episode then.
+            return;
+        }
         let tick = Tick { now_ms: evaluation.at_ms, evaluation };
         match self.episode.tick(tick, &self.config.limits) {
             // An operator judges all servers together; what this one saw it has at hand for it.

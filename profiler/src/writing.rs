@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use brisq_model::UnixMs;
-use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::analysis::TopFunction;
 use crate::artifacts::Artifacts;
-use crate::bundle::{CAPTURES_KEPT_MAX, FileEntry, Window, WriteError, prune, seal};
+use crate::bundle::{
+    BLACK_BOXES_PER_DAY, CAPTURES_KEPT_MAX, FileEntry, Kept, MANIFEST, Window, WriteError, prune, seal,
+};
 use crate::capture::Found;
 use crate::events::Written;
-use crate::recording::{Part, Recording};
+use crate::recording::{BLACK_BOX_SUFFIX, Part, Recording, SERVER_LOST};
 
 /// How long the author of a bundle waits for the other pods.
 const PODS_WAIT: Duration = Duration::from_secs(60);
@@ -25,6 +27,9 @@ const PODS_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) async fn write(recording: Recording, artifacts: &Artifacts) -> Result<Written, WriteError> {
     let begun_ms = recording.asked.map_or(recording.frozen_ms, |(from_ms, _)| from_ms);
     let date: String = brisq_api::rfc3339(UnixMs(begun_ms)).chars().take(10).collect();
+    if recording.reason == SERVER_LOST && black_boxes(artifacts, &date).await? >= BLACK_BOXES_PER_DAY {
+        return Err(WriteError::BlackBoxes);
+    }
     let folder = folder_of(&recording, artifacts, &date).await?;
     let written = Written {
         capture: recording.name.clone(),
@@ -55,27 +60,46 @@ pub(crate) async fn write(recording: Recording, artifacts: &Artifacts) -> Result
     }
 }
 
+/// Black boxes of a day, those of all pods that share the store: counted there, they are known after a restart, too.
+async fn black_boxes(artifacts: &Artifacts, date: &str) -> Result<usize, WriteError> {
+    let day = artifacts.root.clone().join(date);
+    let captures = artifacts.store.list_with_delimiter(Some(&day)).await?.common_prefixes;
+    let is_one = |folder: &&Path| folder.filename().is_some_and(|name| name.ends_with(BLACK_BOX_SUFFIX));
+    Ok(captures.iter().filter(is_one).count())
+}
+
 /// What a manifest says of a bundle that is whole.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Sealed {
     onset_inside: bool,
     window: Window,
+    #[serde(default)]
+    asked: Option<Window>,
+    #[serde(default)]
+    covered: Option<bool>,
     files: Vec<FileEntry>,
     #[serde(default)]
     missing_pods: Vec<String>,
 }
 
-/// Names begin again with a TaskQueue that is made again: a bundle of another time under this one's name stays, and this
+impl Sealed {
+    /// Whether it is what is asked for. One that does not say what it was asked for is, when it is of that time.
+    fn answers(&self, asked: Window) -> bool {
+        let Window { from_ms, to_ms } = self.window;
+        self.asked.map_or(to_ms > asked.from_ms && from_ms < asked.to_ms, |own| own == asked)
+    }
+}
+
+/// Names begin again with a TaskQueue that is made again: a bundle of another window under this one's name stays, and this
 /// one lies beside it. All pods of a capture see the same and come to the same folder.
 async fn folder_of(recording: &Recording, artifacts: &Artifacts, date: &str) -> Result<Path, WriteError> {
     let folder = artifacts.capture(date, &recording.name);
     let Some((from_ms, to_ms)) = recording.asked else { return Ok(folder) };
-    let sealed = read::<Sealed>(artifacts, &folder.clone().join("manifest.json")).await?;
-    let of_another_time = |window: Window| window.to_ms <= from_ms || window.from_ms >= to_ms;
+    let sealed = read::<Sealed>(artifacts, &folder.clone().join(MANIFEST)).await?;
     Ok(match sealed {
-        Some(sealed) if of_another_time(sealed.window) => {
-            artifacts.capture(date, &format!("{}-{}", recording.name, from_ms / 1_000))
+        Some(sealed) if !sealed.answers(Window { from_ms, to_ms }) => {
+            artifacts.capture(date, &format!("{}-{from_ms}-{to_ms}", recording.name))
         }
         _ => folder,
     })
@@ -105,16 +129,20 @@ async fn write_whole(
     bundle.write(&artifacts.store, folder).await?;
     for pod in pods {
         match files_of(artifacts, folder, pod).await? {
-            Some(files) => {
+            Some((files, covered)) => {
                 manifest.pods.push(pod.clone());
                 manifest.files.extend(files);
+                manifest.covered &= covered;
             }
             None => manifest.missing_pods.push(pod.clone()),
         }
     }
     seal(&artifacts.store, folder, &manifest).await?;
     // Too many captures are a smaller harm than a whole one that is called failed; the next one tries again.
-    let _ = prune(&artifacts.store, &artifacts.root, CAPTURES_KEPT_MAX).await;
+    let kept = Kept { captures: CAPTURES_KEPT_MAX, bytes: artifacts.bytes_max };
+    if let Err(error) = prune(&artifacts.store, &artifacts.root, kept).await {
+        tracing::warn!(%error, "old captures could not be removed");
+    }
     Ok(Written {
         cause: diagnosis.cause.name().to_owned(),
         confidence: diagnosis.confidence,
@@ -123,6 +151,7 @@ async fn write_whole(
         p99_us,
         files: manifest.files,
         missing_pods: manifest.missing_pods,
+        covered: manifest.covered,
         ..written
     })
 }
@@ -131,23 +160,25 @@ fn of_pod(folder: &Path, pod: &str) -> Path {
     folder.clone().join("pods").join(pod)
 }
 
-/// The files of another pod once they are whole, with their paths in the bundle; `None` when they do not come in time.
+/// The files of another pod once they are whole, with their paths in the bundle, and whether they cover the window; `None`
+/// when they do not come in time.
 async fn files_of(
     artifacts: &Artifacts,
     folder: &Path,
     pod: &str,
-) -> Result<Option<Vec<FileEntry>>, WriteError> {
+) -> Result<Option<(Vec<FileEntry>, bool)>, WriteError> {
     #[derive(Deserialize)]
     struct Pod {
         files: Vec<FileEntry>,
+        covered: bool,
     }
     let path = of_pod(folder, pod).join("pod.json");
     let asked = tokio::time::Instant::now();
     loop {
-        if let Some(Pod { files }) = read::<Pod>(artifacts, &path).await? {
+        if let Some(Pod { files, covered }) = read::<Pod>(artifacts, &path).await? {
             let of_bundle =
                 |entry: FileEntry| FileEntry { name: format!("pods/{pod}/{}", entry.name), ..entry };
-            return Ok(Some(files.into_iter().map(of_bundle).collect()));
+            return Ok(Some((files.into_iter().map(of_bundle).collect(), covered)));
         }
         if asked.elapsed() > PODS_WAIT {
             return Ok(None);
@@ -171,7 +202,7 @@ async fn read_back(
         reason: String,
         top_functions: Vec<TopFunction>,
     }
-    let Some(sealed) = read::<Sealed>(artifacts, &folder.clone().join("manifest.json")).await? else {
+    let Some(sealed) = read::<Sealed>(artifacts, &folder.clone().join(MANIFEST)).await? else {
         return Ok(None);
     };
     let Some(found) = read::<Diagnosed>(artifacts, &folder.clone().join("diagnosis.json")).await? else {
@@ -185,7 +216,7 @@ async fn read_back(
         onset_inside: sealed.onset_inside,
         files: sealed.files,
         missing_pods: sealed.missing_pods,
-        covered: recording.covered_by(sealed.window),
+        covered: sealed.covered.unwrap_or_else(|| recording.covered_by(sealed.window)),
         ..written.clone()
     }))
 }

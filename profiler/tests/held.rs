@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
-use brisq_profiler::{Artifacts, Event, Part, Profiler, ProfilerConfig, Wanted};
+use brisq_profiler::{Artifacts, Event, Part, Profiler, ProfilerConfig, Settings, Wanted};
 use brisq_recorder::wire::{ClaimCounts, Frame, Hello, PROTOCOL_VERSION};
 use brisq_slo::{Limits, NotCaptured, Objective};
 
@@ -118,15 +118,30 @@ fn a_breach_that_is_asked_for_is_captured_once() {
     rig.pass(30, 0, true);
     let onset_ms = rig.now_ms;
     rig.pass(10, 50, true);
-    rig.profiler.capture(Wanted {
+    let wanted = Wanted {
         name: "orders-1-1".to_owned(),
         reason: "Breach".to_owned(),
         from_ms: onset_ms - 10_000,
         to_ms: rig.now_ms + 5_000,
         onset_ms: Some(onset_ms),
         part: Part::Whole { pods: Vec::new() },
-    });
+    };
+    rig.profiler.capture(wanted).expect("the loop goes on");
     let happened = rig.pass(90, 50, false);
     let frozen: Vec<&Event> = happened.iter().filter(|event| matches!(event, Event::Frozen { .. })).collect();
     assert!(matches!(frozen[..], [Event::Frozen { capture, .. }] if capture == "orders-1-1"), "{frozen:?}");
+}
+
+#[test]
+fn a_suspended_profiler_sees_breaches_and_captures_none_until_it_goes_on() {
+    let mut rig = Rig::start();
+    rig.profiler.adjust(Settings { pre_seconds: 10, post_seconds: 5, suspended: true });
+    // Orders are looked for with the first frame.
+    rig.pass(30, 0, true);
+    let during = rig.pass(90, 50, false);
+    assert!(during.iter().any(|event| matches!(event, Event::BreachSeen { .. })));
+    assert!(!during.iter().any(is_capture), "{during:?}");
+    rig.profiler.adjust(Settings { pre_seconds: 10, post_seconds: 5, suspended: false });
+    let after = rig.pass(90, 50, false);
+    assert!(after.iter().any(|event| matches!(event, Event::Frozen { .. })), "{after:?}");
 }

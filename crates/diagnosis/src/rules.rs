@@ -35,6 +35,15 @@ const EMBEDDED: &str = "tasks are kept in the embedded store";
 /// A departure of a worker's lateness that callers feel: well above a timer's grain.
 const LATE_US: f64 = 4_000.0;
 
+/// What a commit takes where calm time does not tell: longer than on most disks.
+const USUAL_COMMIT_US: f64 = 1_000.0;
+/// The same of a PING.
+const USUAL_PING_US: f64 = 500.0;
+
+fn ms(us: f64) -> String {
+    format!("{:.1} ms", us / 1_000.0)
+}
+
 /// 0 at `low`, 1 at `high`, in between in proportion.
 fn ramp(value: f64, low: f64, high: f64) -> f64 {
     ((value - low) / (high - low)).clamp(0.0, 1.0)
@@ -49,15 +58,31 @@ fn unknown(cause: Cause, missing: &[&'static str]) -> Opinion {
     Opinion { cause, score: 0.0, reason, missing: missing.to_vec() }
 }
 
+/// What stood in calm time; unknown is said so and never zero.
+fn before(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
+    value.map_or_else(|| "unknown before".to_owned(), |value| format!("{} before", show(value)))
+}
+
+impl Opinion {
+    /// Without its calm value a signal cannot be said to have risen: it is judged by what it is, and counts as missing.
+    fn against(mut self, calm: &[(&'static str, Option<f64>)]) -> Self {
+        self.missing.extend(calm.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name));
+        self
+    }
+}
+
 /// The kernel stopped us for using up our quota.
 fn cgroup_cpu_throttled(e: &Evidence) -> Opinion {
     let Some(throttled) = e.breach.throttled_share else {
         return unknown(Cause::CgroupCpuThrottled, &["throttled_share"]);
     };
-    let before = e.baseline.throttled_share.unwrap_or(0.0);
-    let risen = throttled - before;
-    let reason = format!("throttled {throttled:.2} s a second over all CPUs, {before:.2} s before");
-    opinion(Cause::CgroupCpuThrottled, ramp(risen, 0.01, 0.05), reason)
+    let calm = e.baseline.throttled_share;
+    let risen = throttled - calm.unwrap_or(0.0);
+    let reason = format!(
+        "throttled {throttled:.2} s a second over all CPUs, {}",
+        before(calm, |share| format!("{share:.2} s"))
+    );
+    opinion(Cause::CgroupCpuThrottled, ramp(risen, 0.01, 0.05), reason).against(&[("throttled_share", calm)])
 }
 
 /// We used all the CPU there is for us, and threads queued for it.
@@ -66,17 +91,21 @@ fn cpu_saturated(e: &Evidence) -> Opinion {
         return unknown(Cause::CpuSaturated, &["process_cores", "run_delay_cores"]);
     };
     let share = used / e.cpus.max(0.01);
-    let before = e.baseline.process_cores.unwrap_or(0.0) / e.cpus.max(0.01);
-    let queued = delay - e.baseline.run_delay_cores.unwrap_or(0.0);
+    let calm = e.baseline.process_cores.map(|cores| cores / e.cpus.max(0.01));
+    let calm_delay = e.baseline.run_delay_cores;
+    let queued = delay - calm_delay.unwrap_or(0.0);
     // Near its limit, clearly nearer than before, and threads wait for a CPU.
-    let score = ramp(share, 0.7, 0.9) * ramp(share - before, 0.05, 0.2) * ramp(queued, 0.05, 0.2);
+    let score =
+        ramp(share, 0.7, 0.9) * ramp(share - calm.unwrap_or(0.0), 0.05, 0.2) * ramp(queued, 0.05, 0.2);
     let reason = format!(
-        "used {:.0} % of {:.1} CPUs ({:.0} % before), threads queued {queued:.2} s a second longer for one",
+        "used {:.0} % of {:.1} CPUs ({}), threads queued {queued:.2} s a second{} for one",
         share * 100.0,
         e.cpus,
-        before * 100.0
+        before(calm, |share| format!("{:.0} %", share * 100.0)),
+        if calm_delay.is_some() { " longer" } else { "" }
     );
     opinion(Cause::CpuSaturated, score, reason)
+        .against(&[("process_cores", calm), ("run_delay_cores", calm_delay)])
 }
 
 /// How long requests waited in the server itself beyond what a lack of CPU explains: as the canary felt it, or as the
@@ -89,6 +118,16 @@ fn own_lateness_us(e: &Evidence) -> Option<f64> {
     canary.into_iter().chain(claims).reduce(f64::max)
 }
 
+/// Whichever of the two was known in calm time.
+fn calm_lateness(e: &Evidence) -> Option<f64> {
+    e.baseline.runtime_late_us.or(e.baseline.slow_runtime_us)
+}
+
+/// How a growth is told, where what it grew from may be unknown.
+const fn more(calm: Option<f64>) -> &'static str {
+    if calm.is_some() { " more" } else { " (unknown before)" }
+}
+
 /// A worker was busy without using CPU: somebody blocks in async code.
 fn blocking_in_async_worker(e: &Evidence) -> Opinion {
     let (Some(late), Some(busy), Some(cpu)) =
@@ -97,19 +136,26 @@ fn blocking_in_async_worker(e: &Evidence) -> Opinion {
         let needs = ["runtime_late_us", "runtime_busy_cores", "process_cores"];
         return unknown(Cause::BlockingInAsyncWorker, &needs);
     };
-    let busy_grown = (busy - e.baseline.runtime_busy_cores.unwrap_or(0.0)).max(0.0);
-    let cpu_grown = (cpu - e.baseline.process_cores.unwrap_or(0.0)).max(0.0);
+    let (calm_busy, calm_cpu) = (e.baseline.runtime_busy_cores, e.baseline.process_cores);
+    let busy_grown = (busy - calm_busy.unwrap_or(0.0)).max(0.0);
+    let cpu_grown = (cpu - calm_cpu.unwrap_or(0.0)).max(0.0);
     // Of the busy time that came, how much was no CPU time: 4302 ms busy against 456 ms CPU when blocked, 2451
     // against 2384 when spinning.
     let idle_share = if busy_grown > 0.0 { 1.0 - (cpu_grown / busy_grown).min(1.0) } else { 0.0 };
     let score =
         ramp(late, LATE_US / 2.0, LATE_US) * ramp(busy_grown, 0.02, 0.08) * ramp(idle_share, 0.3, 0.6);
     let reason = format!(
-        "requests waited {:.1} ms in the server beyond any lack of CPU; its workers were busy {busy_grown:.2} cores more for \
-         {cpu_grown:.2} cores more CPU",
-        late.max(0.0) / 1_000.0
+        "requests waited {:.1} ms in the server beyond any lack of CPU; its workers were busy {busy_grown:.2} cores{} for \
+         {cpu_grown:.2} cores{} CPU",
+        late.max(0.0) / 1_000.0,
+        more(calm_busy),
+        more(calm_cpu)
     );
-    opinion(Cause::BlockingInAsyncWorker, score, reason)
+    opinion(Cause::BlockingInAsyncWorker, score, reason).against(&[
+        ("runtime_late_us", calm_lateness(e)),
+        ("runtime_busy_cores", calm_busy),
+        ("process_cores", calm_cpu),
+    ])
 }
 
 /// A worker computed for long without giving way.
@@ -117,7 +163,8 @@ fn cpu_in_long_poll(e: &Evidence) -> Opinion {
     let (Some(late), Some(cpu)) = (own_lateness_us(e), e.breach.process_cores) else {
         return unknown(Cause::CpuInLongPoll, &["runtime_late_us", "process_cores"]);
     };
-    let cpu_grown = cpu - e.baseline.process_cores.unwrap_or(0.0);
+    let calm_cpu = e.baseline.process_cores;
+    let cpu_grown = cpu - calm_cpu.unwrap_or(0.0);
     let busy_grown =
         e.breach.runtime_busy_cores.map(|busy| busy - e.baseline.runtime_busy_cores.unwrap_or(0.0));
     // Busy time that CPU time explains: spinning, not blocking.
@@ -132,11 +179,16 @@ fn cpu_in_long_poll(e: &Evidence) -> Opinion {
     };
     let score =
         ramp(late, LATE_US / 2.0, LATE_US) * ramp(cpu_grown, 0.02, 0.1) * ramp(explained, 0.3, 0.6) * hot;
+    let cpu_text = match calm_cpu {
+        Some(_) => format!("CPU use grew by {cpu_grown:.2} cores"),
+        None => format!("CPU use was {cpu:.2} cores, unknown before"),
+    };
     let reason = format!(
-        "requests waited {:.1} ms in the server while CPU use grew by {cpu_grown:.2} cores; {hot_text}",
+        "requests waited {:.1} ms in the server while {cpu_text}; {hot_text}",
         late.max(0.0) / 1_000.0
     );
     opinion(Cause::CpuInLongPoll, score, reason)
+        .against(&[("runtime_late_us", calm_lateness(e)), ("process_cores", calm_cpu)])
 }
 
 /// Commits of the embedded store took longer.
@@ -148,13 +200,13 @@ fn disk_slow(e: &Evidence) -> Opinion {
         };
     };
     let commit = commit.max(e.breach.commit_in_flight_us.unwrap_or(0.0) / 2.0);
-    let before = e.baseline.commit_mean_us.unwrap_or(1_000.0);
-    let ratio = commit / before.max(100.0);
+    let calm = e.baseline.commit_mean_us;
+    let usual = calm.unwrap_or(USUAL_COMMIT_US);
+    let ratio = commit / usual.max(100.0);
     let starved = e.breach.os_late_us.unwrap_or(0.0);
-    let score = ramp(ratio, 1.5, 3.0) * ramp(commit - before - starved, 1_000.0, 3_000.0);
-    let reason =
-        format!("a commit took {:.1} ms with its sync, {:.1} ms before", commit / 1_000.0, before / 1_000.0);
-    opinion(Cause::DiskSlow, score, reason)
+    let score = ramp(ratio, 1.5, 3.0) * ramp(commit - usual - starved, 1_000.0, 3_000.0);
+    let reason = format!("a commit took {:.1} ms with its sync, {}", commit / 1_000.0, before(calm, ms));
+    opinion(Cause::DiskSlow, score, reason).against(&[("commit_mean_us", calm)])
 }
 
 /// Redis runs one command at a time, and some ran long enough to explain how long it answered nobody. One that was only
@@ -166,20 +218,20 @@ fn redis_slow_command(e: &Evidence) -> Opinion {
             None => unknown(Cause::RedisSlowCommand, &["redis_slow_share", "redis_slow_us"]),
         };
     };
-    let before = e.baseline.redis_slow_share.unwrap_or(0.0);
+    let calm = e.baseline.redis_slow_share;
     let starved = e.breach.os_late_us.unwrap_or(0.0);
     let explained = e.breach.ping_share.filter(|held| *held > 0.0).map_or(1.0, |held| share / held);
-    let score = ramp(share - before, 0.005, 0.02)
+    let score = ramp(share - calm.unwrap_or(0.0), 0.005, 0.02)
         * ramp(longest - starved, 3_000.0, 8_000.0)
         * ramp(explained, 0.25, 0.5);
     let reason = format!(
-        "slow commands held Redis {:.1} % of the time, {:.1} % before; the longest took {:.1} ms{}",
+        "slow commands held Redis {:.1} % of the time, {}; the longest took {:.1} ms{}",
         share * 100.0,
-        before * 100.0,
+        before(calm, |share| format!("{:.1} %", share * 100.0)),
         longest / 1_000.0,
         e.slow_command.as_ref().map_or_else(String::new, |command| format!(": {command}"))
     );
-    opinion(Cause::RedisSlowCommand, score, reason)
+    opinion(Cause::RedisSlowCommand, score, reason).against(&[("redis_slow_share", calm)])
 }
 
 /// The store's PING, from a thread and connection of its own, waited as long as the calls did.
@@ -190,19 +242,22 @@ fn redis_unresponsive(e: &Evidence) -> Opinion {
             None => unknown(Cause::RedisUnresponsive, &["ping_us"]),
         };
     };
-    let before = e.baseline.ping_us.unwrap_or(500.0);
+    let (calm, calm_held) = (e.baseline.ping_us, e.baseline.ping_share);
+    let usual = calm.unwrap_or(USUAL_PING_US);
     let starved = e.breach.os_late_us.unwrap_or(0.0);
-    let slower = ramp(ping / before.max(200.0), 3.0, 8.0) * ramp(ping - before - starved, 2_000.0, 6_000.0);
+    let slower = ramp(ping / usual.max(200.0), 3.0, 8.0) * ramp(ping - usual - starved, 2_000.0, 6_000.0);
     // Calm time may hold a stop or two that broke no objective, and its worst PING is then as bad as any.
-    let (held, held_before) = (e.breach.ping_share.unwrap_or(0.0), e.baseline.ping_share.unwrap_or(0.0));
-    let oftener = ramp(held - held_before, 0.1, 0.3) * ramp(ping - starved, 2_000.0, 6_000.0);
+    let held = e.breach.ping_share;
+    let risen = held.map_or(0.0, |held| held - calm_held.unwrap_or(0.0));
+    let oftener = ramp(risen, 0.1, 0.3) * ramp(ping - starved, 2_000.0, 6_000.0);
+    let percent = |share: f64| format!("{:.0} %", share * 100.0);
     let reason = format!(
-        "a PING of Redis took {:.1} ms, {:.1} ms before; one was unanswered {:.0} % of the time, {:.0} % before",
-        ping / 1_000.0,
-        before / 1_000.0,
-        held * 100.0,
-        held_before * 100.0
+        "a PING of Redis took {}, {}; one was unanswered {} of the time, {}",
+        ms(ping),
+        before(calm, ms),
+        held.map_or_else(|| "an unknown share".to_owned(), percent),
+        before(calm_held, percent)
     );
     let score = slower.max(oftener);
-    opinion(Cause::RedisUnresponsive, score, reason)
+    opinion(Cause::RedisUnresponsive, score, reason).against(&[("ping_us", calm), ("ping_share", calm_held)])
 }

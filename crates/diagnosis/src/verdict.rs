@@ -122,7 +122,7 @@ pub struct Diagnosis {
     pub evidence: Vec<EvidenceItem>,
     /// The other causes.
     pub ruled_out: Vec<RuledOut>,
-    /// Signals that were not there.
+    /// Signals that were not there: in the breach, or in the calm time that a rule compares it with.
     pub missing: Vec<&'static str>,
     /// What to do first.
     pub next_step: String,
@@ -133,9 +133,10 @@ pub struct Diagnosis {
 pub fn diagnose(evidence: &Evidence) -> Diagnosis {
     let opinions: Vec<Opinion> = RULES.iter().map(|rule| rule(evidence)).collect();
     let chosen = opinions.iter().position(|opinion| opinion.score >= SURE);
+    let unheard_of = |name| opinions.iter().any(|opinion| opinion.missing.contains(&name));
     let missing: Vec<&'static str> = SIGNALS
         .iter()
-        .filter(|signal| (signal.get)(&evidence.breach).is_none())
+        .filter(|signal| (signal.get)(&evidence.breach).is_none() || unheard_of(signal.name))
         .map(|signal| signal.name)
         .collect();
     let (cause, reason, confidence) = match chosen.and_then(|index| opinions.get(index).map(|o| (index, o))) {
@@ -183,6 +184,9 @@ fn ranked(evidence: &Evidence) -> Vec<EvidenceItem> {
             EvidenceItem { signal: signal.name, value, baseline, ratio, source: signal.source },
         ));
     }
-    items.sort_by(|a, b| b.0.total_cmp(&a.0));
+    // How far one left an unknown baseline nobody knows: it stands behind those of which it is known.
+    items.sort_by(|(a, one), (b, other)| {
+        other.baseline.is_some().cmp(&one.baseline.is_some()).then(b.total_cmp(a))
+    });
     items.into_iter().map(|(_, item)| item).collect()
 }

@@ -202,3 +202,36 @@ fn missing_signals_are_said_and_lower_the_confidence() {
     assert!(partial.missing.contains(&"throttled_share") && partial.missing.contains(&"runtime_late_us"));
     assert!(partial.confidence < whole.confidence);
 }
+
+#[test]
+fn an_unknown_calm_is_said_and_is_never_zero() {
+    let on_redis = |s: &mut Signals| {
+        (s.commit_mean_us, s.commit_in_flight_us, s.commit_share) = (None, None, None);
+        (s.ping_us, s.ping_share) = (Some(80_000.0), Some(0.5));
+        (s.redis_slow_share, s.redis_slow_us) = (Some(0.0), Some(0.0));
+    };
+    let slow_command = |s: &mut Signals| {
+        on_redis(s);
+        (s.redis_slow_share, s.redis_slow_us) = (Some(0.4), Some(90_000.0));
+    };
+    let slow_disk = |s: &mut Signals| s.commit_mean_us = Some(30_000.0);
+    for (mut evidence, cause, signal) in [
+        (evidence(on_redis, None), Cause::RedisUnresponsive, "ping_us"),
+        (evidence(slow_command, None), Cause::RedisSlowCommand, "redis_slow_share"),
+        (evidence(slow_disk, None), Cause::DiskSlow, "commit_mean_us"),
+    ] {
+        // Calm as it was, but for what the rule asks for.
+        on_redis(&mut evidence.baseline);
+        (evidence.baseline.ping_us, evidence.baseline.ping_share) = (Some(400.0), Some(0.005));
+        evidence.baseline.commit_mean_us = Some(500.0);
+        let known = diagnose(&evidence);
+        (evidence.baseline.ping_us, evidence.baseline.ping_share) = (None, None);
+        evidence.baseline.redis_slow_share = None;
+        evidence.baseline.commit_mean_us = None;
+        let unknown = diagnose(&evidence);
+        assert_eq!((known.cause, unknown.cause), (cause, cause), "{unknown:#?}");
+        assert!(unknown.reason.contains("unknown before"), "{}", unknown.reason);
+        assert!(unknown.missing.contains(&signal) && !known.missing.contains(&signal), "{unknown:#?}");
+        assert!(unknown.confidence < known.confidence, "{unknown:#?}");
+    }
+}

@@ -15,6 +15,9 @@ use serde_json::json;
 
 use rig::{Sidecar, TIMEOUT, json_of, until};
 
+/// What a capture goes through.
+const PHASES: [&str; 4] = ["Requested", "Frozen", "Recorded", "Complete"];
+
 #[test]
 fn a_breach_is_captured_across_the_socket_with_the_servers_symbols() {
     // No server keeps 64 connections under a millisecond here.
@@ -57,15 +60,29 @@ fn a_window_is_captured_once_however_often_it_is_asked_for() {
     let _load = load(&server.program, &["--rate", "100"]).expect("a load");
     let now_ms = sidecar.slo()["atMs"].as_u64().expect("a time");
     let window = json!({"fromMs": now_ms - 5_000, "toMs": now_ms + 2_000});
-    for _ in 0..3 {
+    let ask = || {
         let (status, state) = sidecar.call("PUT", "/v1/captures/manual-1", &window);
         assert_eq!(status, 202, "{state}");
-    }
-    let done = sidecar.complete("manual-1");
+        state
+    };
+    // One that was begun again would go back.
+    let mut reached = 0;
+    let done = until("it is complete", || {
+        let state = ask();
+        let phase = PHASES.iter().position(|phase| state["phase"] == **phase).expect("a phase");
+        assert!(phase >= reached, "{state} after {}", PHASES[reached]);
+        reached = phase;
+        (phase == PHASES.len() - 1).then_some(state)
+    });
     assert_eq!(sidecar.captures().len(), 1, "{done}");
     let manifest = json_of(&sidecar.captures()[0], "manifest.json");
     assert_eq!(manifest["reason"], "Manual");
     assert!(manifest["window"]["toMs"].as_u64() >= Some(now_ms + 2_000), "{manifest}");
+    // One that was written again would come back.
+    std::fs::remove_dir_all(&sidecar.captures()[0]).expect("a folder");
+    assert_eq!(ask(), done);
+    sleep(Duration::from_secs(3));
+    assert_eq!((ask(), sidecar.captures().len()), (done, 0));
     for (path, body) in
         [("a%20b", window.clone()), ("x", json!({"fromMs": 2, "toMs": 1})), ("x", json!({"from": 1}))]
     {

@@ -1,25 +1,30 @@
 //! What is kept of the rings: which frames, until when, and how they get to their store.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use brisq_recorder::spawn_thread;
-use brisq_recorder::wire::{Frame, RING_SECONDS};
+use brisq_recorder::wire::Frame;
 use brisq_slo::{NotCaptured, Reason};
 
-use super::{Order, RECENT_SECONDS, Watch};
+use super::{RECENT_SECONDS, Watch};
 use crate::artifacts::Artifacts;
 use crate::bundle::WriteError;
 use crate::events::{Event, Wanted, Written};
-use crate::recording::{Part, Recording};
+use crate::recording::{BLACK_BOX_SUFFIX, Part, Recording, SERVER_LOST};
 use crate::writing;
 
 /// Seconds before the onset that are no baseline: counts are by the second, so they may hold the beginning.
 const ONSET_MARGIN_MS: u64 = 2_000;
 /// How long a breach is held for an operator to ask for it, ms. Longer than a leader takes to be replaced.
 const HOLD_MS: u64 = 60_000;
-/// Captures whose tails are recorded at a time: one of a breach never waits for one that somebody asked for.
+/// Captures that are recorded, or wait to be written, at a time; those that are asked for wait beyond it.
 const TAILS_MAX: usize = 8;
+/// Captures that are written at a time: each takes memory, a core, and up to a bundle's size on top of what is kept.
+const WRITERS_MAX: usize = 3;
+
+/// The longest window that may be asked for, s: what of it is still to come when it is asked for is no longer.
+const WINDOW_SECONDS_MAX: usize = 240;
 
 /// What is to be kept of the ring.
 struct Kept {
@@ -28,7 +33,7 @@ struct Kept {
     onset_ms: Option<u64>,
     seen_ms: u64,
     from_ms: u64,
-    /// What is not recorded yet of the time until then is recorded first, [`RING_SECONDS`] at most.
+    /// What is not recorded yet of the time until then is recorded first, [`WINDOW_SECONDS_MAX`] at most.
     to_ms: u64,
     asked: bool,
     part: Part,
@@ -47,6 +52,7 @@ pub(super) struct Held {
 /// A frozen recording whose tail still comes.
 pub(super) struct Tail {
     recording: Recording,
+    from_ms: u64,
     to_ms: u64,
     /// Frames it may still get: a clock that is set back must not make it endless.
     left: usize,
@@ -55,7 +61,10 @@ pub(super) struct Tail {
 impl Watch {
     pub(super) fn extend_tails(&mut self, frame: &Arc<Frame>) {
         for tail in &mut self.tails {
-            tail.recording.frames.push(Arc::clone(frame));
+            // One that was asked for may begin later.
+            if frame.to_ms > tail.from_ms {
+                tail.recording.frames.push(Arc::clone(frame));
+            }
             tail.left = tail.left.saturating_sub(1);
         }
         let tails = std::mem::take(&mut self.tails).into_iter();
@@ -63,27 +72,39 @@ impl Watch {
             tails.partition(|tail| tail.left == 0 || frame.to_ms >= tail.to_ms);
         self.tails = more;
         for tail in done {
-            self.write(tail.recording);
+            self.recorded(tail.recording);
         }
     }
 
     /// Writes what was recorded so far: no more frames come.
     pub(super) fn end_tails(&mut self) {
         for tail in std::mem::take(&mut self.tails) {
-            self.write(tail.recording);
+            self.recorded(tail.recording);
+        }
+        while let Some(recording) = self.recorded.pop_front() {
+            if self.writing.len() >= WRITERS_MAX {
+                self.join_first();
+            }
+            self.write(recording);
+        }
+        while !self.writing.is_empty() {
+            self.join_first();
+        }
+    }
+
+    fn join_first(&mut self) {
+        if let Some(thread) = self.writing.pop_front() {
+            // A writer catches its panics and tells of them.
+            let _ = thread.join();
         }
     }
 
     /// What the rings hold of a process that ended without a goodbye, unless a capture of it is being recorded anyway.
     pub(super) fn keep_black_box(&mut self) {
-        let crashed = self.config.goodbye.as_ref().is_some_and(|goodbye| !goodbye.load(Ordering::SeqCst));
-        let Some(seen_ms) =
-            self.ring.back().map(|frame| frame.to_ms).filter(|_| crashed && self.tails.is_empty())
-        else {
-            return;
-        };
-        let name = format!("{}-{}-lost", self.config.name, seen_ms / 1_000);
-        let reason = "ServerLost".to_owned();
+        let newest = self.ring.back().filter(|_| self.tails.is_empty());
+        let Some(seen_ms) = newest.map(|frame| frame.to_ms) else { return };
+        let name = format!("{}-{}{BLACK_BOX_SUFFIX}", self.config.name, seen_ms / 1_000);
+        let reason = SERVER_LOST.to_owned();
         self.keep(Kept {
             name,
             reason,
@@ -112,6 +133,10 @@ impl Watch {
         if frame.to_ms < held.seen_ms + HOLD_MS {
             return;
         }
+        if self.suspended {
+            self.held = None;
+            return;
+        }
         if held.judged {
             self.held = None;
             return (self.config.on_event)(Event::NotCaptured(NotCaptured::NotAsked));
@@ -132,21 +157,36 @@ impl Watch {
 
     /// The windows that were asked for.
     pub(super) fn serve_wanted(&mut self) {
-        while !self.ring.is_empty() && self.tails.len() < TAILS_MAX {
-            let Some(Wanted { name, reason, from_ms, to_ms, onset_ms, part }) = self.wanted.pop_front()
-            else {
-                return;
-            };
-            let newest_ms = self.ring.back().map_or(0, |frame| frame.to_ms);
-            let inside = |ms| (from_ms..to_ms).contains(&ms);
-            let held = self.held.as_ref().filter(|held| inside(held.onset_ms) || inside(held.seen_ms));
-            let (onset_ms, seen_ms) =
-                held.map_or((onset_ms, newest_ms), |held| (Some(held.onset_ms), held.seen_ms));
-            let asked_for = held.is_some();
-            self.keep(Kept { name, reason, onset_ms, seen_ms, from_ms, to_ms, asked: true, part });
-            if asked_for {
-                self.held = None;
+        while !self.ring.is_empty() && self.tails.len() + self.recorded.len() < TAILS_MAX {
+            let Some(wanted) = self.inbox.first_wanted() else { return };
+            self.serve(wanted);
+            self.inbox.served();
+        }
+    }
+
+    /// What still waits gets what there is of its window. Where there is nothing it is forgotten: whoever asks again asks
+    /// the next process.
+    pub(super) fn end_wanted(&mut self) {
+        while let Some(wanted) = self.inbox.first_wanted() {
+            let inside = |frame: &Arc<Frame>| frame.to_ms > wanted.from_ms && frame.from_ms < wanted.to_ms;
+            if self.ring.iter().any(inside) {
+                self.serve(wanted);
             }
+            self.inbox.served();
+        }
+    }
+
+    fn serve(&mut self, wanted: Wanted) {
+        let Wanted { name, reason, from_ms, to_ms, onset_ms, part } = wanted;
+        let newest_ms = self.ring.back().map_or(0, |frame| frame.to_ms);
+        let inside = |ms| (from_ms..to_ms).contains(&ms);
+        let held = self.held.as_ref().filter(|held| inside(held.onset_ms) || inside(held.seen_ms));
+        let (onset_ms, seen_ms) =
+            held.map_or((onset_ms, newest_ms), |held| (Some(held.onset_ms), held.seen_ms));
+        let asked_for = held.is_some();
+        self.keep(Kept { name, reason, onset_ms, seen_ms, from_ms, to_ms, asked: true, part });
+        if asked_for {
+            self.held = None;
         }
     }
 
@@ -174,7 +214,9 @@ impl Watch {
         let Kept { name, reason, onset_ms, seen_ms, from_ms, to_ms, asked, part } = kept;
         let frozen_ms = unix_ms();
         let inside = |frame: &&Arc<Frame>| frame.to_ms > from_ms && frame.from_ms < to_ms;
-        let calm = |frame: &&Arc<Frame>| onset_ms.is_none_or(|onset| frame.to_ms + ONSET_MARGIN_MS <= onset);
+        // Without an onset all of the window is in question, and nothing may be compared with itself.
+        let calm_until_ms = onset_ms.map_or(from_ms, |onset| onset.saturating_sub(ONSET_MARGIN_MS));
+        let calm = |frame: &&Arc<Frame>| frame.to_ms <= calm_until_ms;
         let recording = Recording {
             hello: self.hello.clone(),
             name: name.clone(),
@@ -190,31 +232,50 @@ impl Watch {
         };
         (self.config.on_event)(Event::Frozen { capture: name, reason, at_ms: frozen_ms });
         if self.ring.back().is_none_or(|newest| newest.to_ms >= to_ms) {
-            self.write(recording);
+            self.recorded(recording);
         } else {
-            self.tails.push(Tail { recording, to_ms, left: RING_SECONDS });
+            self.tails.push(Tail { recording, from_ms, to_ms, left: WINDOW_SECONDS_MAX });
+        }
+    }
+
+    /// Its turn to be written comes. The author of a bundle waits for a pod's files, which wait for nobody.
+    fn recorded(&mut self, recording: Recording) {
+        (self.config.on_event)(Event::Recorded { capture: recording.name.clone() });
+        match recording.part {
+            Part::Pod(_) => self.recorded.push_front(recording),
+            Part::Whole { .. } => self.recorded.push_back(recording),
+        }
+    }
+
+    pub(super) fn write_recorded(&mut self) {
+        self.writing.retain(|thread| !thread.is_finished());
+        while self.writing.len() < WRITERS_MAX {
+            let Some(recording) = self.recorded.pop_front() else { return };
+            self.write(recording);
         }
     }
 
     /// Symbols, evidence and files take their time on a thread of their own.
-    pub(super) fn write(&mut self, recording: Recording) {
-        let (artifacts, on_event, orders) =
-            (self.config.artifacts.clone(), Arc::clone(&self.config.on_event), self.orders.clone());
+    fn write(&mut self, recording: Recording) {
+        let (artifacts, on_event, inbox) =
+            (self.config.artifacts.clone(), Arc::clone(&self.config.on_event), Arc::clone(&self.inbox));
         let name = recording.name.clone();
-        on_event(Event::Recorded { capture: name.clone() });
         let run = move || {
             let capture = recording.name.clone();
-            let result = write_bundle(recording, &artifacts);
-            // When the loop is at its end, nobody has to know.
-            let _ = orders.try_send(Order::Captured(result.as_ref().map(|_| ()).map_err(|_| ())));
+            // What a panic leaves behind is the recording's alone, and that is gone with it.
+            let written = catch_unwind(AssertUnwindSafe(|| write_bundle(recording, &artifacts)));
+            let panicked = |_| Err(WriteError::Part("the bundle", "its writer panicked".to_owned()));
+            let result = written.unwrap_or_else(panicked);
+            if result.is_err() {
+                inbox.capture_failed();
+            }
             on_event(match result {
                 Ok(written) => Event::Written(Box::new(written)),
                 Err(error) => Event::Failed { capture, error: error.to_string() },
             });
         };
-        self.writing.retain(|thread| !thread.is_finished());
         match spawn_thread("brisq-capture", run) {
-            Ok(thread) => self.writing.push(thread),
+            Ok(thread) => self.writing.push_back(thread),
             Err(error) => (self.config.on_event)(Event::Failed { capture: name, error: error.to_string() }),
         }
     }
