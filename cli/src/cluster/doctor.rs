@@ -116,7 +116,7 @@ async fn queues(queues: &Api<TaskQueue>) -> Result<String, String> {
         // Whoever may not look has nothing to fear from what is there.
         Err(kube::Error::Api(status)) if status.code == 403 => return Ok("not allowed to look".to_owned()),
         // Without its definition, which is told above.
-        Err(error) if is_absent(&error) => return Ok("none".to_owned()),
+        Err(error) if is_absent(&error) => return Ok("none can be there".to_owned()),
         Err(error) => return Err(format!("they cannot be looked at: {}", said(error))),
     };
     let ready = |queue: &&TaskQueue| {
@@ -124,8 +124,11 @@ async fn queues(queues: &Api<TaskQueue>) -> Result<String, String> {
         is(conditions.unwrap_or_default(), "Ready") == "True"
     };
     let not: Vec<String> = found.iter().filter(|queue| !ready(queue)).map(ResourceExt::name_any).collect();
-    if not.is_empty() {
-        return Ok(format!("{} in this namespace, all ready", found.len()));
+    if !not.is_empty() {
+        return Err(format!("not ready: {}: brisq status", not.join(", ")));
     }
-    Err(format!("not ready: {}: brisq status", not.join(", ")))
+    Ok(match found.len() {
+        0 => "none in this namespace".to_owned(),
+        count => format!("{count} in this namespace, all ready"),
+    })
 }

@@ -88,17 +88,25 @@ pub fn run(command: impl Future<Output = anyhow::Result<()>>) -> Result<(), Fail
     runtime.block_on(command).map_err(|error| Failed::Work(plain(&error)))
 }
 
-/// What the API server said for people, where it did; and no error of kube's twice, which tell their sources themselves.
+/// What the API server said for people, where it did; and no error of kube's twice, which tell their sources themselves,
+/// though not always the first: `client error (Connect)` leaves out who refused.
 fn plain(error: &anyhow::Error) -> anyhow::Error {
     let mut said = Vec::new();
     for cause in error.chain() {
         if let Some(kube::Error::Api(status)) = cause.downcast_ref() {
-            return anyhow!("{} ({})", status.message, status.reason);
+            // It names no kind when it serves none.
+            let hint = status.message.starts_with("the server could not find the requested resource");
+            let hint = if hint { ": `brisq doctor` says what is missing" } else { "" };
+            return anyhow!("{} ({}){hint}", status.message, status.reason);
         }
         said.push(cause.to_string());
         if cause.is::<kube::Error>() || cause.is::<KubeconfigError>() {
             break;
         }
+    }
+    let first = error.root_cause().to_string();
+    if !said.iter().any(|told| told.contains(&first)) {
+        said.push(first);
     }
     anyhow!("{}", said.join(": "))
 }

@@ -28,6 +28,11 @@ pub fn parse_all(yaml: &str) -> Result<Vec<Result<Manifest, Vec<Mistake>>>, Mist
     Ok(documents.into_iter().map(|(line, text)| parse(&("\n".repeat(line) + &text))).collect())
 }
 
+/// How many documents have content.
+pub(crate) fn count(yaml: &str) -> usize {
+    documents(yaml).len()
+}
+
 /// Documents with content, each with the number of lines before it.
 fn documents(yaml: &str) -> Vec<(usize, String)> {
     let comment = |text: &str| text.trim_start().is_empty() || text.trim_start().starts_with('#');

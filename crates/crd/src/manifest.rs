@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::names::{name_mistakes, task_queue_name_mistakes};
 use crate::validate::{Mistake, capture_mistakes, policy_mistakes, task_queue_spec_mistakes};
-use crate::{API_VERSION, ProfileCaptureSpec, ProfilingPolicySpec, TaskQueueSpec};
+use crate::{API_VERSION, ProfileCaptureSpec, ProfilingPolicySpec, TaskQueueSpec, documents};
 
 /// Largest manifest that is read.
 pub(crate) const MANIFEST_MAX_BYTES: usize = 1024 * 1024;
@@ -164,6 +164,10 @@ pub fn parse(yaml: &str) -> Result<Manifest, Vec<Mistake>> {
     if yaml.len() > MANIFEST_MAX_BYTES {
         return Err(vec![too_large(yaml)]);
     }
+    let documents = documents::count(yaml);
+    if documents > 1 {
+        return Err(vec![Mistake::at("", format!("must be one document, is {documents}"))]);
+    }
     let head: Head = serde_saphyr::from_str(yaml).map_err(unreadable)?;
     if head.api_version.as_deref() != Some(API_VERSION) {
         let is = head.api_version.unwrap_or_else(|| "missing".to_owned());
@@ -306,7 +310,7 @@ mod tests {
             ("spec: {replicas: many}", "replicas"),
             ("spec: {replicas: 1, replicas: 2}", "replicas"),
             ("spec: {}\nspecs: {}", "specs"),
-            ("spec: {}\n---\nspec: {}", ""),
+            ("spec: {}\n---\nspec: {}", "must be one document, is 2"),
         ] {
             let found = mistakes(&format!("{HEAD}{spec}\n"));
             assert!(found.iter().any(|mistake| mistake.contains(part)), "{spec}: {found:?}");

@@ -72,6 +72,9 @@ fn people_are_told_what_there_is_and_what_is_wrong() {
         .until("it is told", SOON, |_| not_ready(say(&["status"], 0, &["orders"])))
         .unwrap_or_else(|error| panic!("{error}\n{}", rig.log()));
     say(&["doctor"], 1, &["wrong  task queues  not ready: orders"]);
+    for child in [["deployment", "orders"], ["statefulset", "orders-redis"]] {
+        rig.kubectl.until("a child", SOON, |kubectl| kubectl.get(&child).ok()).expect("a child");
+    }
     all_run(&rig.kubectl, "orders", 2);
     rig.kubectl.run(&["wait", "--for=condition=Ready", "tq/orders", "--timeout=30s"]).expect("ready");
     say(&["doctor"], 0, &["1 in this namespace, all ready"]);
