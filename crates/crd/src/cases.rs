@@ -227,7 +227,7 @@ pub const NAMED: &[(&str, &str, &str, &str)] = &[
     ("TaskQueue", "{name: q, labels: {a: '1'}}", "{name: Q}", "metadata.name"),
     ("ProfilingPolicy", "{name: a2345678901234567890123456789012345678901}", "{name: a_b}", "metadata.name"),
     ("ProfilingPolicy", "{name: 1x.y}", "{name: a..b}", "metadata.name"),
-    ("ProfileCapture", "{generateName: a-}", "{generateName: A-}", "metadata.generateName"),
+    ("ProfileCapture", "{generateName: a-}", "{generateName: A-}", "A-"),
 ];
 
 /// Kind, what there is, a change that is accepted, one that is refused, and a part of what is said then. Each would be

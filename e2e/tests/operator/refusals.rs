@@ -72,16 +72,17 @@ fn a_volume_that_cannot_grow_keeps_nothing_else_back() {
 #[test]
 fn what_only_a_newer_operator_understands_is_told_and_stops_no_other() {
     let rig = Rig::start();
-    let maximum = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/replicas/maximum";
-    let newer = json!([{"op": "replace", "path": maximum, "value": 5_000_000_000_u64}]).to_string();
+    let redis = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/redis";
+    let kinds = format!("{redis}/properties/standalone/properties/appendfsync/enum/-");
+    let newer = json!([{"op": "add", "path": kinds, "value": "hourly"}]).to_string();
     rig.kubectl
         .run(&["patch", "crd/taskqueues.brisq.dev", "--type=json", "-p", &newer])
         .expect("a newer definition");
     let _operator = rig.operator("a");
-    let huge = queue("huge", "{replicas: 5000000000}");
-    rig.kubectl.until("the definition", SOON, |kubectl| kubectl.apply(&huge).ok()).expect("applied");
-    let said = rig.wait_condition("huge", "Stalled", "True", "InvalidSpec");
-    assert!(said.contains("5000000000"), "{said}");
+    let newer = queue("newer", "{redis: {standalone: {appendfsync: hourly}}}");
+    rig.kubectl.until("the definition", SOON, |kubectl| kubectl.apply(&newer).ok()).expect("applied");
+    let said = rig.wait_condition("newer", "Stalled", "True", "InvalidSpec");
+    assert!(said.contains("hourly"), "{said}");
     rig.kubectl.apply(&queue("plain", "{}")).expect("applied");
     rig.wait_condition("plain", "Stalled", "False", "AsExpected");
 }
