@@ -36,7 +36,6 @@ fn the_whole_path() {
     clock.step("apply examples/orders.yaml until Ready");
     broken(&shop);
     orders(&cluster, &shop);
-    cluster.create_bucket();
     clock.step("helm test, with the chart's own account");
     let said = cluster.helm(&["test", "brisq", "-n", "brisq-system", "--logs"]);
     assert!(said.contains("Succeeded"), "{said}");
