@@ -84,21 +84,22 @@ pub async fn complete(view: &mut View, queue: &TaskQueue, policy: &ProfilingPoli
     capture.metadata.owner_references = queue.owner_ref(&()).map(|owner| vec![owner]);
     let api: Api<ProfileCapture> =
         Api::namespaced(context.client.clone(), &queue.namespace().unwrap_or_default());
-    let note = match api.create(&PostParams::default(), &capture).await {
+    let (ordered, note) = match api.create(&PostParams::default(), &capture).await {
         Ok(_) => {
             context.health.captured();
             tracing::info!(capture = last.name, reason = last.reason.name(), "a capture is ordered");
-            format!("ProfileCapture {} is being made: {}", last.name, last.reason.name())
+            (true, format!("ProfileCapture {} is being made: {}", last.name, last.reason.name()))
         }
         // It is there already: then it was ordered, unless somebody else was faster with this name.
-        Err(kube::Error::Api(error)) if is_conflict(&error) => {
-            let found = api.get_opt(&last.name).await.ok().flatten();
-            if found.is_some_and(|found| is_of(&found, queue, &last.name)) {
+        Err(kube::Error::Api(error)) if is_conflict(&error) => match api.get_opt(&last.name).await {
+            Ok(Some(found)) if is_of(&found, queue, &last.name) => {
                 last.made = true;
                 return;
             }
-            format!("ProfileCapture {} is there and is not of this breach: delete it", last.name)
-        }
+            Ok(Some(_)) => (false, format!("ProfileCapture {} is there and is of somebody else", last.name)),
+            // Nobody can tell now; the next look can.
+            Ok(None) | Err(_) => return,
+        },
         Err(error) => {
             let error = Error::from(error);
             tracing::warn!(capture = last.name, %error, "a capture could not be ordered; trying again");
@@ -106,7 +107,7 @@ pub async fn complete(view: &mut View, queue: &TaskQueue, policy: &ProfilingPoli
         }
     };
     last.made = true;
-    context.tell(queue, false, "CaptureOrdered", note).await;
+    context.tell(queue, !ordered, if ordered { "CaptureOrdered" } else { "CaptureNotMade" }, note).await;
 }
 
 #[cfg(test)]
