@@ -76,7 +76,7 @@ control_plane() {
   wait_until $API_MAX "the API server" api_is_ready
   run controller-manager kube-controller-manager --kubeconfig "$STATE/kcm.conf" --leader-elect=false --secure-port 0 \
     --root-ca-file "$CLUSTER/pki/apiserver.crt" --service-account-private-key-file "$CLUSTER/pki/sa.key" \
-    --node-monitor-grace-period 20s --enable-hostpath-provisioner --profiling=false
+    --enable-hostpath-provisioner --profiling=false
   run scheduler kube-scheduler --kubeconfig "$STATE/scheduler.conf" --leader-elect=false --secure-port 0 --profiling=false
   cat > "$STATE/Corefile" <<C
 .:53 {

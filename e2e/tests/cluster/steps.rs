@@ -154,12 +154,20 @@ pub fn is(object: &Value, kind: &str) -> bool {
     conditions.into_iter().flatten().any(|c| c["type"] == kind && c["status"] == "True")
 }
 
-/// Waits until all is as it should be.
+/// Waits until all is as it should be: as the queue's status has it, and as the Service leads to its servers.
 pub fn settle(kubectl: &Kubectl) {
     kubectl
         .run(&["wait", "--for=condition=Progressing=False", "tq/orders", "--timeout=180s"])
         .expect("settled");
     kubectl.run(&["wait", "--for=condition=Ready", "tq/orders", "--timeout=180s"]).expect("ready");
+    let served = |kubectl: &Kubectl| {
+        let slices =
+            kubectl.get(&["endpointslices", "-l", "kubernetes.io/service-name=orders"]).ok()?["items"].take();
+        let endpoints = slices.as_array()?.iter().filter_map(|slice| slice["endpoints"].as_array()).flatten();
+        let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] == true).count();
+        (ready == servers(kubectl).len()).then_some(())
+    };
+    kubectl.until("the Service leads to every server", MINUTE, served).expect("it does");
 }
 
 /// Our image, released or with this behind its tag.
@@ -237,10 +245,9 @@ fn living(kubectl: &Kubectl, selector: &str) -> Vec<Value> {
     pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).cloned().collect()
 }
 
-/// Takes away what an operator makes again; answers how long it took.
+/// Takes away what an operator makes again, and no worker needs; answers how long it took.
 pub fn reconciled(cluster: &Cluster, shop: &Kubectl) -> Duration {
-    shop.run(&["delete", "service", "orders"]).expect("deleted");
-    let back =
-        shop.until("the Service is made again", MINUTE, |shop| shop.run(&["get", "service", "orders"]).ok());
+    shop.run(&["delete", "pdb", "orders"]).expect("deleted");
+    let back = shop.until("it is made again", MINUTE, |shop| shop.run(&["get", "pdb", "orders"]).ok());
     back.unwrap_or_else(|error| panic!("{error}\n{}", cluster.operator_log())).1
 }
