@@ -62,6 +62,8 @@ pub struct Plan {
     pub operator_namespace: String,
     /// Size in the claim template of a StatefulSet that exists: templates cannot be changed, the claim itself can grow.
     pub template_size: Option<String>,
+    /// Its captures go to a volume that only pods of one node can have at once.
+    pub one_node: bool,
 }
 
 impl Plan {

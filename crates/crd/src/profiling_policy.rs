@@ -91,7 +91,8 @@ pub struct Artifacts {
     /// An S3-compatible store that honours `If-None-Match: *`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub s3: Option<S3>,
-    /// A volume that all servers can write: ReadWriteMany, or a TaskQueue of one replica.
+    /// A volume that all servers can write: ReadWriteMany, or a TaskQueue of one replica, which then ends before its
+    /// successor starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<PersistentVolumeClaim>,
     /// Comes before `NAMESPACE/QUEUE/DATE/CAPTURE/`.

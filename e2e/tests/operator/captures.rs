@@ -153,9 +153,11 @@ fn one_breach_is_captured_once_though_its_operator_is_killed_between_order_and_c
         status["uri"].as_str().is_some_and(|uri| uri.starts_with("pod://orders-a/default/orders/")),
         "{status}"
     );
-    // The breach goes on; in its cooldown there is no second one.
-    std::thread::sleep(Duration::from_secs(10));
+    // The breach goes on; in its cooldown there is no second one, and one that somebody deletes stays deleted.
     assert_eq!(captures(), Some(1));
+    rig.kubectl.run(&["delete", "pcap", "orders-1-1"]).expect("deleted");
+    std::thread::sleep(Duration::from_secs(10));
+    assert_eq!(captures(), Some(0));
 }
 
 #[test]

@@ -69,6 +69,31 @@ fn a_volume_that_cannot_grow_keeps_nothing_else_back() {
     kubectl.until("three servers", SOON, three).unwrap_or_else(|error| panic!("{error}\n{}", rig.log()));
 }
 
+/// A volume for captures that the pods of one node can have.
+const CAPTURES: &str = "
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: captures}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+";
+
+#[test]
+fn a_volume_of_one_node_takes_the_captures_of_one_server() {
+    let rig = Rig::start();
+    let kubectl = &rig.kubectl;
+    kubectl.apply(CAPTURES).expect("a volume");
+    let _operator = rig.operator("a");
+    let artifacts = "profiling: {artifacts: {persistentVolumeClaim: {claimName: captures}}}";
+    kubectl.apply(&queue("two", &format!("{{replicas: 2, {artifacts}}}"))).expect("applied");
+    let said = rig.wait_condition("two", "Stalled", "True", "VolumeNotShared");
+    assert!(said.contains("captures is ReadWriteOnce"), "{said}");
+    assert!(kubectl.get(&["deployment", "two"]).is_err(), "its servers could never all start");
+    kubectl.apply(&queue("two", &format!("{{replicas: 1, {artifacts}}}"))).expect("applied");
+    rig.wait_condition("two", "Stalled", "False", "AsExpected");
+    let strategy = kubectl.get(&["deployment", "two"]).expect("servers")["spec"]["strategy"].take();
+    assert_eq!(strategy["rollingUpdate"], json!({"maxSurge": 0, "maxUnavailable": 1}));
+}
+
 #[test]
 fn what_only_a_newer_operator_understands_is_told_and_stops_no_other() {
     let rig = Rig::start();

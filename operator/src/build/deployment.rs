@@ -18,7 +18,7 @@ pub(super) fn build(plan: &Plan) -> Value {
         "spec": {
             "replicas": plan.spec.replicas,
             "selector": {"matchLabels": labels::selector(&plan.name, "server")},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": one_by_one(plan)},
             "template": {
                 "metadata": {
                     "labels": labels::all(&plan.name, "server"),
@@ -28,6 +28,12 @@ pub(super) fn build(plan: &Plan) -> Value {
             },
         },
     })
+}
+
+/// A successor is ready before its predecessor ends; on another node it would wait for ever for a volume that only one has.
+fn one_by_one(plan: &Plan) -> Value {
+    let surge = u8::from(!plan.one_node);
+    json!({"maxSurge": surge, "maxUnavailable": 1 - surge})
 }
 
 fn pod(plan: &Plan) -> Value {

@@ -43,6 +43,7 @@ fn plan(spec: TaskQueueSpec) -> Plan {
         },
         operator_namespace: "brisq-system".into(),
         template_size: None,
+        one_node: false,
     }
 }
 

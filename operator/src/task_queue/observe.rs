@@ -18,6 +18,8 @@ pub struct Observed {
     pub claim: Option<PersistentVolumeClaim>,
     /// The policy that it refers to.
     pub policy: Option<ProfilingPolicy>,
+    /// The volume that its captures go to.
+    pub captures: Option<PersistentVolumeClaim>,
     /// Its pods, looked at only while something is not ready.
     pub pods: Vec<Pod>,
 }
@@ -46,19 +48,24 @@ pub async fn observe(queue: &TaskQueue, context: &Context) -> Result<Observed, E
     let stateful_sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
     let policies: Api<ProfilingPolicy> = Api::namespaced(client.clone(), &namespace);
-    let policy = async {
-        match &queue.spec.profiling.policy_ref {
-            Some(policy) => policies.get_opt(&policy.name).await,
+    let policy = match &queue.spec.profiling.policy_ref {
+        Some(policy) => policies.get_opt(&policy.name).await?,
+        None => None,
+    };
+    let artifacts = policy.as_ref().map_or(&queue.spec.profiling.artifacts, |policy| &policy.spec.artifacts);
+    let captures = async {
+        match artifacts.as_ref().and_then(|artifacts| artifacts.persistent_volume_claim.as_ref()) {
+            Some(captures) => claims.get_opt(&captures.claim_name).await,
             None => Ok(None),
         }
     };
-    let (deployment, stateful_set, claim, policy) = tokio::try_join!(
+    let (deployment, stateful_set, claim, captures) = tokio::try_join!(
         deployments.get_opt(&name),
         stateful_sets.get_opt(&redis),
         claims.get_opt(&claim),
-        policy,
+        captures,
     )?;
-    let mut observed = Observed { deployment, stateful_set, claim, policy, pods: Vec::new() };
+    let mut observed = Observed { deployment, stateful_set, claim, policy, captures, pods: Vec::new() };
     if !observed.is_ready() {
         let own = format!("app.kubernetes.io/managed-by=brisq-operator,app.kubernetes.io/instance={name}");
         let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
