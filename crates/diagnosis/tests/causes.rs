@@ -107,6 +107,19 @@ fn a_function_that_computes_in_some_polls_is_named() {
 }
 
 #[test]
+fn beside_a_busy_neighbour_a_function_that_computes_queues_for_cpu_and_does_not_block() {
+    for granted in [0.4, 0.5, 0.6] {
+        let spinning = |s: &mut Signals| {
+            s.runtime_busy_cores = Some(0.2 + 0.8);
+            s.process_cores = Some(0.3 + 0.8 * granted);
+            s.run_delay_cores = Some(0.02 + 0.8 * (1.0 - granted));
+            s.runtime_late_us = Some(60_000.0);
+        };
+        check(&evidence(spinning, Some(("checksum", 0.8 * granted))), Cause::CpuInLongPoll);
+    }
+}
+
+#[test]
 fn slow_commits_are_the_disk() {
     for commit in [6_000.0, 60_000.0] {
         let slow = |s: &mut Signals| {
