@@ -36,6 +36,16 @@ impl Observed {
         });
         servers == Some(true) && redis != Some(false)
     }
+
+    /// The volume for captures, if pods of several nodes cannot have it at once.
+    pub fn volume_of_one_node(&self) -> Option<&PersistentVolumeClaim> {
+        self.captures.as_ref().filter(|claim| !access_modes(claim).iter().any(|mode| mode == "ReadWriteMany"))
+    }
+}
+
+/// How a volume can be had: by one node or by many.
+pub fn access_modes(claim: &PersistentVolumeClaim) -> &[String] {
+    claim.spec.as_ref().and_then(|spec| spec.access_modes.as_deref()).unwrap_or_default()
 }
 
 pub async fn observe(queue: &TaskQueue, context: &Context) -> Result<Observed, Error> {

@@ -2,7 +2,7 @@ use brisq_crd::{ProfilingPolicy, ProfilingPolicySpec, TaskQueue, policy_mistakes
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Api, Resource, ResourceExt};
 
-use super::observe::Observed;
+use super::observe::{Observed, access_modes};
 use crate::context::Context;
 use crate::error::Error;
 use crate::plan::{Images, Plan};
@@ -15,7 +15,7 @@ pub fn validate(queue: &TaskQueue, observed: &Observed, context: &Context) -> Re
         return Err(Error::Terminal { reason: "InvalidSpec", message: all.join("; ") });
     }
     let profiling = profiling(queue, observed.policy.as_ref())?;
-    let one_node = observed.captures.as_ref().filter(|claim| !is_shared(claim));
+    let one_node = observed.volume_of_one_node();
     if let Some(claim) = one_node.filter(|_| queue.spec.replicas > 1) {
         return Err(Error::Terminal {
             reason: "VolumeNotShared",
@@ -63,21 +63,12 @@ fn profiling(queue: &TaskQueue, policy: Option<&ProfilingPolicy>) -> Result<Prof
     Ok(ProfilingPolicySpec { suspend: policy.spec.suspend || own.suspend, ..policy.spec.clone() })
 }
 
-/// Whether pods of several nodes can have a volume at once.
-fn is_shared(claim: &PersistentVolumeClaim) -> bool {
-    access_modes(claim).iter().any(|mode| mode == "ReadWriteMany")
-}
-
 fn not_shared(claim: &PersistentVolumeClaim, replicas: u32) -> String {
     format!(
         "PersistentVolumeClaim {} is {}: for the captures of {replicas} replicas it must be ReadWriteMany; or set replicas: 1",
         claim.name_any(),
         access_modes(claim).join(", ")
     )
-}
-
-fn access_modes(claim: &PersistentVolumeClaim) -> &[String] {
-    claim.spec.as_ref().and_then(|spec| spec.access_modes.as_deref()).unwrap_or_default()
 }
 
 fn template_size(observed: &Observed) -> Option<String> {
