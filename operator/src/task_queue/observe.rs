@@ -48,6 +48,14 @@ pub fn access_modes(claim: &PersistentVolumeClaim) -> &[String] {
     claim.spec.as_ref().and_then(|spec| spec.access_modes.as_deref()).unwrap_or_default()
 }
 
+/// The policy that a TaskQueue refers to.
+pub async fn policy(queue: &TaskQueue, context: &Context) -> Result<Option<ProfilingPolicy>, Error> {
+    let Some(policy) = &queue.spec.profiling.policy_ref else { return Ok(None) };
+    let policies: Api<ProfilingPolicy> =
+        Api::namespaced(context.client.clone(), &queue.namespace().unwrap_or_default());
+    Ok(policies.get_opt(&policy.name).await?)
+}
+
 pub async fn observe(queue: &TaskQueue, context: &Context) -> Result<Observed, Error> {
     let namespace = queue.namespace().unwrap_or_default();
     let name = queue.name_any();
@@ -57,11 +65,7 @@ pub async fn observe(queue: &TaskQueue, context: &Context) -> Result<Observed, E
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
     let stateful_sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
-    let policies: Api<ProfilingPolicy> = Api::namespaced(client.clone(), &namespace);
-    let policy = match &queue.spec.profiling.policy_ref {
-        Some(policy) => policies.get_opt(&policy.name).await?,
-        None => None,
-    };
+    let policy = policy(queue, context).await?;
     let artifacts = policy.as_ref().map_or(&queue.spec.profiling.artifacts, |policy| &policy.spec.artifacts);
     let captures = async {
         match artifacts.as_ref().and_then(|artifacts| artifacts.persistent_volume_claim.as_ref()) {

@@ -1,8 +1,8 @@
 use brisq_crd::{ProfilingPolicy, ProfilingPolicySpec, TaskQueue, policy_mistakes, task_queue_mistakes};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::{Api, Resource, ResourceExt};
+use kube::{Resource, ResourceExt};
 
-use super::observe::{Observed, access_modes};
+use super::observe::{self, Observed, access_modes};
 use crate::context::Context;
 use crate::error::Error;
 use crate::plan::{Images, Plan};
@@ -79,11 +79,5 @@ fn template_size(observed: &Observed) -> Option<String> {
 
 /// The policy in force, with the one it refers to asked for.
 pub async fn effective_policy(queue: &TaskQueue, context: &Context) -> Result<ProfilingPolicySpec, Error> {
-    let namespace = queue.namespace().unwrap_or_default();
-    let policies: Api<ProfilingPolicy> = Api::namespaced(context.client.clone(), &namespace);
-    let policy = match &queue.spec.profiling.policy_ref {
-        Some(policy) => policies.get_opt(&policy.name).await?,
-        None => None,
-    };
-    profiling(queue, policy.as_ref())
+    profiling(queue, observe::policy(queue, context).await?.as_ref())
 }
