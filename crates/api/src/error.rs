@@ -39,6 +39,8 @@ codes! {
     InvalidField => "invalid_field", 400;
     /// A name, id or token in the path or query is not one.
     InvalidName => "invalid_name", 400;
+    /// The request is not HTTP as the server reads it.
+    InvalidRequest => "invalid_request", 400;
     /// A field of the contract whose behaviour this version does not have.
     NotSupported => "not_supported", 400;
     /// More items than a batch takes.
@@ -63,6 +65,12 @@ codes! {
     MethodNotAllowed => "method_not_allowed", 405;
     /// The body was not received in time.
     RequestTimeout => "request_timeout", 408;
+    /// The path with its query is longer than the server takes.
+    UriTooLong => "uri_too_long", 414;
+    /// The body is compressed or otherwise encoded.
+    UnsupportedMediaType => "unsupported_media_type", 415;
+    /// The head of the request is larger than the server takes.
+    HeadersTooLarge => "headers_too_large", 431;
     /// The lease is not held with this token any more.
     LeaseLost => "lease_lost", 409;
     /// The task has ended.
@@ -77,6 +85,10 @@ codes! {
     Internal => "internal", 500;
     /// The store does not answer.
     StoreUnavailable => "store_unavailable", 503;
+    /// A newer version of Brisq wrote the store.
+    StoreNewer => "store_newer", 503;
+    /// The server has as many connections as it takes.
+    TooManyConnections => "too_many_connections", 503;
     /// The server is shutting down.
     Draining => "draining", 503;
 }
@@ -186,13 +198,19 @@ mod tests {
     }
 
     #[test]
-    fn every_code_has_its_page() {
+    fn codes_and_their_pages_agree() {
         let pages = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors");
+        let overview = std::fs::read_to_string(pages.join("README.md")).unwrap();
         for code in ErrorCode::ALL {
-            let page = pages.join(format!("{}.md", code.as_str()));
+            let (name, status) = (code.as_str(), code.status());
+            let page = pages.join(format!("{name}.md"));
             let text = std::fs::read_to_string(&page).unwrap_or_else(|e| panic!("{}: {e}", page.display()));
-            assert!(text.contains(&code.status().to_string()), "{} does not name its status", page.display());
-            assert!(text.contains("## What to do"), "{} does not say what to do", page.display());
+            assert!(text.contains(&format!("HTTP {status}")), "{name}: the page does not name its status");
+            assert!(text.contains("## What to do"), "{name}: the page does not say what to do");
+            let row = format!("| [{name}]({name}.md) | {status} |");
+            assert!(overview.contains(&row), "README.md lacks the row {row}");
         }
+        let files = std::fs::read_dir(&pages).unwrap().count();
+        assert_eq!(files, ErrorCode::ALL.len() + 1, "a page has no code");
     }
 }
