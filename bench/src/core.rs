@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use brisq_model::{
-    LeaseToken, NewTask, Priority, QueueName, Retention, RetryPolicy, Shard, Start, TaskId, TenantName,
+    LeaseToken, NewTask, Priority, QueueName, Retention, RetryPolicy, Start, TaskId, TenantName,
 };
-use brisq_store::{ClaimOp, MemoryStore, Store, WorkDone, WorkOp};
+use brisq_store::{ClaimOp, MemoryStore, QueueInfo, Store, WorkDone, WorkOp};
 use brisq_testkit::{Redis, RedisOptions};
 use bytes::Bytes;
 use stats_alloc::Region;
@@ -39,16 +39,17 @@ pub fn run(span: Span, table: &mut Table) -> anyhow::Result<()> {
 }
 
 async fn measure(store: Arc<dyn Store>, how: &str, span: Span, table: &mut Table) -> anyhow::Result<()> {
-    let (tenant, queue) = (TenantName::new("bench")?, QueueName::new("core")?);
-    let shard = Shard::first(store.open_queue(&tenant, &queue).await?);
+    let (tenant, name) = (TenantName::new("bench")?, QueueName::new("core")?);
+    let number = store.open_queue(&tenant, &name).await?;
+    let queue = QueueInfo { number, tenant, name };
     for n in 0..WARM_UP {
-        cycle(&store, shard, n).await?;
+        cycle(&store, &queue, n).await?;
     }
     let region = Region::new(ALLOCATOR);
     let began = Instant::now();
     let mut cycles = 0_u64;
     while began.elapsed() < span.length {
-        cycle(&store, shard, WARM_UP + cycles).await?;
+        cycle(&store, &queue, WARM_UP + cycles).await?;
         cycles += 1;
     }
     let (took, change) = (began.elapsed(), region.change());
@@ -65,9 +66,9 @@ async fn measure(store: Arc<dyn Store>, how: &str, span: Span, table: &mut Table
     Ok(())
 }
 
-async fn cycle(store: &Arc<dyn Store>, shard: Shard, n: u64) -> anyhow::Result<()> {
+async fn cycle(store: &Arc<dyn Store>, queue: &QueueInfo, n: u64) -> anyhow::Result<()> {
     let task = NewTask {
-        id: TaskId::new(1_700_000_000_000 + (n >> 20), shard, n),
+        id: TaskId::new(1_700_000_000_000 + (n >> 20), queue.shard(), n),
         payload: Bytes::from_static(br#"{"n":12345678}"#),
         priority: Priority::default(),
         start: Start::Now,
@@ -76,14 +77,14 @@ async fn cycle(store: &Arc<dyn Store>, shard: Shard, n: u64) -> anyhow::Result<(
         retention: Retention::default(),
         idempotency_key: None,
     };
-    store.enqueue(shard, vec![task]).await?.results.remove(0)?;
+    store.enqueue(queue, vec![task]).await?.results.remove(0)?;
     let token = LeaseToken::new(u128::from(n) << 64 | 1);
     let claim = WorkOp::Claim(ClaimOp { max: 1, lease_ms: 60_000, worker: None, token });
-    let claimed = store.work(shard, vec![claim]).await?.results.remove(0)?;
+    let claimed = store.work(queue, vec![claim]).await?.results.remove(0)?;
     let WorkDone::Claimed(tasks) = claimed else { anyhow::bail!("a claim answered something else") };
     let id = tasks.first().context("the task is there")?.id;
     let complete = WorkOp::Complete { id, token, result: None };
-    let done = store.work(shard, vec![complete]).await?.results.remove(0)?;
+    let done = store.work(queue, vec![complete]).await?.results.remove(0)?;
     ensure!(done == WorkDone::Completed, "a complete answered something else");
     Ok(())
 }

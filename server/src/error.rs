@@ -74,6 +74,10 @@ pub fn store_error(error: StoreError) -> ApiError {
                 "The store does not answer. The call may have taken effect; try again: all calls are idempotent or fenced.",
             )
         }
+        error @ (StoreError::UnknownQueue | StoreError::Newer { .. }) => {
+            tracing::warn!(%error, "the store cannot be worked with");
+            ApiError::new(ErrorCode::StoreUnavailable, "The store cannot be worked with; the server's log says why.")
+        }
         StoreError::Full(cause) => {
             tracing::warn!(cause, "the store is full");
             ApiError::new(

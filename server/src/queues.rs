@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::error::store_error;
 use crate::metrics::Metrics;
+use crate::routes::queues::LIST_MAX;
 use crate::shard::ShardHandle;
 
 type ByName = HashMap<TenantName, HashMap<QueueName, Arc<ShardHandle>>>;
@@ -69,7 +70,7 @@ impl Queues {
 
     /// All queues of a tenant, by name.
     pub async fn all(&self, tenant: &TenantName) -> Result<Vec<Arc<ShardHandle>>, ApiError> {
-        let infos = self.store.queues(tenant).await.map_err(store_error)?;
+        let infos = self.store.queues(tenant, None, LIST_MAX).await.map_err(store_error)?;
         Ok(infos.into_iter().map(|info| self.remember(info)).collect())
     }
 
@@ -90,6 +91,14 @@ impl Queues {
                         shard.wake(1);
                     }
                 }
+                Wake::Due(shard, delay) => {
+                    let known = self.by_number.read().get(&shard.queue).cloned();
+                    if let Some(shard) = known {
+                        shard.look_again_in(delay);
+                    }
+                }
+                // A claim opens its queue itself so far.
+                Wake::Opened(_) => {}
                 Wake::Lost => {
                     self.metrics.wakeups_lost.set(1);
                     tracing::warn!("wake-ups of other servers may be missed: parked claims poll slowly");

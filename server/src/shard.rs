@@ -182,7 +182,7 @@ impl Weight for WorkOp {
 /// The lanes call the store through an `Arc` of their shard, so that wake-ups reach its parked claims.
 impl Caller<NewTask, EnqueueResult> for ShardHandle {
     async fn call(&self, tasks: Vec<NewTask>) -> Result<Answer<EnqueueResult>, StoreError> {
-        self.store.enqueue(self.shard, tasks).await
+        self.store.enqueue(&self.info, tasks).await
     }
 
     fn answered(self: &Arc<Self>, answer: &Answer<EnqueueResult>, times: CallTimes) {
@@ -197,7 +197,7 @@ impl Caller<NewTask, EnqueueResult> for ShardHandle {
 
 impl Caller<WorkOp, WorkResult> for ShardHandle {
     async fn call(&self, ops: Vec<WorkOp>) -> Result<Answer<WorkResult>, StoreError> {
-        self.store.work(self.shard, ops).await
+        self.store.work(&self.info, ops).await
     }
 
     fn answered(self: &Arc<Self>, answer: &Answer<WorkResult>, times: CallTimes) {

@@ -56,5 +56,16 @@ pub const RETENTION_MAX_MS: u64 = 31_536_000_000;
 pub const COMPLETED_KEPT_MAX: u64 = 200_000;
 /// Most due delays, expired leases or expired records that one store call moves, so that no call is long.
 pub const SWEEP_SLICE: usize = 256;
+/// How long the end of a lease is remembered whatever the task's retention: for repeats, and for who waits for the result.
+pub const REMEMBERED_MS: u64 = 2_000;
+/// How long the head of a lower band waits before it is picked out of turn.
+pub const AGING_MS: u64 = 60_000;
+/// Every so manieth pick takes the oldest head that has waited for [`AGING_MS`].
+pub const AGING_PICKS: u64 = 8;
+/// Most bytes of payloads, attempts, results and progress in the answer of one store call: later claims of the call get
+/// fewer tasks. One task always fits.
+pub const ANSWER_MAX_BYTES: usize = 32 * 1024 * 1024;
+/// Most queues of one tenant.
+pub const QUEUES_PER_TENANT_MAX: u32 = 10_000;
 /// Most queues of one store.
 pub const QUEUES_MAX: u32 = 100_000;

@@ -161,11 +161,13 @@ pub enum DeadReason {
     NonRetryable,
     /// Its lease expired [`limits::EXPIRIES_MAX`] times: it seems to kill its workers.
     Quarantined,
+    /// Its record could not be read.
+    Corrupt,
 }
 
 impl DeadReason {
     /// All reasons, in the order of their codes.
-    pub const ALL: [Self; 3] = [Self::Exhausted, Self::NonRetryable, Self::Quarantined];
+    pub const ALL: [Self; 4] = [Self::Exhausted, Self::NonRetryable, Self::Quarantined, Self::Corrupt];
 
     /// Name on the wire.
     #[must_use]
@@ -174,6 +176,7 @@ impl DeadReason {
             Self::Exhausted => "exhausted",
             Self::NonRetryable => "non_retryable",
             Self::Quarantined => "quarantined",
+            Self::Corrupt => "corrupt",
         }
     }
 

@@ -269,27 +269,43 @@ impl Store for LocalStore {
         self.call(|reply| Call::Info(queue, reply)).await
     }
 
-    async fn queues(&self, tenant: &TenantName) -> Result<Vec<QueueInfo>, StoreError> {
-        self.call(|reply| Call::List(tenant.clone(), reply)).await
+    async fn queues(
+        &self,
+        tenant: &TenantName,
+        after: Option<&QueueName>,
+        limit: usize,
+    ) -> Result<Vec<QueueInfo>, StoreError> {
+        let mut queues = self.call(|reply| Call::List(tenant.clone(), reply)).await?;
+        queues.retain(|info| after.is_none_or(|after| info.name > *after));
+        queues.truncate(limit);
+        Ok(queues)
     }
 
     async fn enqueue(
         &self,
-        shard: Shard,
+        queue: &QueueInfo,
         tasks: Vec<NewTask>,
     ) -> Result<Answer<Result<Enqueued, Refused>>, StoreError> {
-        self.call(|reply| Call::Enqueue(shard, tasks, reply)).await
+        self.call(|reply| Call::Enqueue(queue.shard(), tasks, reply)).await
     }
 
-    async fn work(&self, shard: Shard, ops: Vec<WorkOp>) -> Result<Answer<WorkResult>, StoreError> {
-        self.call(|reply| Call::Work(shard, ops, reply)).await
+    async fn work(&self, queue: &QueueInfo, ops: Vec<WorkOp>) -> Result<Answer<WorkResult>, StoreError> {
+        self.call(|reply| Call::Work(queue.shard(), ops, reply)).await
     }
 
     async fn get(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
         self.call(|reply| Call::Get(id, reply)).await
     }
 
-    async fn counts(&self, shard: Shard) -> Result<QueueCounts, StoreError> {
-        self.call(|reply| Call::Counts(shard, reply)).await
+    async fn outcome(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
+        self.get(id).await
+    }
+
+    async fn counts(&self, shards: &[Shard]) -> Result<Vec<QueueCounts>, StoreError> {
+        let mut counts = Vec::with_capacity(shards.len());
+        for shard in shards {
+            counts.push(self.call(|reply| Call::Counts(*shard, reply)).await?);
+        }
+        Ok(counts)
     }
 }

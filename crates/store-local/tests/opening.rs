@@ -13,7 +13,7 @@ use brisq_model::{
     IdempotencyKey, LeaseToken, NewTask, Priority, QueueName, Retention, RetryPolicy, Shard, Start, Task,
     TaskId, TenantName,
 };
-use brisq_store::{ClaimOp, Enqueued, Store, WorkDone, WorkOp};
+use brisq_store::{ClaimOp, Enqueued, QueueInfo, Store, WorkDone, WorkOp};
 use brisq_store_local::{Durability, LocalConfig, LocalStore, OpenError};
 use bytes::Bytes;
 
@@ -21,9 +21,10 @@ fn open(folder: &Path) -> LocalStore {
     LocalStore::open(folder, LocalConfig::default()).expect("a store")
 }
 
-async fn shard(store: &LocalStore) -> Shard {
-    let (tenant, queue) = (TenantName::new("t").unwrap(), QueueName::new("q").unwrap());
-    Shard::first(store.open_queue(&tenant, &queue).await.unwrap())
+async fn queue(store: &LocalStore) -> QueueInfo {
+    let (tenant, name) = (TenantName::new("t").unwrap(), QueueName::new("q").unwrap());
+    let number = store.open_queue(&tenant, &name).await.unwrap();
+    QueueInfo { number, tenant, name }
 }
 
 fn task(shard: Shard, n: u64) -> NewTask {
@@ -39,9 +40,9 @@ fn task(shard: Shard, n: u64) -> NewTask {
     }
 }
 
-async fn claim(store: &LocalStore, shard: Shard, max: u16) -> Vec<Task> {
+async fn claim(store: &LocalStore, queue: &QueueInfo, max: u16) -> Vec<Task> {
     let op = ClaimOp { max, lease_ms: 60_000, worker: None, token: LeaseToken::new(7) };
-    match store.work(shard, vec![WorkOp::Claim(op)]).await.unwrap().results.remove(0) {
+    match store.work(queue, vec![WorkOp::Claim(op)]).await.unwrap().results.remove(0) {
         Ok(WorkDone::Claimed(tasks)) => tasks,
         other => panic!("{other:?}"),
     }
@@ -50,25 +51,25 @@ async fn claim(store: &LocalStore, shard: Shard, max: u16) -> Vec<Task> {
 #[tokio::test]
 async fn leases_keys_order_and_time_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let (shard, held, last) = {
+    let (queue, held, last) = {
         let store = open(folder.path());
-        let shard = shard(&store).await;
-        store.enqueue(shard, (0..10).map(|n| task(shard, n)).collect()).await.unwrap();
-        let held = claim(&store, shard, 2).await;
-        let last = store.counts(shard).await.unwrap().now;
-        (shard, held, last)
+        let queue = queue(&store).await;
+        store.enqueue(&queue, (0..10).map(|n| task(queue.shard(), n)).collect()).await.unwrap();
+        let held = claim(&store, &queue, 2).await;
+        let last = store.counts(&[queue.shard()]).await.unwrap()[0].now;
+        (queue, held, last)
     };
     let store = open(folder.path());
-    assert!(store.counts(shard).await.unwrap().now >= last);
+    assert!(store.counts(&[queue.shard()]).await.unwrap()[0].now >= last);
     let token = LeaseToken::new(7);
     let complete = WorkOp::Complete { id: held[0].id, token, result: None };
-    assert_eq!(store.work(shard, vec![complete]).await.unwrap().results, [Ok(WorkDone::Completed)]);
+    assert_eq!(store.work(&queue, vec![complete]).await.unwrap().results, [Ok(WorkDone::Completed)]);
     let again = store
-        .enqueue(shard, vec![NewTask { id: TaskId::new(1, shard, 99), ..task(shard, 5) }])
+        .enqueue(&queue, vec![NewTask { id: TaskId::new(1, queue.shard(), 99), ..task(queue.shard(), 5) }])
         .await
         .unwrap();
     assert!(matches!(&again.results[..], [Ok(Enqueued::Existing(_))]), "{:?}", again.results);
-    let rest = claim(&store, shard, 100).await;
+    let rest = claim(&store, &queue, 100).await;
     let payloads: Vec<_> =
         rest.iter().map(|task| String::from_utf8_lossy(&task.payload).into_owned()).collect();
     assert_eq!(payloads, ["2", "3", "4", "5", "6", "7", "8", "9"]);
@@ -80,10 +81,10 @@ async fn progress_is_told_while_tasks_are_read() {
     {
         let config = LocalConfig { durability: Durability::Relaxed, ..LocalConfig::default() };
         let store = LocalStore::open(folder.path(), config).unwrap();
-        let shard = shard(&store).await;
+        let queue = queue(&store).await;
         for n in 0..30 {
             store
-                .enqueue(shard, (n * 1_000..(n + 1) * 1_000).map(|n| task(shard, n)).collect())
+                .enqueue(&queue, (n * 1_000..(n + 1) * 1_000).map(|n| task(queue.shard(), n)).collect())
                 .await
                 .unwrap();
         }
@@ -96,8 +97,8 @@ async fn progress_is_told_while_tasks_are_read() {
     });
     let store = LocalStore::open(folder.path(), LocalConfig { progress, ..LocalConfig::default() }).unwrap();
     assert!(told.load(Ordering::Relaxed) > 0);
-    let shard = shard(&store).await;
-    assert_eq!(store.counts(shard).await.unwrap().by_state.iter().sum::<u64>(), 30_000);
+    let queue = queue(&store).await;
+    assert_eq!(store.counts(&[queue.shard()]).await.unwrap()[0].by_state.iter().sum::<u64>(), 30_000);
 }
 
 #[tokio::test]

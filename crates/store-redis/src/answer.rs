@@ -90,13 +90,14 @@ fn answer(value: Value) -> Read<Answer<Value>> {
         now,
         ready: u64::try_from(ready).unwrap_or(0),
         next_due: u64::try_from(next_due).ok().map(Duration::from_millis),
+        ended: Vec::new(),
     })
 }
 
 fn each<T>(answer: Answer<Value>, read: impl Fn(Value) -> Read<T>) -> Read<Answer<T>> {
-    let Answer { results, now, ready, next_due } = answer;
+    let Answer { results, now, ready, next_due, ended } = answer;
     let results = results.into_iter().map(read).collect::<Read<Vec<T>>>()?;
-    Ok(Answer { results, now, ready, next_due })
+    Ok(Answer { results, now, ready, next_due, ended })
 }
 
 /// A result that is one letter: why the operation was refused.

@@ -62,6 +62,11 @@ impl RedisStore {
         Ok(store)
     }
 
+    async fn work_on(&self, shard: Shard, ops: &[WorkOp]) -> Result<Answer<WorkResult>, StoreError> {
+        let answer = self.call("work", &shard_keys(shard), |command| args::work(command, ops)).await?;
+        answer::worked(answer)
+    }
+
     async fn load(&self) -> Result<(), RedisError> {
         let mut command = redis::cmd("FUNCTION");
         command.arg("LOAD").arg("REPLACE").arg(self.library.text());
@@ -131,7 +136,7 @@ impl Store for RedisStore {
         }
         // An empty call of the library: it answers only where tasks can be written. No queue has this number.
         let number = QueueNumber::new(QueueNumber::MAX).expect("invariant: the largest number is one");
-        self.work(Shard::first(number), Vec::new()).await.map(|_| ())
+        self.work_on(Shard::first(number), &[]).await.map(|_| ())
     }
 
     async fn open_queue(&self, tenant: &TenantName, queue: &QueueName) -> Result<QueueNumber, StoreError> {
@@ -172,7 +177,12 @@ impl Store for RedisStore {
         path.map(|path| info(&path, queue.get())).transpose()
     }
 
-    async fn queues(&self, tenant: &TenantName) -> Result<Vec<QueueInfo>, StoreError> {
+    async fn queues(
+        &self,
+        tenant: &TenantName,
+        after: Option<&QueueName>,
+        limit: usize,
+    ) -> Result<Vec<QueueInfo>, StoreError> {
         let [numbers, _] = REGISTRY;
         let mut command = redis::cmd("HGETALL");
         command.arg(numbers);
@@ -181,27 +191,27 @@ impl Store for RedisStore {
         let mut own = Vec::new();
         for (path, number) in all {
             let info = info(&path, number)?;
-            if info.tenant == *tenant {
+            if info.tenant == *tenant && after.is_none_or(|after| info.name > *after) {
                 own.push(info);
             }
         }
         own.sort_by(|a, b| a.name.cmp(&b.name));
+        own.truncate(limit);
         Ok(own)
     }
 
     async fn enqueue(
         &self,
-        shard: Shard,
+        queue: &QueueInfo,
         tasks: Vec<NewTask>,
     ) -> Result<Answer<Result<Enqueued, Refused>>, StoreError> {
-        let answer =
-            self.call("enqueue", &shard_keys(shard), |command| args::enqueue(command, &tasks)).await?;
+        let keys = shard_keys(queue.shard());
+        let answer = self.call("enqueue", &keys, |command| args::enqueue(command, &tasks)).await?;
         answer::enqueued(answer)
     }
 
-    async fn work(&self, shard: Shard, ops: Vec<WorkOp>) -> Result<Answer<WorkResult>, StoreError> {
-        let answer = self.call("work", &shard_keys(shard), |command| args::work(command, &ops)).await?;
-        answer::worked(answer)
+    async fn work(&self, queue: &QueueInfo, ops: Vec<WorkOp>) -> Result<Answer<WorkResult>, StoreError> {
+        self.work_on(queue.shard(), &ops).await
     }
 
     async fn get(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
@@ -211,8 +221,16 @@ impl Store for RedisStore {
         answer::optional_task(self.call("get", &shard_keys(id.shard()), arg).await?)
     }
 
-    async fn counts(&self, shard: Shard) -> Result<QueueCounts, StoreError> {
-        answer::counts(self.call("counts", &shard_keys(shard), |_| {}).await?)
+    async fn outcome(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
+        self.get(id).await
+    }
+
+    async fn counts(&self, shards: &[Shard]) -> Result<Vec<QueueCounts>, StoreError> {
+        let mut counts = Vec::with_capacity(shards.len());
+        for shard in shards {
+            counts.push(answer::counts(self.call("counts", &shard_keys(*shard), |_| {}).await?)?);
+        }
+        Ok(counts)
     }
 
     fn listen(&self, shard: Shard) {

@@ -9,7 +9,7 @@ use brisq_model::{
     LeaseToken, NewTask, Priority, QueueName, Retention, RetryPolicy, Shard, Start, TaskId, TaskState,
 };
 use brisq_store::conformance::{Queue, cases, follows_the_model};
-use brisq_store::{ClaimOp, Store, StoreError, WorkDone, WorkOp};
+use brisq_store::{ClaimOp, QueueInfo, Store, StoreError, WorkDone, WorkOp};
 use brisq_store_redis::RedisStore;
 use brisq_testkit::{Redis, RedisOptions};
 use bytes::Bytes;
@@ -23,9 +23,10 @@ async fn connect(redis: &Redis) -> Arc<dyn Store> {
     Arc::new(RedisStore::connect(&[redis.url()]).await.expect("a store"))
 }
 
-async fn shard(store: &Arc<dyn Store>) -> Shard {
-    let (tenant, queue) = (TenantName::new("t").unwrap(), QueueName::new("q").unwrap());
-    Shard::first(store.open_queue(&tenant, &queue).await.unwrap())
+async fn queue(store: &Arc<dyn Store>) -> QueueInfo {
+    let (tenant, name) = (TenantName::new("t").unwrap(), QueueName::new("q").unwrap());
+    let number = store.open_queue(&tenant, &name).await.unwrap();
+    QueueInfo { number, tenant, name }
 }
 
 fn task(shard: Shard, n: u64, bytes: usize) -> NewTask {
@@ -67,10 +68,10 @@ async fn every_key_is_declared_and_lies_in_its_shards_slot() {
 async fn functions_that_are_gone_are_loaded_again() {
     let redis = start(&[]);
     let store = connect(&redis).await;
-    let shard = shard(&store).await;
-    store.enqueue(shard, vec![task(shard, 1, 3)]).await.unwrap();
+    let queue = queue(&store).await;
+    store.enqueue(&queue, vec![task(queue.shard(), 1, 3)]).await.unwrap();
     assert_eq!(redis.command("FUNCTION FLUSH").unwrap(), "+OK");
-    let answer = store.work(shard, vec![claim(5)]).await.unwrap();
+    let answer = store.work(&queue, vec![claim(5)]).await.unwrap();
     assert!(matches!(&answer.results[..], [Ok(WorkDone::Claimed(tasks))] if tasks.len() == 1));
 }
 
@@ -78,24 +79,24 @@ async fn functions_that_are_gone_are_loaded_again() {
 async fn a_full_redis_refuses_new_tasks_and_lets_work_go_on() {
     let redis = start(&["--maxmemory", "12mb", "--maxmemory-policy", "noeviction"]);
     let store = connect(&redis).await;
-    let shard = shard(&store).await;
+    let queue = queue(&store).await;
     let mut accepted = 0;
     let error = loop {
-        match store.enqueue(shard, vec![task(shard, accepted, 100_000)]).await {
+        match store.enqueue(&queue, vec![task(queue.shard(), accepted, 100_000)]).await {
             Ok(_) => accepted += 1,
             Err(error) => break error,
         }
         assert!(accepted < 1_000, "it never fills up");
     };
     assert!(matches!(error, StoreError::Full(_)), "{error:?}");
-    let answer = store.work(shard, vec![claim(256)]).await.unwrap();
+    let answer = store.work(&queue, vec![claim(256)]).await.unwrap();
     let Ok(WorkDone::Claimed(tasks)) = &answer.results[0] else { panic!("{:?}", answer.results) };
     assert!(!tasks.is_empty());
     let token = LeaseToken::new(7);
     let complete = tasks.iter().map(|task| WorkOp::Complete { id: task.id, token, result: None }).collect();
-    let answer = store.work(shard, complete).await.unwrap();
+    let answer = store.work(&queue, complete).await.unwrap();
     assert!(answer.results.iter().all(|result| *result == Ok(WorkDone::Completed)));
-    let counts = store.counts(shard).await.unwrap();
+    let counts = store.counts(&[queue.shard()]).await.unwrap()[0];
     assert_eq!(counts.of(TaskState::Ready) + counts.of(TaskState::Completed), accepted);
 }
 
@@ -103,19 +104,19 @@ async fn a_full_redis_refuses_new_tasks_and_lets_work_go_on() {
 async fn work_goes_on_after_redis_was_killed_and_nothing_is_lost() {
     let mut redis = start(&[]);
     let store = connect(&redis).await;
-    let shard = shard(&store).await;
+    let queue = queue(&store).await;
     for n in 0..50 {
-        store.enqueue(shard, vec![task(shard, n, 10)]).await.unwrap();
+        store.enqueue(&queue, vec![task(queue.shard(), n, 10)]).await.unwrap();
     }
     redis.kill9();
     assert!(matches!(store.ready().await, Err(StoreError::Unavailable(_))));
-    assert!(store.work(shard, vec![claim(1)]).await.is_err());
+    assert!(store.work(&queue, vec![claim(1)]).await.is_err());
     redis.restart().unwrap();
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while store.ready().await.is_err() {
         assert!(std::time::Instant::now() < deadline, "it does not recover");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let answer = store.work(shard, vec![claim(256)]).await.unwrap();
+    let answer = store.work(&queue, vec![claim(256)]).await.unwrap();
     assert!(matches!(&answer.results[..], [Ok(WorkDone::Claimed(tasks))] if tasks.len() == 50));
 }

@@ -24,9 +24,21 @@ pub enum StoreError {
     /// The store has no room for new tasks. Work on existing ones goes on.
     #[error("the store is full: {0}")]
     Full(String),
-    /// The store holds more queues than [`brisq_model::limits::QUEUES_MAX`].
-    #[error("the store has {0} queues, which is its limit")]
+    /// The tenant, or the whole store, has as many queues as it may: [`brisq_model::limits::QUEUES_PER_TENANT_MAX`] and
+    /// [`brisq_model::limits::QUEUES_MAX`].
+    #[error("there are {0} queues, which is the limit")]
     TooManyQueues(u32),
+    /// The store holds no queue under this number: it was emptied, or came back older. Nothing was done.
+    #[error("the store does not know the queue under this number")]
+    UnknownQueue,
+    /// A newer server wrote this, in a layout that this one would break.
+    #[error("the data has schema {found}, and this server knows {known} at most")]
+    Newer {
+        /// Of the data.
+        found: u32,
+        /// The highest that this program knows.
+        known: u32,
+    },
     /// The store answered something that it never should; the text is for the log.
     #[error("the store's data or answer is not understood: {0}")]
     Corrupt(String),

@@ -135,30 +135,41 @@ impl Store for MemoryStore {
         Ok(self.inner.lock().queues.iter().find(|info| info.number == queue).cloned())
     }
 
-    async fn queues(&self, tenant: &TenantName) -> Result<Vec<QueueInfo>, StoreError> {
+    async fn queues(
+        &self,
+        tenant: &TenantName,
+        after: Option<&QueueName>,
+        limit: usize,
+    ) -> Result<Vec<QueueInfo>, StoreError> {
         let inner = self.inner.lock();
-        let mut queues: Vec<_> = inner.queues.iter().filter(|info| info.tenant == *tenant).cloned().collect();
+        let behind = |info: &&QueueInfo| info.tenant == *tenant && after.is_none_or(|after| info.name > *after);
+        let mut queues: Vec<_> = inner.queues.iter().filter(behind).cloned().collect();
         queues.sort_by(|a, b| a.name.cmp(&b.name));
+        queues.truncate(limit);
         Ok(queues)
     }
 
     async fn enqueue(
         &self,
-        shard: Shard,
+        queue: &QueueInfo,
         tasks: Vec<NewTask>,
     ) -> Result<Answer<Result<Enqueued, Refused>>, StoreError> {
-        self.with(shard, |now, engine, records| engine.enqueue(now, tasks, records))
+        self.with(queue.shard(), |now, engine, records| engine.enqueue(now, tasks, records))
     }
 
-    async fn work(&self, shard: Shard, ops: Vec<WorkOp>) -> Result<Answer<WorkResult>, StoreError> {
-        self.with(shard, |now, engine, records| engine.work(now, ops, records))
+    async fn work(&self, queue: &QueueInfo, ops: Vec<WorkOp>) -> Result<Answer<WorkResult>, StoreError> {
+        self.with(queue.shard(), |now, engine, records| engine.work(now, ops, records))
     }
 
     async fn get(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
         self.with(id.shard(), |_, engine, records| engine.task(id, records))
     }
 
-    async fn counts(&self, shard: Shard) -> Result<QueueCounts, StoreError> {
-        Ok(self.with(shard, |now, engine, _| engine.counts(now)))
+    async fn outcome(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
+        self.get(id).await
+    }
+
+    async fn counts(&self, shards: &[Shard]) -> Result<Vec<QueueCounts>, StoreError> {
+        Ok(shards.iter().map(|shard| self.with(*shard, |now, engine, _| engine.counts(now))).collect())
     }
 }

@@ -19,7 +19,7 @@ pub trait Store: Send + Sync + 'static {
     /// One sentence about what this is and what a crash can lose, for the log and for `/readyz`.
     fn describe(&self) -> String;
 
-    /// Resolves when the store can claim and write; says what is missing otherwise.
+    /// Resolves when the store can claim and write; says what is missing otherwise. Writes nothing.
     async fn ready(&self) -> Result<(), StoreError>;
 
     /// Number of the queue, given on first use and then for ever the same.
@@ -35,24 +35,45 @@ pub trait Store: Send + Sync + 'static {
     /// Whose queue the number is.
     async fn queue_info(&self, queue: QueueNumber) -> Result<Option<QueueInfo>, StoreError>;
 
-    /// All queues of a tenant, by name.
-    async fn queues(&self, tenant: &TenantName) -> Result<Vec<QueueInfo>, StoreError>;
+    /// A page of a tenant's queues, by name: at most `limit` of those behind `after`. The cost is of the page, not of all
+    /// queues that there are.
+    async fn queues(
+        &self,
+        tenant: &TenantName,
+        after: Option<&QueueName>,
+        limit: usize,
+    ) -> Result<Vec<QueueInfo>, StoreError>;
 
-    /// Adds tasks. Every id must name `shard`.
+    /// Adds tasks. Every id must name the queue's shard.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownQueue`] when the store holds no such queue under this number: it was emptied or came back
+    /// older. Nothing was added then; the caller opens the queue anew.
     async fn enqueue(
         &self,
-        shard: Shard,
+        queue: &QueueInfo,
         tasks: Vec<NewTask>,
     ) -> Result<Answer<Result<Enqueued, Refused>>, StoreError>;
 
-    /// Claims tasks and acts on leases, in the order given. Every id must name `shard`.
-    async fn work(&self, shard: Shard, ops: Vec<WorkOp>) -> Result<Answer<WorkResult>, StoreError>;
+    /// Claims tasks and acts on leases, in the order given. Every id must name the queue's shard.
+    ///
+    /// # Errors
+    /// As [`Self::enqueue`].
+    async fn work(&self, queue: &QueueInfo, ops: Vec<WorkOp>) -> Result<Answer<WorkResult>, StoreError>;
 
-    /// The task, if it is kept.
+    /// The task, if it is kept: one past its retention is gone at once, whether anything swept it away or not.
     async fn get(&self, id: TaskId) -> Result<Option<Task>, StoreError>;
 
-    /// How many tasks the shard holds in each state. Kept, not counted: O(1).
-    async fn counts(&self, shard: Shard) -> Result<QueueCounts, StoreError>;
+    /// As [`Self::get`], and also for [`brisq_model::limits::REMEMBERED_MS`] from its end a task that is not kept: who waits
+    /// for a result learns it.
+    async fn outcome(&self, id: TaskId) -> Result<Option<Task>, StoreError>;
+
+    /// How many tasks each of the shards holds in each state, by index. Kept, not counted: O(1) a shard, and one round trip
+    /// for all of them.
+    async fn counts(&self, shards: &[Shard]) -> Result<Vec<QueueCounts>, StoreError>;
+
+    /// Ends the store's own work, so that nothing answered is lost and the next start finds it whole. Calls fail afterwards.
+    async fn close(&self) {}
 
     /// Asks for wake-ups of this shard: from now on an enqueue by **any** server that shares the store is told to
     /// [`Self::wakeups`]. Idempotent. A store that only this process can write to has nothing to do: the server
@@ -66,10 +87,14 @@ pub trait Store: Send + Sync + 'static {
 }
 
 /// Something that may concern parked claims.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wake {
     /// The shard became non-empty.
     Ready(Shard),
+    /// Something in the shard falls due in this time, earlier than anything before it.
+    Due(Shard, Duration),
+    /// The queue was opened: claims parked under its name may ask it now.
+    Opened(QueueInfo),
     /// Messages may have been missed: every parked claim should look once. Poll slowly until [`Self::Restored`].
     Lost,
     /// Messages flow again.
@@ -87,6 +112,14 @@ pub struct QueueInfo {
     pub name: QueueName,
 }
 
+impl QueueInfo {
+    /// Where its tasks are: a queue has one shard.
+    #[must_use]
+    pub fn shard(&self) -> Shard {
+        Shard::first(self.number)
+    }
+}
+
 /// Answer of one call.
 #[derive(Clone, Debug)]
 pub struct Answer<T> {
@@ -98,6 +131,8 @@ pub struct Answer<T> {
     pub ready: u64,
     /// Time from `now` until the next delay falls due or the next lease expires, if there is one.
     pub next_due: Option<Duration>,
+    /// Tasks that the call itself ended, beside what its operations say: quarantined, cancelled at the end of their lease.
+    pub ended: Vec<TaskId>,
 }
 
 /// What became of an accepted enqueue.
@@ -110,7 +145,7 @@ pub enum Enqueued {
         /// When it becomes claimable.
         ready_at: UnixMs,
     },
-    /// A task with the same idempotency key is kept.
+    /// A task with the same idempotency key is kept; its payload, attempts and result are left out.
     Existing(Box<Task>),
 }
 

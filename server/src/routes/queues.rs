@@ -15,7 +15,7 @@ use crate::state::{App, AppState};
 use crate::work::queue_name;
 
 /// Queues of one answer.
-const LIST_MAX: usize = 1_000;
+pub const LIST_MAX: usize = 1_000;
 
 /// All queues of the tenant that the token covers.
 #[utoipa::path(
@@ -65,7 +65,7 @@ impl AppState {
     }
 
     async fn queue_view(&self, shard: &ShardHandle) -> Result<QueueView, ApiError> {
-        let counts = self.store.counts(shard.shard()).await.map_err(store_error)?;
+        let counts = self.store.counts(&[shard.shard()]).await.map_err(store_error)?.remove(0);
         Ok(QueueView {
             name: shard.info.name.to_string(),
             counts: StateCounts {

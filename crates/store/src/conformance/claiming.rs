@@ -105,12 +105,12 @@ pub(super) async fn concurrent_claims_never_share_a_task(queue: &Queue) {
     queue.enqueue_all(tasks).await;
     let mut claims = JoinSet::new();
     for _ in 0..20 {
-        let (store, shard) = (std::sync::Arc::clone(&queue.store), queue.shard);
+        let (store, info) = (std::sync::Arc::clone(&queue.store), queue.info.clone());
         let ops: Vec<WorkOp> = (0..5).map(|_| queue.claim_op(3, LEASE_MS)).collect();
         claims.spawn(async move {
             let mut ids = Vec::new();
             for op in ops {
-                let answer = store.work(shard, vec![op]).await.unwrap();
+                let answer = store.work(&info, vec![op]).await.unwrap();
                 ids.extend(answer.results.into_iter().flat_map(claimed).map(|task| task.id));
             }
             ids

@@ -64,7 +64,7 @@ pub(super) async fn queues_are_listed_by_name_for_their_tenant_alone(queue: &Que
         queue.neighbour(name).await;
     }
     Queue::new(std::sync::Arc::clone(&queue.store)).await;
-    let listed = queue.store.queues(&queue.tenant).await.unwrap();
+    let listed = queue.store.queues(&queue.tenant, None, 100).await.unwrap();
     let names: Vec<&str> = listed.iter().map(|info| info.name.as_str()).collect();
     assert_eq!(names, ["apple", "cases", "mango", "zebra"]);
 }

@@ -9,7 +9,7 @@ use brisq_model::{
 use bytes::Bytes;
 
 use crate::{
-    Answer, ClaimOp, Enqueued, FailOp, HeartbeatOp, QueueCounts, Refused, Store, WorkDone, WorkOp, WorkResult,
+    Answer, ClaimOp, Enqueued, FailOp, HeartbeatOp, QueueCounts, QueueInfo, Refused, Store, WorkDone, WorkOp, WorkResult,
 };
 
 /// Long enough for every case that is not about expiry.
@@ -23,6 +23,7 @@ pub struct Queue {
     pub(super) tenant: TenantName,
     pub(super) name: QueueName,
     pub(super) shard: Shard,
+    pub(super) info: QueueInfo,
     random: AtomicU64,
 }
 
@@ -43,9 +44,10 @@ impl Queue {
     }
 
     pub(super) async fn open(store: Arc<dyn Store>, tenant: TenantName, name: QueueName) -> Self {
-        let shard = Shard::first(store.open_queue(&tenant, &name).await.unwrap());
+        let number = store.open_queue(&tenant, &name).await.unwrap();
+        let info = QueueInfo { number, tenant: tenant.clone(), name: name.clone() };
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-        Self { store, tenant, name, shard, random: AtomicU64::new(nanos) }
+        Self { store, tenant, name, shard: info.shard(), info, random: AtomicU64::new(nanos) }
     }
 
     /// Another queue of the same tenant.
@@ -82,7 +84,7 @@ impl Queue {
 
     pub(super) async fn enqueue_all(&self, tasks: Vec<NewTask>) -> Answer<Result<Enqueued, Refused>> {
         let count = tasks.len();
-        let answer = self.store.enqueue(self.shard, tasks).await.unwrap();
+        let answer = self.store.enqueue(&self.info, tasks).await.unwrap();
         assert_eq!(answer.results.len(), count, "one answer for each task");
         answer
     }
@@ -104,7 +106,7 @@ impl Queue {
 
     pub(super) async fn work(&self, ops: Vec<WorkOp>) -> Answer<WorkResult> {
         let count = ops.len();
-        let answer = self.store.work(self.shard, ops).await.unwrap();
+        let answer = self.store.work(&self.info, ops).await.unwrap();
         assert_eq!(answer.results.len(), count, "one answer for each operation");
         answer
     }
@@ -171,7 +173,7 @@ impl Queue {
     }
 
     pub(super) async fn counts(&self) -> QueueCounts {
-        self.store.counts(self.shard).await.unwrap()
+        self.store.counts(&[self.shard]).await.unwrap().remove(0)
     }
 }
 

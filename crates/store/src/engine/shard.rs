@@ -211,6 +211,7 @@ impl Engine {
             now,
             ready: self.ready.len() as u64,
             next_due: next.map(|at| Duration::from_millis(at.ms_since(now))),
+            ended: Vec::new(),
         }
     }
 }
