@@ -76,7 +76,10 @@ pub fn store_error(error: StoreError) -> ApiError {
         }
         error @ (StoreError::UnknownQueue | StoreError::Newer { .. }) => {
             tracing::warn!(%error, "the store cannot be worked with");
-            ApiError::new(ErrorCode::StoreUnavailable, "The store cannot be worked with; the server's log says why.")
+            ApiError::new(
+                ErrorCode::StoreUnavailable,
+                "The store cannot be worked with; the server's log says why.",
+            )
         }
         StoreError::Full(cause) => {
             tracing::warn!(cause, "the store is full");

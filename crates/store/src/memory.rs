@@ -142,7 +142,8 @@ impl Store for MemoryStore {
         limit: usize,
     ) -> Result<Vec<QueueInfo>, StoreError> {
         let inner = self.inner.lock();
-        let behind = |info: &&QueueInfo| info.tenant == *tenant && after.is_none_or(|after| info.name > *after);
+        let behind =
+            |info: &&QueueInfo| info.tenant == *tenant && after.is_none_or(|after| info.name > *after);
         let mut queues: Vec<_> = inner.queues.iter().filter(behind).cloned().collect();
         queues.sort_by(|a, b| a.name.cmp(&b.name));
         queues.truncate(limit);

@@ -9,7 +9,8 @@ use brisq_model::{
 use bytes::Bytes;
 
 use crate::{
-    Answer, ClaimOp, Enqueued, FailOp, HeartbeatOp, QueueCounts, QueueInfo, Refused, Store, WorkDone, WorkOp, WorkResult,
+    Answer, ClaimOp, Enqueued, FailOp, HeartbeatOp, QueueCounts, QueueInfo, Refused, Store, WorkDone, WorkOp,
+    WorkResult,
 };
 
 /// Long enough for every case that is not about expiry.
