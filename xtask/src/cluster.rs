@@ -102,8 +102,7 @@ fn run_tests(kubeconfig: &Path, ours: bool) -> anyhow::Result<Cases> {
         // Whoever has a cluster has a kubectl: no reason to build all of Kubernetes for one.
         environment.push(("KUBEBUILDER_ASSETS", folder.display().to_string()));
     }
-    let test = ["--release", "-p", "brisq-e2e", "--test", "cluster", "--", "--nocapture", "--test-threads=1"];
-    cargo_test(&test, &environment)
+    cargo_test(&["--test", "cluster", "--", "--nocapture", "--test-threads=1"], &environment)
 }
 
 fn state() -> anyhow::Result<PathBuf> {

@@ -2,33 +2,40 @@
 
 use anyhow::{Context, bail};
 
-use crate::step::{Cases, output};
+use crate::step::{Cases, cargo, output};
 
 struct Generated {
     path: String,
-    /// What cargo is to do; its output is the file.
-    command: String,
+    /// The program whose output is the file.
+    program: &'static str,
+    args: Vec<&'static str>,
 }
 
 impl Generated {
     fn text(&self) -> anyhow::Result<String> {
-        output("cargo", &self.command.split(' ').collect::<Vec<_>>())
+        output(self.program, &self.args)
     }
 }
 
-const OPENAPI: &str = "run --quiet --locked -p brisq-server --bin brisq-server -- --print-openapi";
-const CRDS: &str = "run --quiet --locked -p brisq-crd --features kube --example crds --";
+const CRDS: &str = "target/release/examples/crds";
 
 fn generated() -> Vec<Generated> {
-    let mut files = vec![Generated { path: "docs/api/openapi.json".into(), command: OPENAPI.into() }];
+    let mut files = vec![Generated {
+        path: "docs/api/openapi.json".into(),
+        program: "target/release/brisq-server",
+        args: vec!["--print-openapi"],
+    }];
     for plural in ["taskqueues", "profilingpolicies", "profilecaptures"] {
         let name = format!("brisq.dev_{plural}.yaml");
-        let path = format!("crds/{name}");
-        files.push(Generated { path, command: format!("{CRDS} {plural}") });
+        files.push(Generated { path: format!("crds/{name}"), program: CRDS, args: vec![plural] });
         let path = format!("charts/brisq-crds/templates/{name}");
-        files.push(Generated { path, command: format!("{CRDS} {plural} --keep") });
+        files.push(Generated { path, program: CRDS, args: vec![plural, "--keep"] });
     }
     files
+}
+
+fn build() -> anyhow::Result<()> {
+    cargo("build", &["--quiet", "--bin", "brisq-server", "--example", "crds"])
 }
 
 /// Writes the files, or holds them against what would be written.
@@ -36,6 +43,7 @@ pub fn run(check_only: bool) -> anyhow::Result<()> {
     if check_only {
         return check().map(|_| ());
     }
+    build()?;
     for file in generated() {
         let text = file.text()?;
         if let Some(folder) = std::path::Path::new(&file.path).parent() {
@@ -49,6 +57,7 @@ pub fn run(check_only: bool) -> anyhow::Result<()> {
 
 /// Fails at the first line that differs.
 pub fn check() -> anyhow::Result<Cases> {
+    build()?;
     let files = generated();
     for file in &files {
         let wanted = file.text()?;

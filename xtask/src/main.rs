@@ -5,10 +5,12 @@ mod cluster;
 mod codegen;
 mod image;
 mod machine;
+mod slowest;
 mod stages;
 mod step;
 mod test;
 mod tidy;
+mod tools;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 
-use crate::step::{Cases, cargo_test, folder_of, output, run};
+use crate::step::{Cases, cargo, cargo_test, folder_of, output, run};
+use crate::tools::{COREDNS, DENY, HELM, KUBE, MACHETE, PPROF, Tool, VERSITYGW};
 use crate::{cluster, codegen, tidy};
 
 /// Programs that the stages need, and the Debian packages that bring them.
@@ -28,6 +29,9 @@ const NEEDS: &[(&str, &str)] = &[
 /// A package without a program: plugins that containerd runs.
 const CNI: (&str, &str) = ("/usr/lib/cni/bridge", "containernetworking-plugins");
 
+/// Faults on request, which released programs lack.
+const FAULTS: &str = "brisq-server/faults";
+
 /// One stage.
 pub struct Stage {
     /// Its name, for `--only` and `--without`.
@@ -36,33 +40,41 @@ pub struct Stage {
     pub budget_s: u64,
     /// Part of the inner loop.
     pub fast: bool,
+    /// What it runs beside what every machine has.
+    pub tools: &'static [Tool],
     /// Runs it; answers how many cases passed.
     pub run: fn() -> anyhow::Result<Cases>,
 }
 
 /// All stages, in order.
 pub const STAGES: &[Stage] = &[
-    Stage { name: "setup", budget_s: 120, fast: false, run: setup },
-    Stage { name: "format", budget_s: 10, fast: true, run: format },
-    Stage { name: "tidy", budget_s: 10, fast: true, run: tidy_stage },
-    Stage { name: "lint", budget_s: 240, fast: false, run: lint },
-    Stage { name: "codegen", budget_s: 240, fast: true, run: codegen_stage },
-    Stage { name: "unit", budget_s: 300, fast: true, run: unit },
-    Stage { name: "build", budget_s: 600, fast: false, run: build },
-    Stage { name: "http", budget_s: 60, fast: false, run: || e2e("http") },
-    Stage { name: "readme", budget_s: 30, fast: false, run: || e2e("readme") },
-    Stage { name: "sync", budget_s: 60, fast: false, run: || e2e("sync") },
-    Stage { name: "pprof", budget_s: 90, fast: false, run: || e2e("pprof") },
-    Stage { name: "starts", budget_s: 120, fast: false, run: || e2e("starts") },
-    Stage { name: "faults", budget_s: 300, fast: false, run: || e2e_alone("faults") },
-    Stage { name: "sidecar", budget_s: 90, fast: false, run: || e2e("sidecar") },
-    Stage { name: "demo", budget_s: 120, fast: false, run: || e2e("demo") },
-    Stage { name: "backlog", budget_s: 90, fast: false, run: || e2e("backlog") },
-    Stage { name: "operator", budget_s: 240, fast: false, run: || e2e("operator") },
-    Stage { name: "cluster", budget_s: 480, fast: false, run: || cluster::test(None) },
-    Stage { name: "bench", budget_s: 120, fast: false, run: bench },
-    Stage { name: "supply", budget_s: 30, fast: false, run: supply },
-    Stage { name: "crash", budget_s: 240, fast: false, run: || e2e("crash") },
+    Stage { name: "setup", budget_s: 120, fast: false, tools: &[], run: setup },
+    Stage { name: "format", budget_s: 10, fast: true, tools: &[], run: format },
+    Stage { name: "tidy", budget_s: 10, fast: true, tools: &[], run: tidy_stage },
+    Stage { name: "lint", budget_s: 240, fast: false, tools: &[], run: lint },
+    Stage { name: "build", budget_s: 900, fast: false, tools: &[], run: build },
+    Stage { name: "codegen", budget_s: 10, fast: true, tools: &[], run: codegen_stage },
+    Stage { name: "unit", budget_s: 240, fast: true, tools: &[PPROF], run: unit },
+    Stage { name: "http", budget_s: 60, fast: false, tools: &[], run: || e2e("http") },
+    Stage { name: "readme", budget_s: 30, fast: false, tools: &[], run: || e2e("readme") },
+    Stage { name: "sync", budget_s: 60, fast: false, tools: &[], run: || e2e("sync") },
+    Stage { name: "pprof", budget_s: 90, fast: false, tools: &[PPROF], run: || e2e("pprof") },
+    Stage { name: "starts", budget_s: 120, fast: false, tools: &[], run: || e2e("starts") },
+    Stage { name: "faults", budget_s: 300, fast: false, tools: &[], run: || e2e_alone("faults") },
+    Stage { name: "sidecar", budget_s: 90, fast: false, tools: &[PPROF, VERSITYGW], run: || e2e("sidecar") },
+    Stage { name: "demo", budget_s: 120, fast: false, tools: &[PPROF], run: || e2e("demo") },
+    Stage { name: "backlog", budget_s: 90, fast: false, tools: &[], run: || e2e("backlog") },
+    Stage { name: "operator", budget_s: 240, fast: false, tools: &[KUBE, HELM], run: || e2e("operator") },
+    Stage {
+        name: "cluster",
+        budget_s: 480,
+        fast: false,
+        tools: &[KUBE, COREDNS, HELM, VERSITYGW, PPROF],
+        run: || cluster::test(None),
+    },
+    Stage { name: "bench", budget_s: 120, fast: false, tools: &[], run: bench },
+    Stage { name: "supply", budget_s: 30, fast: false, tools: &[DENY, MACHETE], run: supply },
+    Stage { name: "crash", budget_s: 240, fast: false, tools: &[], run: || e2e("crash") },
 ];
 
 /// Installs what is missing, where it may.
@@ -108,12 +120,10 @@ fn tidy_stage() -> anyhow::Result<Cases> {
     tidy::check()
 }
 
+/// One pass, with every feature.
 fn lint() -> anyhow::Result<Cases> {
-    let all = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked"];
-    let denied = ["--", "-D", "warnings"];
-    run("cargo", &[all.as_slice(), &denied].concat())?;
-    run("cargo", &[all.as_slice(), &["--features", "brisq-server/faults,brisq/cluster"], &denied].concat())?;
-    Ok(2)
+    cargo("clippy", &["--quiet", "--all-targets", "--features", FAULTS, "--", "-D", "warnings"])?;
+    Ok(1)
 }
 
 fn codegen_stage() -> anyhow::Result<Cases> {
@@ -121,30 +131,25 @@ fn codegen_stage() -> anyhow::Result<Cases> {
 }
 
 fn unit() -> anyhow::Result<Cases> {
-    cargo_test(&["--workspace", "--exclude", "brisq-e2e"], &[])
+    cargo_test(&["--exclude", "brisq-e2e"], &[])
 }
 
-/// The programs that the stages behind this one run: first with the faults, kept aside, then as they are released.
+/// Everything that the stages behind this one run. First the programs with faults, kept aside; an example is among them
+/// so that cargo takes the features of tests, and compiles what all of them stand on once.
 fn build() -> anyhow::Result<Cases> {
-    let release = "build --release --locked -p brisq-server -p brisq-profiler -p brisq-operator -p brisq -p brisq-bench --features brisq/cluster";
-    let release: Vec<&str> = release.split(' ').collect();
-    run("cargo", &[release.as_slice(), &["--features", "brisq-server/faults"]].concat())?;
+    cargo("build", &["--features", FAULTS, "--bin", "brisq-server", "--bin", "brisq", "--example", "crds"])?;
     std::fs::create_dir_all("target/faults")?;
     for program in ["brisq", "brisq-server"] {
         std::fs::copy(format!("target/release/{program}"), format!("target/faults/{program}"))
             .with_context(|| format!("{program} with faults cannot be kept"))?;
     }
-    run("cargo", &release)?;
-    run("cargo", &["build", "--release", "--locked", "-p", "brisq-recorder", "--examples"])?;
-    Ok(3)
+    cargo("build", &["--all-targets"])?;
+    Ok(2)
 }
 
 /// Case by case: each needs the machine for itself.
 fn e2e_alone(test: &str) -> anyhow::Result<Cases> {
-    cargo_test(
-        &["--release", "-p", "brisq-e2e", "--test", test, "--", "--nocapture", "--test-threads=1"],
-        &[],
-    )
+    cargo_test(&["--test", test, "--", "--nocapture", "--test-threads=1"], &[])
 }
 
 /// That the benchmarks run and lose nothing; what they say is read by people.
@@ -157,13 +162,13 @@ fn bench() -> anyhow::Result<Cases> {
 fn supply() -> anyhow::Result<Cases> {
     // Also what other platforms need: licences are theirs too.
     run("cargo", &["fetch", "--locked", "--quiet"])?;
-    let deny = brisq_testkit::cargo_tool("cargo-deny", "0.20.2")?.display().to_string();
+    let deny = DENY.path()?.display().to_string();
     run(&deny, &["--offline", "--log-level", "error", "check", "licenses", "bans", "sources"])?;
-    let machete = brisq_testkit::cargo_tool("cargo-machete", "0.9.2")?.display().to_string();
+    let machete = MACHETE.path()?.display().to_string();
     run(&machete, &[])?;
     Ok(2)
 }
 
 fn e2e(test: &str) -> anyhow::Result<Cases> {
-    cargo_test(&["--release", "-p", "brisq-e2e", "--test", test, "--", "--nocapture"], &[])
+    cargo_test(&["--test", test, "--", "--nocapture"], &[])
 }

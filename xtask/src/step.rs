@@ -1,23 +1,38 @@
-//! Running programs, and reading what test runners say.
+//! Running programs, reading what test runners say, and noting what took long.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+
+use crate::slowest;
 
 /// Cases that passed, of a step that did.
 pub type Cases = usize;
 
+/// What every build, test and lint of the stages selects. One profile, one set of packages and one of features: with another,
+/// cargo compiles the same crates once more.
+pub const WORKSPACE: [&str; 5] = ["--release", "--locked", "--workspace", "--features", "brisq/cluster"];
+
 /// Runs a program with its output shown; an error says what to repeat by hand.
 pub fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
+    let began = Instant::now();
     let status = Command::new(program)
         .args(args)
         .stdin(Stdio::null())
         .status()
         .with_context(|| format!("{program} cannot be run: is it installed?"))?;
-    ensure!(status.success(), "failed: {program} {}", args.join(" "));
+    let line = format!("{program} {}", args.join(" "));
+    slowest::note(&line, began.elapsed());
+    ensure!(status.success(), "failed: {line}");
     Ok(())
+}
+
+/// Runs `cargo` with a subcommand over all packages.
+pub fn cargo(subcommand: &str, args: &[&str]) -> anyhow::Result<()> {
+    run("cargo", &[&[subcommand], WORKSPACE.as_slice(), args].concat())
 }
 
 /// What a program prints.
@@ -38,44 +53,70 @@ pub fn folder_of(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).find(|folder| folder.join(program).is_file())
 }
 
-/// Runs `cargo test` with its output shown, and counts.
+/// Runs `cargo test` over all packages with its output shown, and counts.
 pub fn cargo_test(args: &[&str], environment: &[(&str, String)]) -> anyhow::Result<Cases> {
+    // One pipe for both: only so do the names of test programs, on the one, stand before their results, on the other.
+    let (reader, writer) = std::io::pipe()?;
     let mut child = Command::new("cargo")
         .arg("test")
-        .args(["--locked", "--no-fail-fast"])
+        .args(WORKSPACE)
+        .arg("--no-fail-fast")
         .args(args)
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
         .spawn()
         .context("cargo cannot be run")?;
-    let stdout = child.stdout.take().context("cargo's output cannot be read")?;
-    let mut sum = Counts::default();
-    for line in BufReader::new(stdout).lines() {
+    let mut told = Told::default();
+    let mut compiling = Some(Instant::now());
+    for line in BufReader::new(reader).lines() {
         let line = line?;
         println!("{line}");
-        sum.add(&line);
+        told.read(&line);
+        if !told.program.is_empty()
+            && let Some(began) = compiling.take()
+        {
+            slowest::note(&format!("compiling for cargo test {}", args.join(" ")), began.elapsed());
+        }
     }
     let status = child.wait()?;
     if !status.success() {
-        bail!("{} cases failed: cargo test {}", sum.failed.max(1), args.join(" "));
+        bail!(
+            "{} cases failed: cargo test {}",
+            told.failed.max(1),
+            [WORKSPACE.as_slice(), args].concat().join(" ")
+        );
     }
-    ensure!(sum.ignored == 0, "{} cases are ignored; none may be", sum.ignored);
-    ensure!(sum.passed > 0, "no case ran: cargo test {}", args.join(" "));
-    Ok(sum.passed)
+    ensure!(told.ignored == 0, "{} cases are ignored; none may be", told.ignored);
+    ensure!(told.passed > 0, "no case ran: cargo test {}", args.join(" "));
+    Ok(told.passed)
 }
 
+/// What `cargo test` has told so far.
 #[derive(Default)]
-struct Counts {
+struct Told {
     passed: usize,
     failed: usize,
     ignored: usize,
+    /// The test program that runs.
+    program: String,
 }
 
-impl Counts {
-    /// `test result: ok. 3 passed; 0 failed; 0 ignored; ...`.
-    fn add(&mut self, line: &str) {
-        let Some(result) = line.trim().strip_prefix("test result: ") else { return };
+impl Told {
+    fn read(&mut self, line: &str) {
+        let line = line.trim();
+        // `Running tests/http.rs (target/release/deps/http-0123456789abcdef)`.
+        if let Some(program) = line.strip_prefix("Running ").and_then(|rest| rest.rsplit('/').next()) {
+            let name = program.rsplit_once('-').map_or(program, |(name, _)| name);
+            self.program = format!("tests of {name}");
+        } else if let Some(result) = line.strip_prefix("test result: ") {
+            self.add(result);
+        }
+    }
+
+    /// `ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.23s`.
+    fn add(&mut self, result: &str) {
         for part in result.split(['.', ';']) {
             let mut words = part.split_whitespace();
             if let (Some(Ok(count)), Some(what)) = (words.next().map(str::parse::<usize>), words.next()) {
@@ -87,6 +128,10 @@ impl Counts {
                 }
             }
         }
+        let took = result.rsplit(' ').next().and_then(|text| text.strip_suffix('s')?.parse().ok());
+        if let Some(seconds) = took {
+            slowest::note(&self.program, Duration::from_secs_f64(seconds));
+        }
     }
 }
 
@@ -96,12 +141,14 @@ mod tests {
 
     #[test]
     fn results_are_counted() {
-        let mut counts = Counts::default();
-        counts.add(
-            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s",
+        let mut told = Told::default();
+        told.read("     Running unittests src/lib.rs (target/release/deps/brisq_api-0123456789abcdef)");
+        assert_eq!(told.program, "tests of brisq_api");
+        told.read(
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.10s",
         );
-        counts.add("test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
-        counts.add("test a_case ... ok");
-        assert_eq!((counts.passed, counts.failed, counts.ignored), (4, 2, 1));
+        told.read("test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
+        told.read("test a_case ... ok");
+        assert_eq!((told.passed, told.failed, told.ignored), (4, 2, 1));
     }
 }

@@ -6,6 +6,8 @@ use anyhow::bail;
 
 use crate::machine;
 use crate::stages::{STAGES, Stage};
+use crate::tools::Tool;
+use crate::{slowest, tools};
 
 /// Which stages to run.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -62,7 +64,14 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     check_machine()?;
     let began = Instant::now();
     let mut rows: Vec<(&Stage, Outcome, Duration)> = Vec::new();
+    let mut aside = Some(tools_of(options));
     for stage in STAGES {
+        // Only behind `setup` there is what builds them.
+        if stage.name != "setup"
+            && let Some(tools) = aside.take()
+        {
+            tools::build_aside(tools);
+        }
         if !options.includes(stage) {
             rows.push((stage, Outcome::LeftOut, Duration::ZERO));
             continue;
@@ -89,6 +98,17 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     summary(&rows, began.elapsed())
 }
 
+/// In the order in which stages need them.
+fn tools_of(options: &Options) -> Vec<Tool> {
+    let mut tools = Vec::new();
+    for tool in STAGES.iter().filter(|stage| options.includes(stage)).flat_map(|stage| stage.tools) {
+        if !tools.contains(tool) {
+            tools.push(*tool);
+        }
+    }
+    tools
+}
+
 fn summary(rows: &[(&Stage, Outcome, Duration)], took: Duration) -> anyhow::Result<()> {
     println!("\n{:<10} {:>6} {:>8} {:>8}  outcome", "stage", "cases", "seconds", "budget");
     let (mut passed, mut failures) = (0, Vec::new());
@@ -107,7 +127,8 @@ fn summary(rows: &[(&Stage, Outcome, Duration)], took: Duration) -> anyhow::Resu
         };
         println!("{:<10} {cases:>6} {:>8.1} {:>8}  {text}", stage.name, took.as_secs_f64(), stage.budget_s);
     }
-    println!("all in {:.0} s", took.as_secs_f64());
+    slowest::print();
+    println!("\nall in {:.0} s", took.as_secs_f64());
     println!("{passed} passed, {} failed", failures.len());
     if !failures.is_empty() {
         bail!("{}", failures.join("\n"));
@@ -128,6 +149,13 @@ mod tests {
         assert!(Options::parse(&["--only", "nonsense"]).unwrap_err().contains("crash"));
         assert!(Options::parse(&["--only"]).is_err());
         assert!(Options::parse(&["nonsense"]).is_err());
+    }
+
+    #[test]
+    fn tools_are_built_once_and_only_for_chosen_stages() {
+        let options = Options::parse(&["--only", "demo", "--only", "pprof"]).unwrap();
+        assert_eq!(tools_of(&options), [tools::PPROF]);
+        assert!(tools_of(&Options::parse(&["--only", "tidy"]).unwrap()).is_empty());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! `tools/`, those written in Rust from the registry.
 
 use std::collections::hash_map::DefaultHasher;
+use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,15 +20,19 @@ pub fn go_tool(name: &str) -> io::Result<PathBuf> {
     if tool.is_file() {
         return Ok(tool);
     }
-    std::fs::create_dir_all(&folder)?;
-    // Built beside and renamed: two tests that build at once both end with a whole tool.
+    let _building = building(&folder)?;
+    if tool.is_file() {
+        return Ok(tool);
+    }
+    // Built beside and renamed, so that a build that is killed leaves no half tool.
     let beside = tempfile::tempdir_in(&folder)?;
     let built = beside.path().join(name);
     let manifest = std::fs::read_to_string(module.join("go.mod"))?;
     let package = manifest.lines().find_map(|line| line.strip_prefix("tool ")).unwrap_or(".");
     let ldflags = std::fs::read_to_string(module.join("ldflags")).unwrap_or_default();
-    let output = Command::new("go")
-        .args(["build", "-trimpath", "-buildvcs=false", "-ldflags"])
+    // At the lowest priority: it is often built beside something that somebody waits for.
+    let output = Command::new("nice")
+        .args(["-n", "19", "go", "build", "-trimpath", "-buildvcs=false", "-ldflags"])
         .arg(format!("-s -w {}", ldflags.trim()))
         .arg("-o")
         .arg(&built)
@@ -72,8 +77,12 @@ pub fn cargo_tool(name: &str, version: &str) -> io::Result<PathBuf> {
     if tool.is_file() {
         return Ok(tool);
     }
-    let status = Command::new("cargo")
-        .args(["install", "--quiet", "--locked", "--version", version, "--root"])
+    let _building = building(&folder)?;
+    if tool.is_file() {
+        return Ok(tool);
+    }
+    let status = Command::new("nice")
+        .args(["-n", "19", "cargo", "install", "--quiet", "--locked", "--version", version, "--root"])
         .arg(&folder)
         .arg(name)
         .env_remove("RUSTFLAGS")
@@ -83,6 +92,14 @@ pub fn cargo_tool(name: &str, version: &str) -> io::Result<PathBuf> {
     } else {
         Err(io::Error::other(format!("{name} {version} cannot be built")))
     }
+}
+
+/// Waits until nobody else builds what goes into `folder`.
+fn building(folder: &Path) -> io::Result<File> {
+    std::fs::create_dir_all(folder)?;
+    let lock = File::create(folder.join("building"))?;
+    lock.lock()?;
+    Ok(lock)
 }
 
 /// `~/.cache/brisq`, or wherever `BRISQ_CACHE` says.
