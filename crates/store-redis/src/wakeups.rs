@@ -79,7 +79,7 @@ async fn subscribe(
 /// A wake-up that finds no room is not lost on anybody who matters: the server that cannot keep up is awake, and each
 /// store answer tells it of ready tasks.
 fn tell(wakeups: &mpsc::Sender<Wake>, wake: Wake) {
-    if wakeups.try_send(wake).is_err() {
-        tracing::debug!(?wake, "the server does not keep up with wake-ups");
+    if let Err(error) = wakeups.try_send(wake) {
+        tracing::debug!(%error, "the server does not keep up with wake-ups");
     }
 }
