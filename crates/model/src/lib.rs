@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod id;
+mod life;
 pub mod limits;
 mod name;
 mod retry;
@@ -12,6 +13,7 @@ mod task;
 mod time;
 
 pub use id::{IdError, LeaseToken, QueueNumber, Shard, TaskId};
+pub use life::{Claim, Ending, Facts, LeaseEnd, PastLease, State};
 pub use name::{IdempotencyKey, NameError, QueueName, TenantName, WorkerName};
 pub use retry::{Backoff, RetryPolicy};
 pub use task::{Attempt, DeadReason, Lease, NewTask, Priority, Retention, Start, Task, TaskError, TaskState};

@@ -60,7 +60,7 @@ pub const SWEEP_SLICE: usize = 256;
 pub const REMEMBERED_MS: u64 = 2_000;
 /// How long the head of a lower band waits before it is picked out of turn.
 pub const AGING_MS: u64 = 60_000;
-/// Every so manieth pick takes the oldest head that has waited for [`AGING_MS`].
+/// Of so many picks, one takes the oldest head of a lower band that has waited for [`AGING_MS`].
 pub const AGING_PICKS: u64 = 8;
 /// Most bytes of payloads, attempts, results and progress in the answer of one store call: later claims of the call get
 /// fewer tasks. One task always fits.

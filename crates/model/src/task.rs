@@ -29,6 +29,12 @@ impl Priority {
     pub const fn band(self) -> u8 {
         Self::HIGHEST - self.0
     }
+
+    /// The priority that is served in this band.
+    #[must_use]
+    pub const fn of_band(band: u8) -> Option<Self> {
+        if band <= Self::HIGHEST { Some(Self(Self::HIGHEST - band)) } else { None }
+    }
 }
 
 impl Default for Priority {

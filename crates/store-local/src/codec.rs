@@ -2,18 +2,22 @@
 //! their length as 32 bits; an optional field begins with 0 or 1.
 
 use brisq_model::{
-    Attempt, Backoff, DeadReason, IdempotencyKey, LeaseToken, Priority, Retention, RetryPolicy, TaskError,
-    TaskState, UnixMs, WorkerName,
+    Attempt, Backoff, Claim, DeadReason, IdempotencyKey, LeaseEnd, LeaseToken, Priority, Retention,
+    RetryPolicy, State, TaskError, TaskState, UnixMs, WorkerName,
 };
-use brisq_store::StoreError;
-use brisq_store::engine::{Body, Ended, Extra, Grip, Record};
+use brisq_store::engine::{Body, Extra, Record};
 use bytes::Bytes;
 
 const VERSION: u8 = 1;
 /// Longest list that is believed; longer ones are damage.
 const LIST_MAX: u32 = 1_000;
 
-type Read<T> = Result<T, StoreError>;
+/// Why bytes are no record.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Damage(&'static str);
+
+type Read<T> = Result<T, Damage>;
 
 #[derive(Default)]
 struct Writer(Vec<u8>);
@@ -54,29 +58,23 @@ impl Writer {
 
 struct Reader<'a>(&'a [u8]);
 
-fn damage(what: &str) -> StoreError {
-    StoreError::Corrupt(format!("a record on disk is damaged: {what}"))
-}
-
 impl<'a> Reader<'a> {
     fn versioned(bytes: &'a [u8]) -> Read<Self> {
         let mut reader = Self(bytes);
         match reader.u8()? {
             VERSION => Ok(reader),
-            other => Err(StoreError::Corrupt(format!(
-                "a record has version {other}, this program reads {VERSION}"
-            ))),
+            _ => Err(Damage("an unknown version")),
         }
     }
 
     fn take(&mut self, length: usize) -> Read<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(|| damage("it ends early"))?;
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(Damage("it ends early"))?;
         self.0 = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Read<[u8; N]> {
-        self.take(N)?.try_into().map_err(|_| damage("it ends early"))
+        self.take(N)?.try_into().map_err(|_| Damage("it ends early"))
     }
 
     fn u8(&mut self) -> Read<u8> {
@@ -109,25 +107,25 @@ impl<'a> Reader<'a> {
     }
 
     fn text(&mut self) -> Read<&'a str> {
-        std::str::from_utf8(self.slice()?).map_err(|_| damage("text is not UTF-8"))
+        std::str::from_utf8(self.slice()?).map_err(|_| Damage("text is not UTF-8"))
     }
 
     fn worker(&mut self) -> Read<WorkerName> {
-        WorkerName::new(self.text()?).map_err(|_| damage("a worker's name"))
+        WorkerName::new(self.text()?).map_err(|_| Damage("a worker's name"))
     }
 
     fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
         match self.u8()? {
             0 => Ok(None),
             1 => read(self).map(Some),
-            _ => Err(damage("an optional field")),
+            _ => Err(Damage("an optional field")),
         }
     }
 
     fn list<T>(&mut self, mut read: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
         let length = self.u32()?;
         if length > LIST_MAX {
-            return Err(damage("a list is too long"));
+            return Err(Damage("a list is too long"));
         }
         (0..length).map(|_| read(self)).collect()
     }
@@ -175,21 +173,30 @@ pub fn body_bytes(body: &Body) -> Vec<u8> {
 
 /// See [`body_bytes`].
 pub fn body(bytes: &[u8]) -> Read<Body> {
+    body_with(bytes, |r| r.slice().map(Bytes::copy_from_slice))
+}
+
+/// As [`body`], with an empty payload.
+pub fn body_without_payload(bytes: &[u8]) -> Read<Body> {
+    body_with(bytes, |r| r.slice().map(|_| Bytes::new()))
+}
+
+fn body_with(bytes: &[u8], payload: impl FnOnce(&mut Reader<'_>) -> Read<Bytes>) -> Read<Body> {
     let mut r = Reader::versioned(bytes)?;
-    let priority = Priority::new(r.u8()?).ok_or_else(|| damage("a priority"))?;
+    let priority = Priority::new(r.u8()?).ok_or(Damage("a priority"))?;
     let max_attempts = r.u32()?;
     let backoff = match r.u8()? {
         0 => Backoff::Exponential { delay_ms: r.u64()?, max_delay_ms: r.u64()? },
         1 => Backoff::Fixed { delay_ms: r.u64()? },
         2 => Backoff::List { delays_ms: r.list(Reader::u64)? },
-        _ => return Err(damage("a retry policy")),
+        _ => return Err(Damage("a retry policy")),
     };
     let retry = RetryPolicy { backoff, jitter_permille: r.u16()? };
     let retention = read_retention(&mut r)?;
-    let key = r.option(|r| IdempotencyKey::new(r.text()?).map_err(|_| damage("an idempotency key")))?;
+    let key = r.option(|r| IdempotencyKey::new(r.text()?).map_err(|_| Damage("an idempotency key")))?;
     let created_at = r.ms()?;
     Ok(Body {
-        payload: r.bytes()?,
+        payload: payload(&mut r)?,
         priority,
         max_attempts,
         retry,
@@ -199,63 +206,76 @@ pub fn body(bytes: &[u8]) -> Read<Body> {
     })
 }
 
-const ENDED: [Ended; 5] = [Ended::NotYet, Ended::Completed, Ended::Failed, Ended::Released, Ended::Expired];
+/// How a lease ended, by its code; 0 is a lease that runs.
+const LEASE_ENDS: [Option<LeaseEnd>; 5] = [
+    None,
+    Some(LeaseEnd::Completed),
+    Some(LeaseEnd::Failed),
+    Some(LeaseEnd::Released),
+    Some(LeaseEnd::Expired),
+];
 
 /// What changes of a task.
 pub fn record_bytes(record: &Record) -> Vec<u8> {
+    let (until, running) = match &record.state {
+        State::Delayed | State::Ready => (record.ready_at, None),
+        State::Leased { claim, until } => (*until, Some(&**claim)),
+        State::Ended { at, .. } => (*at, None),
+    };
+    let last = record.last.as_ref().map(|last| (&last.claim, Some(last.end)));
     let mut w = Writer::versioned();
-    w.u8(record.state.code());
+    w.u8(record.state.kind().code());
     w.u8(record.keyed.into());
     w.u8(record.cancel_requested.into());
-    w.option(record.dead_reason, |w, reason| w.u8(reason.code()));
+    w.option(record.state.dead_reason(), |w, reason| w.u8(reason.code()));
     w.u8(record.band);
     w.u64(record.seq);
     w.u32(record.failed);
     w.u32(record.expiries);
     write_retention(&mut w, record.retention);
     w.u64(record.ready_at.0);
-    w.u64(record.until.0);
-    w.option(record.grip.as_deref(), |w, grip| {
-        w.0.extend_from_slice(&grip.token.to_bytes());
-        w.u64(grip.lease_ms);
-        w.u64(grip.started_at.0);
-        w.option(grip.worker.as_ref(), |w, worker| w.bytes(worker.as_str().as_bytes()));
-        w.u8(ENDED
-            .iter()
-            .position(|ended| *ended == grip.ended)
-            .and_then(|n| u8::try_from(n).ok())
-            .unwrap_or(0));
-    });
+    w.u64(until.0);
+    w.option(running.map(|claim| (claim, None)).or(last), |w, (claim, end)| write_lease(w, claim, end));
     w.0
+}
+
+fn write_lease(w: &mut Writer, claim: &Claim, end: Option<LeaseEnd>) {
+    w.0.extend_from_slice(&claim.token.to_bytes());
+    w.u64(claim.lease_ms);
+    w.u64(claim.started_at.0);
+    w.option(claim.worker.as_ref(), |w, worker| w.bytes(worker.as_str().as_bytes()));
+    let code = LEASE_ENDS.iter().position(|known| *known == end);
+    w.u8(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(0));
 }
 
 /// See [`record_bytes`].
 pub fn record(bytes: &[u8]) -> Read<Record> {
     let mut r = Reader::versioned(bytes)?;
-    Ok(Record {
-        state: TaskState::from_code(r.u8()?).ok_or_else(|| damage("a state"))?,
-        keyed: r.u8()? != 0,
-        cancel_requested: r.u8()? != 0,
-        dead_reason: r.option(|r| DeadReason::from_code(r.u8()?).ok_or_else(|| damage("a reason")))?,
-        band: r.u8()?,
-        seq: r.u64()?,
-        failed: r.u32()?,
-        expiries: r.u32()?,
-        retention: read_retention(&mut r)?,
-        ready_at: r.ms()?,
-        until: r.ms()?,
-        grip: r.option(grip)?.map(Box::new),
-    })
+    let state = TaskState::from_code(r.u8()?).ok_or(Damage("a state"))?;
+    let (keyed, cancel_requested) = (r.u8()? != 0, r.u8()? != 0);
+    let reason = r.option(|r| DeadReason::from_code(r.u8()?).ok_or(Damage("a reason")))?;
+    let (band, seq, failed, expiries) = (r.u8()?, r.u64()?, r.u32()?, r.u32()?);
+    let retention = read_retention(&mut r)?;
+    let (ready_at, until) = (r.ms()?, r.ms()?);
+    let lease = r.option(read_lease)?;
+    if band > Priority::HIGHEST {
+        return Err(Damage("a band"));
+    }
+    let (state, last) = State::from_fields(state, until, reason, lease)
+        .ok_or(Damage("a state that contradicts its lease"))?;
+    let last = last.map(Box::new);
+    Ok(Record { state, last, keyed, cancel_requested, band, seq, failed, expiries, retention, ready_at })
 }
 
-fn grip(r: &mut Reader<'_>) -> Read<Grip> {
-    Ok(Grip {
+fn read_lease(r: &mut Reader<'_>) -> Read<(Claim, Option<LeaseEnd>)> {
+    let claim = Claim {
         token: LeaseToken::from_bytes(r.array()?),
         lease_ms: r.u64()?,
         started_at: r.ms()?,
         worker: r.option(Reader::worker)?,
-        ended: ENDED.get(usize::from(r.u8()?)).copied().ok_or_else(|| damage("the end of a lease"))?,
-    })
+    };
+    let end = LEASE_ENDS.get(usize::from(r.u8()?)).ok_or(Damage("the end of a lease"))?;
+    Ok((claim, *end))
 }
 
 /// What grows of a task.
@@ -292,8 +312,20 @@ pub fn extra(bytes: &[u8]) -> Read<Extra> {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "damage is made at places that exist")]
 mod tests {
+    use brisq_model::{Ending, PastLease};
+
     use super::*;
+
+    fn claim() -> Claim {
+        Claim {
+            token: LeaseToken::new(9),
+            lease_ms: 1,
+            started_at: UnixMs(2),
+            worker: WorkerName::new("w").ok(),
+        }
+    }
 
     fn sample() -> (Body, Record, Extra) {
         let body = Body {
@@ -305,26 +337,17 @@ mod tests {
             idempotency_key: IdempotencyKey::new("k").ok(),
             created_at: UnixMs(5),
         };
-        let grip = Grip {
-            token: LeaseToken::new(9),
-            lease_ms: 1,
-            started_at: UnixMs(2),
-            worker: WorkerName::new("w").ok(),
-            ended: Ended::Failed,
-        };
         let record = Record {
-            state: TaskState::Dead,
+            state: State::Ended { how: Ending::Dead(DeadReason::Quarantined), at: UnixMs(4) },
+            last: Some(Box::new(PastLease { claim: claim(), end: LeaseEnd::Failed })),
             keyed: true,
             cancel_requested: false,
-            dead_reason: Some(DeadReason::Quarantined),
             band: 5,
             seq: 1 << 40,
             failed: 2,
             expiries: 1,
             retention: body.retention,
             ready_at: UnixMs(3),
-            until: UnixMs(4),
-            grip: Some(Box::new(grip)),
         };
         let error =
             TaskError { message: "m".into(), kind: "k".into(), detail: Some(Bytes::from_static(b"1")) };
@@ -334,12 +357,40 @@ mod tests {
         (body, record, extra)
     }
 
+    /// A record in each state, with and without a lease before.
+    fn records() -> Vec<Record> {
+        let ended = |how| State::Ended { how, at: UnixMs(4) };
+        let states = [
+            State::Delayed,
+            State::Ready,
+            ended(Ending::Completed),
+            ended(Ending::Cancelled),
+            ended(Ending::Failed(DeadReason::Exhausted)),
+            ended(Ending::Dead(DeadReason::Corrupt)),
+        ];
+        let lasts = [None, Some(LeaseEnd::Released), Some(LeaseEnd::Completed)];
+        let (_, sample, _) = sample();
+        let leased = State::Leased { claim: Box::new(claim()), until: UnixMs(8) };
+        let mut records = vec![Record { state: leased, last: None, ..sample.clone() }];
+        for state in states {
+            records.extend(lasts.map(|end| Record {
+                state: state.clone(),
+                last: end.map(|end| Box::new(PastLease { claim: claim(), end })),
+                ..sample.clone()
+            }));
+        }
+        records
+    }
+
     #[test]
     fn records_come_back_as_they_were() {
-        let (b, r, e) = sample();
-        assert_eq!(body(&body_bytes(&b)).unwrap(), b);
-        assert_eq!(record(&record_bytes(&r)).unwrap(), r);
-        assert_eq!(extra(&extra_bytes(&e)).unwrap(), e);
+        let (b, _, e) = sample();
+        assert_eq!(body(&body_bytes(&b)), Ok(b.clone()));
+        assert_eq!(body_without_payload(&body_bytes(&b)), Ok(Body { payload: Bytes::new(), ..b }));
+        assert_eq!(extra(&extra_bytes(&e)), Ok(e));
+        for r in records() {
+            assert_eq!(record(&record_bytes(&r)), Ok(r));
+        }
     }
 
     #[test]
@@ -354,7 +405,7 @@ mod tests {
                 let _ = (body(&flipped), record(&flipped), extra(&flipped));
             }
         }
-        assert!(matches!(record(&[]), Err(StoreError::Corrupt(_))));
-        assert!(matches!(record(&[9]), Err(StoreError::Corrupt(_))));
+        assert!(record(&[]).is_err());
+        assert!(record(&[9]).is_err());
     }
 }

@@ -3,13 +3,22 @@
 //! Every call goes to one writer thread. It takes all calls that have gathered, applies them, makes ONE commit (with
 //! an fsync, unless told otherwise) and only then answers them all: while it waits for the disk, the next group
 //! gathers. What claims read lies in memory and is rebuilt from the file at start; payloads stay on disk.
+//!
+//! A commit that fails leaves memory and file apart: the writer then opens the file anew, and again every second until it
+//! can. Before the disk is full new tasks are refused; a reserve lets everything else go on.
 #![forbid(unsafe_code)]
 
+mod calls;
 mod codec;
+mod config;
+mod file;
+mod open;
+mod reserve;
 mod stats;
 mod store;
 mod tables;
 mod writer;
 
+pub use config::{Durability, LocalConfig, OpenError, Progress, SpawnThread};
 pub use stats::CommitStats;
-pub use store::{Durability, LocalConfig, LocalStore, OpenError, Progress, SpawnThread};
+pub use store::LocalStore;

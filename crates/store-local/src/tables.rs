@@ -15,13 +15,13 @@ pub const RECORDS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("
 pub const EXTRAS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("extras");
 /// `tenant/queue` by number.
 pub const QUEUES: TableDefinition<'_, u32, &str> = TableDefinition::new("queues");
-/// Format version and clock.
+/// Schema and clock.
 pub const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
-/// The file's layout; a program refuses another one.
-pub const FORMAT: u64 = 1;
-/// Key of [`FORMAT`] in [`META`].
-pub const FORMAT_KEY: &str = "format";
+/// The file's layout. A program refuses a newer one and reads all before it.
+pub const SCHEMA: u64 = 1;
+/// Key of [`SCHEMA`] in [`META`].
+pub const SCHEMA_KEY: &str = "format";
 /// Key of the clock in [`META`], Unix ms.
 pub const CLOCK_KEY: &str = "clock_ms";
 
@@ -29,11 +29,14 @@ pub const CLOCK_KEY: &str = "clock_ms";
 pub fn failed(error: impl Into<redb::Error>) -> StoreError {
     match error.into() {
         redb::Error::Corrupted(text) => StoreError::Corrupt(text),
-        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
-            StoreError::Full(format!("the disk is full: {error}"))
-        }
+        redb::Error::Io(error) if is_full(&error) => StoreError::Full(format!("the disk is full: {error}")),
         other => StoreError::Unavailable(other.to_string()),
     }
+}
+
+/// Whether the disk, or the share of it that this user may have, is used up.
+pub fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
 /// Records of all shards within one transaction.
@@ -43,6 +46,8 @@ pub struct Tables<'t> {
     extras: Table<'t, [u8; 16], &'static [u8]>,
     /// Whether there is anything to commit: a claim that found nothing must not cost a sync.
     pub wrote: bool,
+    /// Bytes of values that came in less those that went.
+    pub grew: i64,
 }
 
 impl<'t> Tables<'t> {
@@ -53,13 +58,24 @@ impl<'t> Tables<'t> {
             records: transaction.open_table(RECORDS).map_err(failed)?,
             extras: transaction.open_table(EXTRAS).map_err(failed)?,
             wrote: false,
+            grew: 0,
         })
     }
 }
 
+/// What a record says, or that it cannot be read.
+fn readable<T>(id: TaskId, what: &str, read: Result<T, codec::Damage>) -> Option<T> {
+    read.inspect_err(
+        |damage| tracing::error!(task = %id, "the {what} of a task on disk is damaged: {damage}"),
+    )
+    .ok()
+}
+
 impl Records for Tables<'_> {
     fn insert(&mut self, id: TaskId, body: &Body, record: &Record) -> Result<(), StoreError> {
-        self.bodies.insert(id.to_bytes(), codec::body_bytes(body).as_slice()).map_err(failed)?;
+        let bytes = codec::body_bytes(body);
+        self.grew += bytes.len() as i64;
+        self.bodies.insert(id.to_bytes(), bytes.as_slice()).map_err(failed)?;
         self.put(id, record)
     }
 
@@ -71,35 +87,43 @@ impl Records for Tables<'_> {
 
     fn put_extra(&mut self, id: TaskId, extra: &Extra) -> Result<(), StoreError> {
         self.wrote = true;
-        self.extras.insert(id.to_bytes(), codec::extra_bytes(extra).as_slice()).map_err(failed)?;
+        let bytes = codec::extra_bytes(extra);
+        self.grew += bytes.len() as i64;
+        let before = self.extras.insert(id.to_bytes(), bytes.as_slice()).map_err(failed)?;
+        self.grew -= before.map_or(0, |bytes| bytes.value().len() as i64);
         Ok(())
     }
 
     fn remove(&mut self, id: TaskId) -> Result<(), StoreError> {
         self.wrote = true;
         let key = id.to_bytes();
-        self.bodies.remove(key).map_err(failed)?;
+        for table in [&mut self.bodies, &mut self.extras] {
+            let before = table.remove(key).map_err(failed)?;
+            self.grew -= before.map_or(0, |bytes| bytes.value().len() as i64);
+        }
         self.records.remove(key).map_err(failed)?;
-        self.extras.remove(key).map_err(failed)?;
         Ok(())
     }
 
     fn record(&self, id: TaskId) -> Result<Option<Record>, StoreError> {
         let found = self.records.get(id.to_bytes()).map_err(failed)?;
-        found.map(|bytes| codec::record(bytes.value())).transpose()
+        Ok(found.and_then(|bytes| readable(id, "record", codec::record(bytes.value()))))
     }
 
-    fn body(&self, id: TaskId) -> Result<Body, StoreError> {
-        match self.bodies.get(id.to_bytes()).map_err(failed)? {
-            Some(bytes) => codec::body(bytes.value()),
-            None => Err(StoreError::Corrupt(format!("task {id} has no body"))),
-        }
+    fn body(&self, id: TaskId) -> Result<Option<Body>, StoreError> {
+        let found = self.bodies.get(id.to_bytes()).map_err(failed)?;
+        Ok(found.and_then(|bytes| readable(id, "body", codec::body(bytes.value()))))
     }
 
-    fn extra(&self, id: TaskId) -> Result<Extra, StoreError> {
+    fn body_without_payload(&self, id: TaskId) -> Result<Option<Body>, StoreError> {
+        let found = self.bodies.get(id.to_bytes()).map_err(failed)?;
+        Ok(found.and_then(|bytes| readable(id, "body", codec::body_without_payload(bytes.value()))))
+    }
+
+    fn extra(&self, id: TaskId) -> Result<Option<Extra>, StoreError> {
         match self.extras.get(id.to_bytes()).map_err(failed)? {
-            Some(bytes) => codec::extra(bytes.value()),
-            None => Ok(Extra::default()),
+            Some(bytes) => Ok(readable(id, "extra", codec::extra(bytes.value()))),
+            None => Ok(Some(Extra::default())),
         }
     }
 }

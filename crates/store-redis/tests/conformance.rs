@@ -2,14 +2,17 @@
 
 use std::sync::{Arc, Mutex, Weak};
 
-use brisq_store::{Store, conformance::follows_the_model};
+use brisq_store::{
+    Store,
+    conformance::{Queue, walks_agree},
+};
 use brisq_store_redis::RedisStore;
 use brisq_testkit::{Redis, RedisOptions};
 
 /// One Redis for all cases that run at a time: each has a queue of its own. It ends with the last of them.
 static REDIS: Mutex<Weak<Redis>> = Mutex::new(Weak::new());
 
-async fn open() -> (Arc<dyn Store>, Arc<Redis>) {
+async fn open(handles: usize) -> (Vec<Arc<dyn Store>>, Arc<Redis>) {
     let redis = {
         let mut shared = REDIS.lock().expect("no case panics here");
         shared.upgrade().unwrap_or_else(|| {
@@ -19,15 +22,25 @@ async fn open() -> (Arc<dyn Store>, Arc<Redis>) {
             redis
         })
     };
-    (Arc::new(RedisStore::connect(&[redis.url()]).await.expect("a store")), redis)
+    let mut all: Vec<Arc<dyn Store>> = Vec::new();
+    for _ in 0..handles {
+        all.push(Arc::new(RedisStore::connect(&[redis.url()]).await.expect("a store")));
+    }
+    (all, redis)
 }
 
-brisq_store::conformance!(open);
+mod one_handle {
+    brisq_store::conformance!(super::open, 1);
+}
+
+mod two_handles {
+    brisq_store::conformance!(super::open, 2);
+}
 
 #[tokio::test]
 async fn random_walks_agree_with_the_reference() {
-    let (store, _redis) = open().await;
-    for seed in 1..=4 {
-        follows_the_model(Arc::clone(&store), seed).await;
+    for (handles, seed) in [(1, 1), (1, 2), (2, 3), (2, 4)] {
+        let (stores, _redis) = open(handles).await;
+        walks_agree(Queue::shared(stores).await, seed).await;
     }
 }

@@ -59,7 +59,7 @@ async fn every_key_is_declared_and_lies_in_its_shards_slot() {
     follows_the_model(Arc::clone(&store), 7).await;
     let fresh = || Queue::new(Arc::clone(&store));
     cases::an_idempotency_key_answers_the_task_that_holds_it(&fresh().await).await;
-    cases::a_completed_task_is_forgotten_after_its_retention(&fresh().await).await;
+    cases::counts_follow_every_change(&fresh().await).await;
     cases::expiries_consume_no_attempt_and_quarantine_at_their_limit(&fresh().await).await;
     cases::queues_are_listed_by_name_for_their_tenant_alone(&fresh().await).await;
 }

@@ -2,19 +2,21 @@
 //!
 //! One call works on one shard and carries the operations of many callers; each operation is answered by index and
 //! a refused one never fails its neighbours. Operations of one call take effect in their order. A backend is right
-//! when it passes the suite in `conformance` (feature `conformance`), case by case the same for all of them.
+//! when it passes the suite in [`conformance`], case by case the same for all of them.
 #![forbid(unsafe_code)]
 
+mod clock;
+pub mod conformance;
 pub mod engine;
 mod error;
 mod memory;
+mod registry;
 mod store;
 
-#[cfg(feature = "conformance")]
-pub mod conformance;
-
+pub use clock::{Clock, Machine, Readings};
 pub use error::{Refused, StoreError};
 pub use memory::MemoryStore;
+pub use registry::Registry;
 pub use store::{
     Answer, ClaimOp, Enqueued, FailOp, HeartbeatOp, QueueCounts, QueueInfo, Store, Wake, WorkDone, WorkOp,
     WorkResult,

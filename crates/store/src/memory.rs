@@ -1,29 +1,51 @@
 //! The reference: the engine over plain maps, behind one lock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName, UnixMs, limits};
 use parking_lot::Mutex;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use crate::engine::{Body, Engine, Extra, Record, Records};
-use crate::{Answer, Enqueued, QueueCounts, QueueInfo, Refused, Store, StoreError, WorkOp, WorkResult};
+use crate::clock::{Clock, Machine, Readings};
+use crate::engine::{Body, Bounds, Extra, Record, Records, ShardTasks, Timetable};
+use crate::registry::Registry;
+use crate::{Answer, Enqueued, QueueCounts, QueueInfo, Refused, Store, StoreError, Wake, WorkOp, WorkResult};
 
-type Clock = Box<dyn Fn() -> UnixMs + Send + Sync>;
+/// Wake-ups that wait for their listener.
+const WAKEUPS_PENDING_MAX: usize = 1_024;
 
-/// A store that forgets everything with its process. For tests, and for measuring the core without a disk.
+/// A handle of a store that forgets everything with its process. For tests, and for measuring the core without a disk. Past
+/// retention goes with the next call, whatever it asks.
 pub struct MemoryStore {
-    clock: Clock,
+    shared: Arc<Shared>,
+    /// Index of this handle's ear.
+    ear: usize,
+}
+
+struct Shared {
+    readings: Box<dyn Fn() -> Readings + Send + Sync>,
+    bounds: Bounds,
     inner: Mutex<Inner>,
 }
 
-#[derive(Default)]
 struct Inner {
-    last: UnixMs,
-    queues: Vec<QueueInfo>,
-    shards: HashMap<Shard, (Engine, MemoryRecords)>,
+    clock: Clock,
+    registry: Registry,
+    shards: HashMap<Shard, (ShardTasks, MemoryRecords)>,
+    sweeps: Timetable,
+    ears: Vec<Ear>,
+}
+
+/// Whom one handle wakes, and for what.
+#[derive(Default)]
+struct Ear {
+    shards: HashSet<Shard>,
+    listener: Option<Sender<Wake>>,
+    missed: bool,
 }
 
 #[derive(Default)]
@@ -31,31 +53,114 @@ struct MemoryRecords(HashMap<TaskId, (Body, Record, Extra)>);
 
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryStore").finish_non_exhaustive()
+        f.debug_struct("MemoryStore").field("ear", &self.ear).finish_non_exhaustive()
     }
 }
 
 impl Default for MemoryStore {
     fn default() -> Self {
-        Self::new(|| {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-        })
+        let machine = Machine::default();
+        Self::new(move || machine.read(), Bounds::default())
     }
 }
 
 impl MemoryStore {
-    /// A store whose time comes from `clock`.
-    pub fn new(clock: impl Fn() -> UnixMs + Send + Sync + 'static) -> Self {
-        Self { clock: Box::new(clock), inner: Mutex::default() }
+    /// A store whose time comes from `readings`.
+    pub fn new(readings: impl Fn() -> Readings + Send + Sync + 'static, bounds: Bounds) -> Self {
+        let inner = Inner {
+            clock: Clock::new(UnixMs(0), readings()),
+            registry: Registry::default(),
+            shards: HashMap::new(),
+            sweeps: Timetable::default(),
+            ears: vec![Ear::default()],
+        };
+        let shared = Shared { readings: Box::new(readings), bounds, inner: Mutex::new(inner) };
+        Self { shared: Arc::new(shared), ear: 0 }
     }
 
-    fn with<T>(&self, shard: Shard, act: impl FnOnce(UnixMs, &mut Engine, &mut MemoryRecords) -> T) -> T {
-        let mut inner = self.inner.lock();
-        inner.last = inner.last.max((self.clock)());
-        let now = inner.last;
-        let (engine, records) = inner.shards.entry(shard).or_default();
-        act(now, engine, records)
+    /// Another handle of the same store, as another server has one.
+    #[must_use]
+    pub fn another_handle(&self) -> Self {
+        let ears = &mut self.shared.inner.lock().ears;
+        ears.push(Ear::default());
+        Self { shared: Arc::clone(&self.shared), ear: ears.len() - 1 }
+    }
+
+    fn locked<T>(&self, act: impl FnOnce(UnixMs, &mut Inner) -> T) -> Result<T, StoreError> {
+        let mut inner = self.shared.inner.lock();
+        let now = inner.clock.tell((self.shared.readings)());
+        inner.sweep(now)?;
+        Ok(act(now, &mut inner))
+    }
+
+    fn with<T>(
+        &self,
+        queue: &QueueInfo,
+        act: impl FnOnce(UnixMs, &mut ShardTasks, &mut MemoryRecords) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let bounds = self.shared.bounds;
+        self.locked(|now, inner| {
+            inner.registry.check(queue)?;
+            let shard = queue.shard();
+            let made = || (ShardTasks::bounded(bounds), MemoryRecords::default());
+            let (tasks, records) = inner.shards.entry(shard).or_insert_with(made);
+            let (ready, due) = (tasks.ready(), tasks.next_due());
+            let answer = act(now, tasks, records);
+            let became_ready = ready == 0 && tasks.ready() > 0;
+            let earlier = tasks.next_due().filter(|at| due.is_none_or(|due| *at < due));
+            inner.sweeps.set(shard, tasks.next_sweep());
+            for ear in inner.ears.iter_mut().filter(|ear| ear.shards.contains(&shard)) {
+                if became_ready {
+                    ear.tell(Wake::Ready(shard));
+                }
+                if let Some(at) = earlier {
+                    ear.tell(Wake::Due(shard, Duration::from_millis(at.ms_since(now))));
+                }
+            }
+            answer
+        })?
+    }
+
+    fn read<T>(
+        &self,
+        id: TaskId,
+        read: impl FnOnce(UnixMs, &ShardTasks, &MemoryRecords) -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        self.locked(|now, inner| match inner.shards.get(&id.shard()) {
+            Some((tasks, records)) => read(now, tasks, records),
+            None => Ok(None),
+        })?
+    }
+}
+
+impl Inner {
+    fn sweep(&mut self, now: UnixMs) -> Result<(), StoreError> {
+        while let Some((at, shard)) = self.sweeps.first()
+            && at <= now
+        {
+            let next = match self.shards.get_mut(&shard) {
+                Some((tasks, records)) => {
+                    tasks.sweep(now, limits::SWEEP_SLICE, records)?;
+                    tasks.next_sweep()
+                }
+                None => None,
+            };
+            self.sweeps.set(shard, next);
+        }
+        Ok(())
+    }
+}
+
+impl Ear {
+    fn tell(&mut self, wake: Wake) {
+        let Some(listener) = &self.listener else { return };
+        if self.missed {
+            // Both or none: a listener that hears that messages were lost polls until they flow again.
+            let Ok(permits) = listener.try_reserve_many(2) else { return };
+            permits.zip([Wake::Lost, Wake::Restored]).for_each(|(permit, wake)| permit.send(wake));
+            self.missed = false;
+        }
+        self.missed = listener.try_send(wake).is_err();
     }
 }
 
@@ -90,13 +195,16 @@ impl Records for MemoryRecords {
         Ok(self.0.get(&id).map(|(_, record, _)| record.clone()))
     }
 
-    fn body(&self, id: TaskId) -> Result<Body, StoreError> {
-        let body = self.0.get(&id).map(|(body, ..)| body.clone());
-        body.ok_or_else(|| StoreError::Corrupt(format!("no body of task {id}")))
+    fn body(&self, id: TaskId) -> Result<Option<Body>, StoreError> {
+        Ok(self.0.get(&id).map(|(body, ..)| body.clone()))
     }
 
-    fn extra(&self, id: TaskId) -> Result<Extra, StoreError> {
-        Ok(self.0.get(&id).map(|(.., extra)| extra.clone()).unwrap_or_default())
+    fn body_without_payload(&self, id: TaskId) -> Result<Option<Body>, StoreError> {
+        self.body(id)
+    }
+
+    fn extra(&self, id: TaskId) -> Result<Option<Extra>, StoreError> {
+        Ok(self.0.get(&id).map(|(.., extra)| extra.clone()))
     }
 }
 
@@ -111,14 +219,16 @@ impl Store for MemoryStore {
     }
 
     async fn open_queue(&self, tenant: &TenantName, queue: &QueueName) -> Result<QueueNumber, StoreError> {
-        if let Some(number) = self.find_queue(tenant, queue).await? {
-            return Ok(number);
-        }
-        let queues = &mut self.inner.lock().queues;
-        let next = u32::try_from(queues.len() + 1).ok().filter(|n| *n <= limits::QUEUES_MAX);
-        let number = next.and_then(QueueNumber::new).ok_or(StoreError::TooManyQueues(limits::QUEUES_MAX))?;
-        queues.push(QueueInfo { number, tenant: tenant.clone(), name: queue.clone() });
-        Ok(number)
+        self.locked(|_, inner| {
+            if let Some(number) = inner.registry.find(tenant, queue) {
+                return Ok(number);
+            }
+            let number = inner.registry.next_number(tenant)?;
+            let info = QueueInfo { number, tenant: tenant.clone(), name: queue.clone() };
+            inner.registry.insert(info.clone());
+            inner.ears.iter_mut().for_each(|ear| ear.tell(Wake::Opened(info.clone())));
+            Ok(number)
+        })?
     }
 
     async fn find_queue(
@@ -126,13 +236,11 @@ impl Store for MemoryStore {
         tenant: &TenantName,
         queue: &QueueName,
     ) -> Result<Option<QueueNumber>, StoreError> {
-        let inner = self.inner.lock();
-        let info = inner.queues.iter().find(|info| info.tenant == *tenant && info.name == *queue);
-        Ok(info.map(|info| info.number))
+        self.locked(|_, inner| inner.registry.find(tenant, queue))
     }
 
     async fn queue_info(&self, queue: QueueNumber) -> Result<Option<QueueInfo>, StoreError> {
-        Ok(self.inner.lock().queues.iter().find(|info| info.number == queue).cloned())
+        self.locked(|_, inner| inner.registry.info(queue).cloned())
     }
 
     async fn queues(
@@ -141,36 +249,48 @@ impl Store for MemoryStore {
         after: Option<&QueueName>,
         limit: usize,
     ) -> Result<Vec<QueueInfo>, StoreError> {
-        let inner = self.inner.lock();
-        let behind =
-            |info: &&QueueInfo| info.tenant == *tenant && after.is_none_or(|after| info.name > *after);
-        let mut queues: Vec<_> = inner.queues.iter().filter(behind).cloned().collect();
-        queues.sort_by(|a, b| a.name.cmp(&b.name));
-        queues.truncate(limit);
-        Ok(queues)
+        self.locked(|_, inner| inner.registry.page(tenant, after, limit))
     }
 
     async fn enqueue(
         &self,
         queue: &QueueInfo,
-        tasks: Vec<NewTask>,
+        new: Vec<NewTask>,
     ) -> Result<Answer<Result<Enqueued, Refused>>, StoreError> {
-        self.with(queue.shard(), |now, engine, records| engine.enqueue(now, tasks, records))
+        self.with(queue, |now, tasks, records| tasks.enqueue(now, new, records))
     }
 
     async fn work(&self, queue: &QueueInfo, ops: Vec<WorkOp>) -> Result<Answer<WorkResult>, StoreError> {
-        self.with(queue.shard(), |now, engine, records| engine.work(now, ops, records))
+        self.with(queue, |now, tasks, records| tasks.work(now, ops, records))
     }
 
     async fn get(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
-        self.with(id.shard(), |_, engine, records| engine.task(id, records))
+        self.read(id, |now, tasks, records| tasks.task(now, id, records))
     }
 
     async fn outcome(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
-        self.get(id).await
+        self.read(id, |now, tasks, records| tasks.outcome(now, id, records))
     }
 
     async fn counts(&self, shards: &[Shard]) -> Result<Vec<QueueCounts>, StoreError> {
-        Ok(shards.iter().map(|shard| self.with(*shard, |now, engine, _| engine.counts(now))).collect())
+        self.locked(|now, inner| {
+            let none = QueueCounts { now, ..QueueCounts::default() };
+            let of = |shard| inner.shards.get(shard).map_or(none, |(tasks, _)| tasks.counts(now));
+            shards.iter().map(of).collect()
+        })
+    }
+
+    fn listen(&self, shard: Shard) {
+        if let Some(ear) = self.shared.inner.lock().ears.get_mut(self.ear) {
+            ear.shards.insert(shard);
+        }
+    }
+
+    fn wakeups(&self) -> Option<Receiver<Wake>> {
+        let mut inner = self.shared.inner.lock();
+        let ear = inner.ears.get_mut(self.ear).filter(|ear| ear.listener.is_none())?;
+        let (sender, receiver) = channel(WAKEUPS_PENDING_MAX);
+        ear.listener = Some(sender);
+        Some(receiver)
     }
 }

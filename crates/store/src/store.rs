@@ -12,8 +12,8 @@ use crate::{Refused, StoreError};
 
 /// Storage of tasks, shared by all requests of a server.
 ///
-/// Time is the store's: every deadline is computed from its own clock in whole milliseconds, and no caller's clock is
-/// ever compared with it.
+/// Time is the store's: every deadline is computed from its own clock in whole milliseconds, which never goes back and never
+/// stands still, and no caller's clock is ever compared with it. What is past its retention goes without any call.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// One sentence about what this is and what a crash can lose, for the log and for `/readyz`.
@@ -131,7 +131,8 @@ pub struct Answer<T> {
     pub ready: u64,
     /// Time from `now` until the next delay falls due or the next lease expires, if there is one.
     pub next_due: Option<Duration>,
-    /// Tasks that the call itself ended, beside what its operations say: quarantined, cancelled at the end of their lease.
+    /// Tasks that the call ended beside what its results say: quarantined, corrupt, or cancelled when their lease expired or was
+    /// released.
     pub ended: Vec<TaskId>,
 }
 
@@ -145,7 +146,8 @@ pub enum Enqueued {
         /// When it becomes claimable.
         ready_at: UnixMs,
     },
-    /// A task with the same idempotency key is kept; its payload, attempts and result are left out.
+    /// A task with the same idempotency key is kept. Its payload, attempts, progress and result are left out: a thousand of
+    /// them fit one answer.
     Existing(Box<Task>),
 }
 
@@ -254,7 +256,7 @@ pub enum WorkDone {
         /// Whether the producer wants the task back.
         cancel_requested: bool,
     },
-    /// Cancelled, or asked to stop when it is leased: see the task's state.
+    /// Cancelled, or asked to stop when it is leased: see the task's state. Left out is the same as in [`Enqueued::Existing`].
     Cancelled(Box<Task>),
 }
 

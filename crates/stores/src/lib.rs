@@ -36,6 +36,7 @@ pub async fn embedded(folder: PathBuf, fsync: bool, progress: Progress) -> anyho
         durability: if fsync { Durability::Fsync } else { Durability::Relaxed },
         progress: Box::new(progress),
         spawn_thread: |name, run| brisq_recorder::spawn_thread(name, run),
+        ..LocalConfig::default()
     };
     let store = tokio::task::spawn_blocking(move || LocalStore::open(&folder, config)).await??;
     let commits: Arc<dyn CommitStats> = Arc::new(Commits(store.stats()));

@@ -195,7 +195,7 @@ pub async fn result(
     delete, path = "/v1/tasks/{id}", tag = "tasks",
     params(("id" = String, Path, description = "Task")),
     responses(
-        (status = 200, description = "The task as it is now", body = TaskView),
+        (status = 200, description = "The task as it is now, without its payload, attempts, progress and result", body = TaskView),
         (status = 404, description = "`task_not_found`", body = ErrorEnvelope),
         (status = 409, description = "`already_finished`", body = ErrorEnvelope),
     )
@@ -209,7 +209,7 @@ pub async fn cancel(
     let shard = app.queue_of(&caller, id).await?;
     match app.act(&shard, vec![WorkOp::Cancel { id }]).await?.into_iter().next() {
         Some(Ok(WorkDone::Cancelled(task))) => {
-            Ok(json(StatusCode::OK, &TaskView::of(shard.info.name.as_str(), &task)))
+            Ok(json(StatusCode::OK, &without_payload(shard.info.name.as_str(), &task)))
         }
         Some(Err(error)) => Err(refused(error).into()),
         _ => {

@@ -1,7 +1,6 @@
 use std::collections::HashSet;
 
 use brisq_model::{NewTask, Priority, TaskState, WorkerName};
-use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::queue::{LEASE_MS, Queue, claimed, payloads, token_of};
@@ -83,29 +82,12 @@ pub(super) async fn a_claim_carries_worker_attempt_and_times(queue: &Queue) {
     assert_eq!(queue.get(ids[0]).await, task);
 }
 
-pub(super) async fn a_claim_stops_before_too_many_bytes_and_the_rest_stays(queue: &Queue) {
-    let megabyte = Bytes::from(vec![b'1'; 1024 * 1024]);
-    for _ in 0..18 {
-        queue.enqueue(NewTask { payload: megabyte.clone(), ..queue.task("") }).await;
-    }
-    assert_eq!(queue.claim(256).await.len(), 16);
-    assert_eq!(queue.claim(256).await.len(), 2);
-}
-
-pub(super) async fn one_task_beyond_the_byte_limit_is_still_claimed_alone(queue: &Queue) {
-    let large = Bytes::from(vec![b'1'; brisq_model::limits::CLAIM_MAX_BYTES + 1]);
-    queue.enqueue(NewTask { payload: large.clone(), ..queue.task("") }).await;
-    queue.add(&["2"]).await;
-    assert_eq!(queue.claim(2).await.len(), 1);
-    assert_eq!(payloads(&queue.claim(2).await), ["2"]);
-}
-
 pub(super) async fn concurrent_claims_never_share_a_task(queue: &Queue) {
     let tasks = (0..200).map(|n| queue.task(&n.to_string())).collect();
     queue.enqueue_all(tasks).await;
     let mut claims = JoinSet::new();
     for _ in 0..20 {
-        let (store, info) = (std::sync::Arc::clone(&queue.store), queue.info.clone());
+        let (store, info) = (std::sync::Arc::clone(queue.store()), queue.info.clone());
         let ops: Vec<WorkOp> = (0..5).map(|_| queue.claim_op(3, LEASE_MS)).collect();
         claims.spawn(async move {
             let mut ids = Vec::new();

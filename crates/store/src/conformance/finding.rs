@@ -1,7 +1,8 @@
-use brisq_model::{NewTask, QueueName, Start, TaskState};
+use brisq_model::{NewTask, QueueName, Start, TaskState, limits};
+use tokio::task::JoinSet;
 
 use super::queue::{LEASE_MS, Queue, pause};
-use crate::{QueueInfo, Refused, WorkDone};
+use crate::{QueueInfo, Refused, StoreError, WorkDone};
 
 /// Counts in the order delayed, ready, leased, completed, failed, dead, cancelled.
 async fn by_state(queue: &Queue) -> [u64; 7] {
@@ -44,11 +45,11 @@ pub(super) async fn ready_tells_how_many_are_left(queue: &Queue) {
 
 pub(super) async fn an_open_queue_keeps_its_number(queue: &Queue) {
     for _ in 0..2 {
-        assert_eq!(queue.store.open_queue(&queue.tenant, &queue.name).await.unwrap(), queue.shard.queue);
+        assert_eq!(queue.store().open_queue(&queue.tenant, &queue.name).await.unwrap(), queue.shard.queue);
     }
-    let found = queue.store.find_queue(&queue.tenant, &queue.name).await.unwrap();
+    let found = queue.store().find_queue(&queue.tenant, &queue.name).await.unwrap();
     assert_eq!(found, Some(queue.shard.queue));
-    let info = queue.store.queue_info(queue.shard.queue).await.unwrap().unwrap();
+    let info = queue.store().queue_info(queue.shard.queue).await.unwrap().unwrap();
     let (number, tenant, name) = (queue.shard.queue, queue.tenant.clone(), queue.name.clone());
     assert_eq!(info, QueueInfo { number, tenant, name });
     assert_ne!(queue.neighbour("other").await.shard.queue, number);
@@ -56,17 +57,63 @@ pub(super) async fn an_open_queue_keeps_its_number(queue: &Queue) {
 
 pub(super) async fn an_unknown_queue_is_not_found(queue: &Queue) {
     let name = QueueName::new("never-used").unwrap();
-    assert_eq!(queue.store.find_queue(&queue.tenant, &name).await.unwrap(), None);
+    assert_eq!(queue.store().find_queue(&queue.tenant, &name).await.unwrap(), None);
 }
 
 pub(super) async fn queues_are_listed_by_name_for_their_tenant_alone(queue: &Queue) {
     for name in ["zebra", "apple", "mango"] {
         queue.neighbour(name).await;
     }
-    Queue::new(std::sync::Arc::clone(&queue.store)).await;
-    let listed = queue.store.queues(&queue.tenant, None, 100).await.unwrap();
+    Queue::new(std::sync::Arc::clone(queue.store())).await;
+    let listed = queue.store().queues(&queue.tenant, None, 100).await.unwrap();
     let names: Vec<&str> = listed.iter().map(|info| info.name.as_str()).collect();
     assert_eq!(names, ["apple", "cases", "mango", "zebra"]);
+}
+
+pub(super) async fn queues_are_listed_page_by_page(queue: &Queue) {
+    for name in ["d", "b", "e", "a"] {
+        queue.neighbour(name).await;
+    }
+    let mut pages = Vec::new();
+    let mut after = None;
+    loop {
+        let page = queue.store().queues(&queue.tenant, after.as_ref(), 2).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.name.clone());
+        pages.push(page.iter().map(|info| info.name.to_string()).collect::<Vec<_>>());
+    }
+    assert_eq!(pages, [vec!["a", "b"], vec!["cases", "d"], vec!["e"]]);
+}
+
+pub(super) async fn a_tenant_that_has_all_its_queues_leaves_room_for_others(queue: &Queue) {
+    let name = |n: u32| QueueName::new(&format!("n{n}")).unwrap();
+    // The queue of the case is one of them.
+    let names = (1..limits::QUEUES_PER_TENANT_MAX).map(name);
+    let (store, tenant) = (queue.store(), &queue.tenant);
+    for names in names.collect::<Vec<_>>().chunks(1_000) {
+        let opened = names.iter().cloned().map(|name| {
+            let (store, tenant) = (std::sync::Arc::clone(store), tenant.clone());
+            async move { store.open_queue(&tenant, &name).await }
+        });
+        let opened = opened.collect::<JoinSet<_>>().join_all().await;
+        assert!(opened.iter().all(Result::is_ok), "{:?}", opened.iter().find(|number| number.is_err()));
+    }
+    let one_more = queue.store().open_queue(tenant, &name(0)).await;
+    let max = limits::QUEUES_PER_TENANT_MAX;
+    assert!(matches!(one_more, Err(StoreError::TooManyQueues(n)) if n == max), "{one_more:?}");
+    assert!(queue.store().open_queue(tenant, &name(7)).await.is_ok());
+    Queue::shared(queue.handles.clone()).await.add(&["1"]).await;
+}
+
+pub(super) async fn many_shards_are_counted_at_once(queue: &Queue) {
+    let other = queue.neighbour("other").await;
+    queue.add(&["1"]).await;
+    other.add(&["1", "2"]).await;
+    let unused = queue.neighbour("unused").await;
+    let counts = queue.store().counts(&[other.shard, unused.shard, queue.shard]).await.unwrap();
+    let ready: Vec<u64> = counts.iter().map(|counts| counts.of(TaskState::Ready)).collect();
+    assert_eq!(ready, [2, 0, 1]);
+    assert!(queue.store().counts(&[]).await.unwrap().is_empty());
 }
 
 pub(super) async fn cancelling_a_queued_task_ends_it(queue: &Queue) {
@@ -107,6 +154,6 @@ pub(super) async fn cancelling_an_unknown_task_is_not_found(queue: &Queue) {
 }
 
 pub(super) async fn the_store_is_ready_and_says_what_it_is(queue: &Queue) {
-    queue.store.ready().await.unwrap();
-    assert!(!queue.store.describe().is_empty());
+    queue.store().ready().await.unwrap();
+    assert!(!queue.store().describe().is_empty());
 }

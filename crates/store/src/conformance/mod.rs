@@ -1,7 +1,7 @@
 //! What every backend must do, case by case the same: named sentences, each against a queue of its own.
 //!
-//! [`conformance!`](crate::conformance) makes one test of each case. Cases use real time and short leases, because a
-//! store's clock is its own.
+//! [`conformance!`](crate::conformance!) makes one test of each case, and [`wakeups!`](crate::wakeups!) one of each case that
+//! needs two servers on one store. Cases use real time and short leases, because a store's clock is its own.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -12,20 +12,24 @@
 mod claiming;
 mod enqueueing;
 mod finding;
+mod keeping;
 mod leasing;
 mod model;
 mod queue;
 mod retrying;
+mod sizes;
 mod timing;
+mod waking;
 
-pub use model::follows_the_model;
+pub use model::{follows_the_model, walks_agree};
 pub use queue::Queue;
 
-/// Publishes the cases of the private modules: one that is not listed here is dead code, which is an error.
+/// Publishes the cases of the private modules: one that is not listed here is dead code, which is an error. Two lists: what
+/// every store does, and what stores do that several servers share.
 macro_rules! cases {
-    ($($module:ident: $($name:ident)+;)+) => {
-        /// The cases.
-        pub mod cases {
+    ($list:ident in $cases:ident: $($module:ident: $($name:ident)+;)+) => {
+        /// The cases of this list.
+        pub mod $cases {
             $($(
                 #[allow(missing_docs, clippy::allow_attributes, reason = "a case's name is its sentence")]
                 pub async fn $name(queue: &super::Queue) {
@@ -34,16 +38,17 @@ macro_rules! cases {
             )+)+
         }
 
-        /// Makes one test of each case. `$open` is an async function that returns an `Arc<dyn Store>` and whatever
-        /// has to live as long.
+        /// Makes one test of each case of the list. `$open` is an async function that returns so many handles on one store,
+        /// and whatever has to live as long.
         #[macro_export]
-        macro_rules! conformance {
-            ($open:path) => {
+        macro_rules! $list {
+            ($open:path, $handles:literal) => {
                 $($(
                     #[tokio::test]
                     async fn $name() {
-                        let (store, _guard) = $open().await;
-                        $crate::conformance::cases::$name(&$crate::conformance::Queue::new(store).await).await;
+                        let (handles, _guard) = $open($handles).await;
+                        let queue = $crate::conformance::Queue::shared(handles).await;
+                        $crate::conformance::$cases::$name(&queue).await;
                     }
                 )+)+
             };
@@ -52,6 +57,7 @@ macro_rules! cases {
 }
 
 cases! {
+    conformance in cases:
     enqueueing:
         a_new_task_is_ready_and_looks_as_it_was_made
         a_batch_keeps_its_order_and_answers_by_index
@@ -62,7 +68,6 @@ cases! {
         an_idempotency_key_answers_the_task_that_holds_it
         an_idempotency_key_holds_within_one_batch
         an_idempotency_key_holds_after_completion_while_the_task_is_kept
-        an_idempotency_key_is_free_again_once_the_task_is_forgotten
         the_same_key_in_another_queue_is_another_key
         a_thousand_tasks_fit_one_call
         an_empty_batch_is_answered;
@@ -76,8 +81,6 @@ cases! {
         a_claimed_task_is_not_claimed_again
         two_claims_of_one_call_share_the_tasks_in_order
         a_claim_carries_worker_attempt_and_times
-        a_claim_stops_before_too_many_bytes_and_the_rest_stays
-        one_task_beyond_the_byte_limit_is_still_claimed_alone
         concurrent_claims_never_share_a_task
         each_queue_has_tasks_of_its_own;
     leasing:
@@ -122,10 +125,11 @@ cases! {
         an_expired_holder_is_fenced
         expiries_consume_no_attempt_and_quarantine_at_their_limit
         a_heartbeat_keeps_a_lease_from_expiring
-        a_completed_task_is_forgotten_after_its_retention
-        a_dead_letter_is_kept_by_its_own_retention
         cancelling_a_leased_task_takes_effect_when_its_lease_ends
         time_never_runs_backwards;
+    sizes:
+        a_claim_stops_before_too_many_bytes_and_the_rest_stays
+        one_task_beyond_the_byte_limit_is_still_claimed_alone;
     finding:
         counts_follow_every_change
         the_head_of_the_line_tells_since_when_it_is_ready
@@ -133,10 +137,50 @@ cases! {
         an_open_queue_keeps_its_number
         an_unknown_queue_is_not_found
         queues_are_listed_by_name_for_their_tenant_alone
+        queues_are_listed_page_by_page
+        many_shards_are_counted_at_once
         cancelling_a_queued_task_ends_it
         cancelling_a_delayed_task_ends_it
         cancelling_a_leased_task_asks_its_holder
         cancelling_a_finished_task_is_refused
         cancelling_an_unknown_task_is_not_found
         the_store_is_ready_and_says_what_it_is;
+}
+
+cases! {
+    wakeups in wakeup_cases:
+    waking:
+        an_enqueue_wakes_every_server_that_listens
+        a_delay_tells_when_it_falls_due
+        a_retry_and_a_release_tell_when_they_fall_due
+        a_lease_tells_when_it_ends
+        a_later_time_is_not_told
+        a_queue_that_opens_is_told
+        a_queue_that_nobody_asked_for_wakes_nobody;
+}
+
+// The list has to become empty: what stands here moves up as soon as Redis holds it.
+cases! {
+    not_on_redis_yet in cases_not_on_redis_yet:
+    enqueueing:
+        a_key_is_free_once_its_tasks_retention_is_over
+        a_key_that_was_given_anew_outlives_the_sweep_of_the_old_task
+        a_queue_that_the_store_does_not_know_is_refused;
+    timing:
+        equal_due_times_keep_the_order_of_their_enqueues
+        a_call_tells_which_tasks_it_ended;
+    keeping:
+        a_completed_task_is_gone_when_its_retention_is_over
+        a_dead_letter_is_kept_by_its_own_retention
+        retention_is_swept_without_a_call
+        who_waits_learns_the_end_of_a_task_that_is_not_kept
+        a_remembered_end_answers_only_its_holder
+        an_end_is_forgotten_after_a_while;
+    sizes:
+        the_claims_of_one_call_share_its_room
+        attempts_and_progress_take_room_too
+        an_existing_task_is_answered_without_what_may_be_large
+        a_cancelled_task_is_answered_without_what_may_be_large;
+    finding:
+        a_tenant_that_has_all_its_queues_leaves_room_for_others;
 }

@@ -9,10 +9,14 @@ use crate::{FailOp, MemoryStore, Store, WorkDone, WorkOp};
 /// Operations of one walk.
 const STEPS: usize = 600;
 
-/// Random operations on a store and, the same, on the reference: every answer and every task must agree but for times.
-/// Nothing in a walk depends on time: leases are long and retries wait for ever or not at all.
+/// See [`walks_agree`], with one handle.
 pub async fn follows_the_model(store: Arc<dyn Store>, seed: u64) {
-    let queue = Queue::new(store).await;
+    walks_agree(Queue::new(store).await, seed).await;
+}
+
+/// Random operations on a queue and, the same, on one of the reference: every answer and every task must agree but for times.
+/// Nothing in a walk depends on time: leases are long and retries wait for ever or not at all.
+pub async fn walks_agree(queue: Queue, seed: u64) {
     let model = Queue::new(Arc::new(MemoryStore::default())).await;
     let mut walk = Walk { queue, model, held: Vec::new(), twins: HashMap::new(), chance: seed | 1 };
     for step in 0..STEPS {

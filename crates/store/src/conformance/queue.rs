@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use brisq_model::{
@@ -18,9 +18,11 @@ pub(super) const LEASE_MS: u64 = 60_000;
 
 static QUEUES: AtomicU64 = AtomicU64::new(1);
 
-/// A fresh queue in a store, with short words for what cases do.
+/// A fresh queue in a store, with short words for what cases do. With several handles on the store each call goes through the
+/// next of them, so that every case also says what one server sees of what another did.
 pub struct Queue {
-    pub(super) store: Arc<dyn Store>,
+    pub(super) handles: Vec<Arc<dyn Store>>,
+    turn: AtomicUsize,
     pub(super) tenant: TenantName,
     pub(super) name: QueueName,
     pub(super) shard: Shard,
@@ -37,23 +39,41 @@ impl std::fmt::Debug for Queue {
 impl Queue {
     /// A queue that nobody used before, of a tenant of its own.
     pub async fn new(store: Arc<dyn Store>) -> Self {
+        Self::shared(vec![store]).await
+    }
+
+    /// As [`Self::new`], through several handles on the same store.
+    pub async fn shared(handles: Vec<Arc<dyn Store>>) -> Self {
         let number = QUEUES.fetch_add(1, Ordering::Relaxed);
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
         let tenant = TenantName::new(&format!("t{nanos:x}-{number}")).unwrap();
         let name = QueueName::new("cases").unwrap();
-        Self::open(store, tenant, name).await
+        Self::open(handles, tenant, name).await
     }
 
-    pub(super) async fn open(store: Arc<dyn Store>, tenant: TenantName, name: QueueName) -> Self {
-        let number = store.open_queue(&tenant, &name).await.unwrap();
+    pub(super) async fn open(handles: Vec<Arc<dyn Store>>, tenant: TenantName, name: QueueName) -> Self {
+        let number = handles[0].open_queue(&tenant, &name).await.unwrap();
         let info = QueueInfo { number, tenant: tenant.clone(), name: name.clone() };
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-        Self { store, tenant, name, shard: info.shard(), info, random: AtomicU64::new(nanos) }
+        Self {
+            handles,
+            turn: AtomicUsize::new(0),
+            tenant,
+            name,
+            shard: info.shard(),
+            info,
+            random: AtomicU64::new(nanos),
+        }
     }
 
     /// Another queue of the same tenant.
     pub(super) async fn neighbour(&self, name: &str) -> Self {
-        Self::open(Arc::clone(&self.store), self.tenant.clone(), QueueName::new(name).unwrap()).await
+        Self::open(self.handles.clone(), self.tenant.clone(), QueueName::new(name).unwrap()).await
+    }
+
+    /// The handle whose turn it is.
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.handles[self.turn.fetch_add(1, Ordering::Relaxed) % self.handles.len()]
     }
 
     /// Different for every call.
@@ -63,6 +83,11 @@ impl Queue {
 
     pub(super) fn id(&self) -> TaskId {
         TaskId::new(1_700_000_000_000, self.shard, self.random())
+    }
+
+    /// An id whose place among others tells nothing about when it was drawn.
+    pub(super) fn scattered_id(&self) -> TaskId {
+        TaskId::new(1_700_000_000_000 + self.random() % 1_000_000, self.shard, self.random())
     }
 
     pub(super) fn token(&self) -> LeaseToken {
@@ -85,7 +110,7 @@ impl Queue {
 
     pub(super) async fn enqueue_all(&self, tasks: Vec<NewTask>) -> Answer<Result<Enqueued, Refused>> {
         let count = tasks.len();
-        let answer = self.store.enqueue(&self.info, tasks).await.unwrap();
+        let answer = self.store().enqueue(&self.info, tasks).await.unwrap();
         assert_eq!(answer.results.len(), count, "one answer for each task");
         answer
     }
@@ -107,7 +132,7 @@ impl Queue {
 
     pub(super) async fn work(&self, ops: Vec<WorkOp>) -> Answer<WorkResult> {
         let count = ops.len();
-        let answer = self.store.work(&self.info, ops).await.unwrap();
+        let answer = self.store().work(&self.info, ops).await.unwrap();
         assert_eq!(answer.results.len(), count, "one answer for each operation");
         answer
     }
@@ -162,7 +187,7 @@ impl Queue {
     }
 
     pub(super) async fn find(&self, id: TaskId) -> Option<Task> {
-        self.store.get(id).await.unwrap()
+        self.store().get(id).await.unwrap()
     }
 
     pub(super) async fn get(&self, id: TaskId) -> Task {
@@ -174,7 +199,7 @@ impl Queue {
     }
 
     pub(super) async fn counts(&self) -> QueueCounts {
-        self.store.counts(&[self.shard]).await.unwrap().remove(0)
+        self.store().counts(&[self.shard]).await.unwrap().remove(0)
     }
 }
 

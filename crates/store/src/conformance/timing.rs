@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use brisq_model::{DeadReason, NewTask, Retention, Start, TaskState, UnixMs, limits};
+use brisq_model::{DeadReason, NewTask, Start, TaskState, UnixMs, limits};
 
-use super::queue::{LEASE_MS, Queue, pause, payloads};
-use crate::{Enqueued, Refused, WorkDone};
+use super::queue::{LEASE_MS, Queue, pause, payloads, token_of};
+use crate::{Enqueued, Refused, WorkDone, WorkOp};
 
 fn delayed(queue: &Queue, payload: &str, ms: u64) -> NewTask {
     NewTask { start: Start::InMs(ms), ..queue.task(payload) }
@@ -90,27 +90,52 @@ pub(super) async fn a_heartbeat_keeps_a_lease_from_expiring(queue: &Queue) {
     assert_eq!(queue.complete(&task).await, Ok(WorkDone::Completed));
 }
 
-pub(super) async fn a_completed_task_is_forgotten_after_its_retention(queue: &Queue) {
-    let retention = Retention { completed_ms: 30, dead_ms: 60_000 };
-    let id = queue.enqueue(NewTask { retention, ..queue.task("1") }).await;
-    queue.complete(&queue.one().await).await.unwrap();
-    assert!(queue.find(id).await.is_some());
-    pause(50).await;
-    queue.claim(1).await;
-    assert_eq!(queue.find(id).await, None);
-    assert_eq!(queue.counts().await.of(TaskState::Completed), 0);
+/// More than one slice of a sweep falls due in the same millisecond.
+pub(super) async fn equal_due_times_keep_the_order_of_their_enqueues(queue: &Queue) {
+    let due = queue.counts().await.now.plus_ms(300);
+    let tasks = (0..2 * limits::SWEEP_SLICE + 50)
+        .map(|n| NewTask { start: Start::At(due), ..queue.task(&n.to_string()) });
+    // Ids do not grow with the order of the enqueues: each is drawn anew.
+    let tasks: Vec<_> = tasks.map(|task| NewTask { id: queue.scattered_id(), ..task }).collect();
+    let count = tasks.len();
+    queue.enqueue_all(tasks).await;
+    pause(350).await;
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        let tasks = queue.claim(256).await;
+        assert!(!tasks.is_empty(), "{} of {count}", seen.len());
+        seen.extend(payloads(&tasks).into_iter().map(|text| text.parse::<usize>().unwrap()));
+    }
+    assert!(seen.is_sorted(), "{seen:?}");
 }
 
-pub(super) async fn a_dead_letter_is_kept_by_its_own_retention(queue: &Queue) {
-    let retention = Retention { completed_ms: 1, dead_ms: 60 };
-    let id = queue.enqueue(NewTask { retention, max_attempts: 1, ..queue.task("1") }).await;
-    queue.fail(&queue.one().await, None).await.unwrap();
-    pause(15).await;
-    queue.claim(1).await;
-    assert_eq!(queue.state(id).await, TaskState::Dead);
-    pause(70).await;
-    queue.claim(1).await;
-    assert_eq!(queue.find(id).await, None);
+pub(super) async fn a_call_tells_which_tasks_it_ended(queue: &Queue) {
+    let ids = queue.add(&["kills", "is taken back", "is released"]).await;
+    let released = {
+        let mut tasks = queue.claim_for(3, LEASE_MS).await;
+        queue.cancel(ids[2]).await.unwrap();
+        let last = tasks.pop().unwrap();
+        for task in tasks {
+            queue.release(&task, 0).await.unwrap();
+        }
+        last
+    };
+    let token = token_of(&released);
+    let answer = queue.work(vec![WorkOp::Release { id: released.id, token, delay_ms: 0 }]).await;
+    assert_eq!((answer.results, answer.ended), (vec![Ok(WorkDone::Released)], vec![ids[2]]));
+    for _ in 1..limits::EXPIRIES_MAX {
+        assert_eq!(queue.claim_for(1, 5).await.len(), 1);
+        pause(15).await;
+    }
+    assert_eq!(payloads(&queue.claim_for(2, 20).await), ["kills", "is taken back"]);
+    queue.cancel(ids[1]).await.unwrap();
+    pause(40).await;
+    let mut ended = queue.work(vec![queue.claim_op(1, LEASE_MS)]).await.ended;
+    ended.sort();
+    let mut expected = vec![ids[0], ids[1]];
+    expected.sort();
+    assert_eq!(ended, expected);
+    assert!(queue.work(vec![queue.claim_op(1, LEASE_MS)]).await.ended.is_empty());
 }
 
 pub(super) async fn cancelling_a_leased_task_takes_effect_when_its_lease_ends(queue: &Queue) {

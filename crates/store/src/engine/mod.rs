@@ -1,13 +1,21 @@
 //! The queue's rules over indexes in memory and records somewhere else: what the in-memory reference and the embedded
 //! store share.
 //!
-//! An [`Engine`] decides; it keeps the order of ready tasks, delays, leases and retention in memory and hands every
+//! [`ShardTasks`] decides; it keeps the order of ready tasks, delays, leases and retention in memory and hands every
 //! changed record to its [`Records`]. It has no clock and no I/O of its own.
 
+mod bounds;
+mod claim;
+mod kept;
+mod keys;
+mod line;
 mod place;
 mod record;
 mod shard;
+mod timetable;
 mod work;
 
-pub use record::{Body, Ended, Extra, Grip, Record, Records};
-pub use shard::Engine;
+pub use bounds::Bounds;
+pub use record::{Body, Extra, Record, Records};
+pub use shard::ShardTasks;
+pub use timetable::Timetable;

@@ -1,9 +1,9 @@
 //! Moving tasks between the indexes.
 
-use brisq_model::{DeadReason, TaskId, TaskState, UnixMs, limits};
+use brisq_model::{DeadReason, Ending, LeaseEnd, State, TaskId, UnixMs, limits};
 
-use super::record::{Ended, Record, Records};
-use super::shard::Engine;
+use super::record::{Body, Extra, Record, Records};
+use super::shard::ShardTasks;
 use crate::StoreError;
 
 /// What a lease without success leads to.
@@ -17,17 +17,14 @@ pub(super) enum Next {
     Dead(DeadReason),
 }
 
-impl Engine {
+impl ShardTasks {
     /// Moves a slice of due delays to ready, and a slice of expired leases back.
     pub(super) fn move_due<R: Records>(&mut self, now: UnixMs, records: &mut R) -> Result<(), StoreError> {
         for _ in 0..limits::SWEEP_SLICE {
             let Some((.., id)) = self.delayed.first().filter(|(due, ..)| *due <= now) else { break };
             let id = *id;
             let seq = self.draw_seq();
-            self.change(id, records, |record| {
-                record.state = TaskState::Ready;
-                record.seq = seq;
-            })?;
+            self.change(id, records, |record| (record.state, record.seq) = (State::Ready, seq))?;
         }
         for _ in 0..limits::SWEEP_SLICE {
             let Some((_, id)) = self.leases.first().filter(|(end, _)| *end <= now) else { break };
@@ -35,7 +32,7 @@ impl Engine {
             let expiries = self.live.get(&id).map_or(0, |record| record.expiries) + 1;
             let killer = expiries >= limits::EXPIRIES_MAX;
             let next = if killer { Next::Dead(DeadReason::Quarantined) } else { Next::SamePlace };
-            self.end_lease(now, id, Ended::Expired, next, records, |record| record.expiries = expiries)?;
+            self.end_lease(now, id, LeaseEnd::Expired, next, records, |record| record.expiries = expiries)?;
         }
         Ok(())
     }
@@ -45,7 +42,7 @@ impl Engine {
         &mut self,
         now: UnixMs,
         id: TaskId,
-        how: Ended,
+        end: LeaseEnd,
         next: Next,
         records: &mut R,
         also: impl FnOnce(&mut Record),
@@ -53,30 +50,64 @@ impl Engine {
         let seq = self.draw_seq();
         self.change(id, records, |record| {
             also(record);
-            if let Some(grip) = &mut record.grip {
-                grip.ended = how;
-            }
-            if record.cancel_requested {
-                record.state = TaskState::Cancelled;
-                record.until = now;
-                return;
-            }
-            match next {
-                Next::SamePlace => (record.state, record.ready_at) = (TaskState::Ready, now),
-                Next::At(at) => {
-                    record.state = if at > now { TaskState::Delayed } else { TaskState::Ready };
-                    (record.seq, record.ready_at, record.until) = (seq, at, at);
+            let state = if record.cancel_requested {
+                State::Ended { how: Ending::Cancelled, at: now }
+            } else {
+                match next {
+                    Next::SamePlace => {
+                        record.ready_at = now;
+                        State::Ready
+                    }
+                    Next::At(at) => {
+                        (record.seq, record.ready_at) = (seq, at);
+                        if at > now { State::Delayed } else { State::Ready }
+                    }
+                    Next::Dead(reason) => died(record, reason, now),
                 }
-                Next::Dead(reason) => {
-                    let kept = record.retention.dead_ms > 0;
-                    record.state = if kept { TaskState::Dead } else { TaskState::Failed };
-                    (record.dead_reason, record.until) = (Some(reason), now);
-                }
-            }
-        })
+            };
+            record.end_lease(end, state);
+        })?;
+        // What a fail leads to stands in its own answer.
+        if end != LeaseEnd::Failed && !self.live.contains_key(&id) {
+            self.ended.push(id);
+        }
+        Ok(())
     }
 
-    /// Changes the record of a task that is not final, and its place in the indexes with it.
+    /// Ends a task that cannot be read, unless it had ended, and puts something readable there.
+    ///
+    /// # Errors
+    /// When the records cannot be written.
+    pub fn bury<R: Records>(&mut self, now: UnixMs, id: TaskId, records: &mut R) -> Result<(), StoreError> {
+        if self.live.contains_key(&id) {
+            self.change(id, records, |record| {
+                let state = died(record, DeadReason::Corrupt, now);
+                if record.claim().is_some() {
+                    record.end_lease(LeaseEnd::Expired, state);
+                } else {
+                    record.state = state;
+                }
+            })?;
+            self.ended.push(id);
+        }
+        self.mend(id, records)
+    }
+
+    /// Replaces what cannot be read of a task that has ended.
+    pub(super) fn mend<R: Records>(&mut self, id: TaskId, records: &mut R) -> Result<(), StoreError> {
+        if records.body(id)?.is_none()
+            && let Some(record) = records.record(id)?
+        {
+            self.keys.free(id);
+            records.insert(id, &Body::lost(&record), &record)?;
+        }
+        if records.extra(id)?.is_none() {
+            records.put_extra(id, &Extra::default())?;
+        }
+        Ok(())
+    }
+
+    /// Changes the record of a task that has not ended, and its place in the indexes with it.
     pub(super) fn change<R: Records>(
         &mut self,
         id: TaskId,
@@ -87,12 +118,13 @@ impl Engine {
             return Err(StoreError::Corrupt(format!("task {id} is in an index but has no record")));
         };
         self.unindex(id, &record);
-        self.count(record.state, -1);
+        self.count(record.state.kind(), -1);
         change(&mut record);
-        self.count(record.state, 1);
+        self.count(record.state.kind(), 1);
         records.put(id, &record)?;
-        if record.state.is_final() {
-            self.shelve(id, &record);
+        if matches!(record.state, State::Ended { .. }) {
+            self.ended_in_call += 1;
+            self.kept.add(id, &record);
         } else {
             self.index(id, &record);
             self.live.insert(id, record);
@@ -102,31 +134,32 @@ impl Engine {
 
     pub(super) fn index(&mut self, id: TaskId, record: &Record) {
         match record.state {
-            TaskState::Ready => {
-                self.ready.insert((record.band, record.seq), id);
+            State::Ready => self.ready.insert(record.band, record.seq, id),
+            State::Delayed => {
+                self.delayed.insert((record.ready_at, record.seq, id));
             }
-            TaskState::Delayed => {
-                self.delayed.insert((record.until, record.seq, id));
+            State::Leased { until, .. } => {
+                self.leases.insert((until, id));
             }
-            TaskState::Leased => {
-                self.leases.insert((record.until, id));
-            }
-            TaskState::Completed | TaskState::Failed | TaskState::Dead | TaskState::Cancelled => {}
+            State::Ended { .. } => {}
         }
     }
 
     fn unindex(&mut self, id: TaskId, record: &Record) {
         match record.state {
-            TaskState::Ready => {
-                self.ready.remove(&(record.band, record.seq));
+            State::Ready => self.ready.remove(record.band, record.seq),
+            State::Delayed => {
+                self.delayed.remove(&(record.ready_at, record.seq, id));
             }
-            TaskState::Delayed => {
-                self.delayed.remove(&(record.until, record.seq, id));
+            State::Leased { until, .. } => {
+                self.leases.remove(&(until, id));
             }
-            TaskState::Leased => {
-                self.leases.remove(&(record.until, id));
-            }
-            TaskState::Completed | TaskState::Failed | TaskState::Dead | TaskState::Cancelled => {}
+            State::Ended { .. } => {}
         }
     }
+}
+
+fn died(record: &Record, reason: DeadReason, at: UnixMs) -> State {
+    let kept = record.retention.dead_ms > 0;
+    State::Ended { how: if kept { Ending::Dead(reason) } else { Ending::Failed(reason) }, at }
 }

@@ -1,6 +1,6 @@
 use brisq_model::{
-    Attempt, DeadReason, IdempotencyKey, Lease, LeaseToken, NewTask, Priority, Retention, RetryPolicy, Task,
-    TaskId, TaskState, UnixMs, WorkerName,
+    Attempt, Claim, Ending, Facts, IdempotencyKey, LeaseEnd, NewTask, PastLease, Priority, Retention,
+    RetryPolicy, State, Task, TaskId, UnixMs, limits,
 };
 use bytes::Bytes;
 
@@ -32,49 +32,33 @@ impl Body {
         let NewTask { payload, priority, max_attempts, retry, retention, idempotency_key, .. } = task;
         Self { payload, priority, max_attempts, retry, retention, idempotency_key, created_at }
     }
-}
 
-/// How the last lease ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// It has not: the task is leased.
-    NotYet,
-    /// By a complete.
-    Completed,
-    /// By a fail.
-    Failed,
-    /// By a release.
-    Released,
-    /// By its time.
-    Expired,
-}
-
-/// The present or last lease.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grip {
-    /// Fences it.
-    pub token: LeaseToken,
-    /// Length it was claimed with, ms.
-    pub lease_ms: u64,
-    /// When it was claimed.
-    pub started_at: UnixMs,
-    /// Who claimed.
-    pub worker: Option<WorkerName>,
-    /// How it ended; decides which repeats succeed.
-    pub ended: Ended,
+    /// What stands for a body that cannot be read.
+    #[must_use]
+    pub fn lost(record: &Record) -> Self {
+        Self {
+            payload: Bytes::from_static(b"null"),
+            priority: Priority::of_band(record.band).unwrap_or_default(),
+            max_attempts: limits::ATTEMPTS_DEFAULT,
+            retry: RetryPolicy::default(),
+            retention: record.retention,
+            idempotency_key: None,
+            created_at: record.ready_at,
+        }
+    }
 }
 
 /// What changes of a task, small and rewritten whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Where it is in its life.
-    pub state: TaskState,
+    pub state: State,
+    /// The lease before this state, if it had one.
+    pub last: Option<Box<PastLease>>,
     /// Its body has an idempotency key.
     pub keyed: bool,
     /// Its producer wants it back.
     pub cancel_requested: bool,
-    /// Why it is dead or failed.
-    pub dead_reason: Option<DeadReason>,
     /// 0 is served first.
     pub band: u8,
     /// Place in its band; drawn when it becomes ready, kept over releases and expiries.
@@ -87,10 +71,82 @@ pub struct Record {
     pub retention: Retention,
     /// Since when or from when on it is claimable.
     pub ready_at: UnixMs,
-    /// While delayed: when it is ready. While leased: when the lease ends. Once final: when it ended.
-    pub until: UnixMs,
-    /// Present or last lease.
-    pub grip: Option<Box<Grip>>,
+}
+
+impl Record {
+    /// What stands for a record that cannot be read.
+    #[must_use]
+    pub fn lost(now: UnixMs) -> Self {
+        Self {
+            state: State::Ended { how: Ending::Dead(brisq_model::DeadReason::Corrupt), at: now },
+            last: None,
+            keyed: false,
+            cancel_requested: false,
+            band: Priority::default().band(),
+            seq: 0,
+            failed: 0,
+            expiries: 0,
+            retention: Retention::default(),
+            ready_at: now,
+        }
+    }
+
+    /// The claim that holds the task.
+    pub(super) fn claim(&self) -> Option<&Claim> {
+        match &self.state {
+            State::Leased { claim, .. } => Some(claim),
+            _ => None,
+        }
+    }
+
+    /// Gives the lease up for another state.
+    pub(super) fn end_lease(&mut self, end: LeaseEnd, next: State) {
+        if let State::Leased { claim, .. } = std::mem::replace(&mut self.state, next) {
+            self.last = Some(Box::new(PastLease { claim: *claim, end }));
+        }
+    }
+
+    /// Until when a task that has ended is remembered, and until when its retention keeps it.
+    pub(super) fn stays(&self) -> Option<(UnixMs, UnixMs)> {
+        let State::Ended { how, at } = &self.state else { return None };
+        let kept_ms = match how {
+            Ending::Dead(_) => self.retention.dead_ms,
+            Ending::Completed | Ending::Cancelled | Ending::Failed(_) => self.retention.completed_ms,
+        };
+        Some((at.plus_ms(limits::REMEMBERED_MS), at.plus_ms(kept_ms)))
+    }
+
+    /// Whether it ended and its retention is over.
+    pub(super) fn is_past_retention(&self, now: UnixMs) -> bool {
+        self.stays().is_some_and(|(_, kept_until)| kept_until <= now)
+    }
+
+    /// Whether nothing is known of it any more.
+    pub(super) fn is_forgotten(&self, now: UnixMs) -> bool {
+        self.stays().is_some_and(|(remembered_until, kept_until)| kept_until.max(remembered_until) <= now)
+    }
+
+    /// The task as readers see it.
+    #[must_use]
+    pub fn to_task(&self, id: TaskId, body: Body, extra: Extra) -> Task {
+        Task::of(Facts {
+            id,
+            payload: body.payload,
+            priority: body.priority,
+            max_attempts: body.max_attempts,
+            idempotency_key: body.idempotency_key,
+            created_at: body.created_at,
+            state: self.state.clone(),
+            last: self.last.as_deref().cloned(),
+            ready_at: self.ready_at,
+            failed: self.failed,
+            expiries: self.expiries,
+            cancel_requested: self.cancel_requested,
+            attempts: extra.attempts,
+            progress: extra.progress,
+            result: extra.result,
+        })
+    }
 }
 
 /// What grows: written when it changes, which is seldom.
@@ -104,9 +160,22 @@ pub struct Extra {
     pub result: Option<Bytes>,
 }
 
-/// Where an engine's records lie.
+impl Extra {
+    /// Bytes that it brings into an answer.
+    pub(super) fn bytes(&self) -> usize {
+        let text = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let attempt = |attempt: &Attempt| {
+            let error = &attempt.error;
+            error.message.len() + error.kind.len() + text(&error.detail)
+        };
+        self.attempts.iter().map(attempt).sum::<usize>() + text(&self.progress) + text(&self.result)
+    }
+}
+
+/// Where the records of a shard lie. What cannot be read, because it is damaged or gone, reads as `None`, and whoever keeps the
+/// records says so in the log: it costs one task. An error is the store's.
 pub trait Records {
-    /// A new task.
+    /// A new task, or one whose body is replaced.
     fn insert(&mut self, id: TaskId, body: &Body, record: &Record) -> Result<(), StoreError>;
     /// Its record has changed.
     fn put(&mut self, id: TaskId, record: &Record) -> Result<(), StoreError>;
@@ -117,56 +186,9 @@ pub trait Records {
     /// The record, if the task is kept. Asked for finished tasks only: the engine has the others.
     fn record(&self, id: TaskId) -> Result<Option<Record>, StoreError>;
     /// The body of a task that is kept.
-    fn body(&self, id: TaskId) -> Result<Body, StoreError>;
+    fn body(&self, id: TaskId) -> Result<Option<Body>, StoreError>;
+    /// As [`Self::body`], with an empty payload: nothing of its size is copied.
+    fn body_without_payload(&self, id: TaskId) -> Result<Option<Body>, StoreError>;
     /// The extra of a task; empty when none was written.
-    fn extra(&self, id: TaskId) -> Result<Extra, StoreError>;
-}
-
-impl Record {
-    /// The task as readers see it.
-    #[must_use]
-    pub fn to_task(&self, id: TaskId, body: Body, extra: Extra) -> Task {
-        let leased = self.state == TaskState::Leased;
-        let lease = self.grip.as_ref().filter(|_| leased).map(|grip| Lease {
-            token: grip.token,
-            expires_at: self.until,
-            worker: grip.worker.clone(),
-        });
-        Task {
-            id,
-            state: self.state,
-            payload: body.payload,
-            priority: body.priority,
-            attempt: self.attempt(),
-            max_attempts: body.max_attempts,
-            expiries: self.expiries,
-            created_at: body.created_at,
-            ready_at: self.ready_at,
-            started_at: self.grip.as_ref().map(|grip| grip.started_at),
-            finished_at: self.state.is_final().then_some(self.until),
-            lease,
-            cancel_requested: self.cancel_requested,
-            progress: extra.progress,
-            attempts: extra.attempts,
-            dead_reason: self.dead_reason,
-            result: extra.result,
-            idempotency_key: body.idempotency_key,
-        }
-    }
-
-    /// Until when a final task is kept.
-    pub(super) fn kept_until(&self) -> UnixMs {
-        let kept_ms = match self.state {
-            TaskState::Dead => self.retention.dead_ms,
-            _ => self.retention.completed_ms,
-        };
-        self.until.plus_ms(kept_ms)
-    }
-
-    /// Number of the attempt that runs or ran last: released and expired claims do not count.
-    fn attempt(&self) -> u32 {
-        let runs =
-            self.grip.as_ref().is_some_and(|grip| matches!(grip.ended, Ended::NotYet | Ended::Completed));
-        self.failed + u32::from(runs)
-    }
+    fn extra(&self, id: TaskId) -> Result<Option<Extra>, StoreError>;
 }

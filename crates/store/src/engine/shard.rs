@@ -1,42 +1,57 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use brisq_model::{IdempotencyKey, NewTask, Start, TaskId, TaskState, UnixMs, limits};
+use brisq_model::{IdempotencyKey, NewTask, Start, State, Task, TaskId, TaskState, UnixMs, limits};
 
-use super::record::{Body, Record, Records};
+use super::bounds::Bounds;
+use super::claim::Room;
+use super::kept::Kept;
+use super::keys::Keys;
+use super::line::Line;
+use super::record::{Body, Extra, Record, Records};
 use crate::{Answer, Enqueued, QueueCounts, Refused, StoreError, WorkOp, WorkResult};
 
-/// One shard's indexes.
+/// The tasks of one shard: the queue's rules, and the indexes they need.
+///
+/// An error of a call is one of the records: what is in memory is then no longer what they say, and the shard has to be made
+/// anew from them.
 #[derive(Debug, Default)]
-pub struct Engine {
-    /// Records of tasks that are not final.
+pub struct ShardTasks {
+    pub(super) bounds: Bounds,
+    /// Records of tasks that have not ended.
     pub(super) live: HashMap<TaskId, Record>,
-    /// (band, seq) of ready tasks.
-    pub(super) ready: BTreeMap<(u8, u64), TaskId>,
+    pub(super) ready: Line,
     /// (due, place by creation) of delayed tasks.
     pub(super) delayed: BTreeSet<(UnixMs, u64, TaskId)>,
     /// (end, task) of leases.
     pub(super) leases: BTreeSet<(UnixMs, TaskId)>,
-    /// (end of retention, task) of completed, cancelled and failed tasks.
-    pub(super) ended: BTreeSet<(UnixMs, TaskId)>,
-    /// (end of retention, task) of dead letters.
-    pub(super) dead: BTreeSet<(UnixMs, TaskId)>,
-    keys: HashMap<IdempotencyKey, TaskId>,
-    keyed: HashMap<TaskId, IdempotencyKey>,
+    pub(super) kept: Kept,
+    pub(super) keys: Keys,
+    /// Tasks that this call ended beside what its answers say.
+    pub(super) ended: Vec<TaskId>,
+    /// How many tasks this call ended in all.
+    pub(super) ended_in_call: usize,
     counts: [u64; TaskState::ALL.len()],
     next_seq: u64,
 }
 
-impl Engine {
+impl ShardTasks {
+    /// An empty shard with bounds of its own.
+    #[must_use]
+    pub fn bounded(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::default() }
+    }
+
     /// Takes a task back in from its records, when a store opens. `key` is its idempotency key.
-    pub fn restore(&mut self, id: TaskId, key: Option<IdempotencyKey>, record: Record) {
+    pub fn restore(&mut self, now: UnixMs, id: TaskId, key: Option<IdempotencyKey>, record: Record) {
         self.next_seq = self.next_seq.max(record.seq + 1);
-        if let Some(key) = key {
-            self.remember_key(key, id);
+        self.count(record.state.kind(), 1);
+        if let Some(key) = key.filter(|_| !record.is_past_retention(now)) {
+            self.keys.give(key, id);
         }
-        self.count(record.state, 1);
-        if record.state.is_final() {
-            self.shelve(id, &record);
+        if matches!(record.state, State::Ended { .. }) {
+            self.kept.restore(id, &record);
         } else {
             self.index(id, &record);
             self.live.insert(id, record);
@@ -46,7 +61,7 @@ impl Engine {
     /// Adds tasks.
     ///
     /// # Errors
-    /// When the records cannot be written; the engine is then no longer what they say.
+    /// When the records cannot be read or written.
     pub fn enqueue<R: Records>(
         &mut self,
         now: UnixMs,
@@ -57,8 +72,7 @@ impl Engine {
         for task in tasks {
             results.push(self.enqueue_one(now, task, records)?);
         }
-        self.forget_old(now, records)?;
-        Ok(self.answer(now, results))
+        self.finish(now, results, records)
     }
 
     fn enqueue_one<R: Records>(
@@ -67,14 +81,14 @@ impl Engine {
         task: NewTask,
         records: &mut R,
     ) -> Result<Result<Enqueued, Refused>, StoreError> {
-        if let Some(existing) = task.idempotency_key.as_ref().and_then(|key| self.keys.get(key)) {
-            let id = *existing;
-            if let Some(task) = self.task(id, records)? {
-                return Ok(Ok(Enqueued::Existing(Box::new(task))));
-            }
+        if let Some(holder) = task.idempotency_key.as_ref().and_then(|key| self.keys.holder(key))
+            && self.is_kept(now, holder, records)?
+            && let Some(task) = self.outline(holder, records)?
+        {
+            return Ok(Ok(Enqueued::Existing(Box::new(task))));
         }
         let id = task.id;
-        if self.live.contains_key(&id) || records.record(id)?.is_some() {
+        if self.look_up(id, records)?.is_some() {
             return Ok(Err(Refused::IdTaken));
         }
         let ready_at = match task.start {
@@ -82,36 +96,35 @@ impl Engine {
             Start::InMs(ms) => now.plus_ms(ms),
             Start::At(at) => at.max(now),
         };
-        let state = if ready_at > now { TaskState::Delayed } else { TaskState::Ready };
+        let state = if ready_at > now { State::Delayed } else { State::Ready };
+        let kind = state.kind();
         let body = Body::of(task, now);
         let record = Record {
             state,
+            last: None,
             keyed: body.idempotency_key.is_some(),
             cancel_requested: false,
-            dead_reason: None,
             band: body.priority.band(),
             seq: self.draw_seq(),
             failed: 0,
-            retention: body.retention,
             expiries: 0,
+            retention: body.retention,
             ready_at,
-            until: ready_at,
-            grip: None,
         };
         records.insert(id, &body, &record)?;
         if let Some(key) = body.idempotency_key {
-            self.remember_key(key, id);
+            self.keys.give(key, id);
         }
-        self.count(state, 1);
+        self.count(kind, 1);
         self.index(id, &record);
         self.live.insert(id, record);
-        Ok(Ok(Enqueued::Created { state, ready_at }))
+        Ok(Ok(Enqueued::Created { state: kind, ready_at }))
     }
 
     /// Carries operations out, in order.
     ///
     /// # Errors
-    /// When the records cannot be read or written; the engine is then no longer what they say.
+    /// When the records cannot be read or written.
     pub fn work<R: Records>(
         &mut self,
         now: UnixMs,
@@ -119,75 +132,136 @@ impl Engine {
         records: &mut R,
     ) -> Result<Answer<WorkResult>, StoreError> {
         let mut results = Vec::with_capacity(ops.len());
+        let mut room = Room::of(self.bounds.answer_bytes);
         let mut swept = false;
         for op in ops {
             if matches!(op, WorkOp::Claim(_)) && !std::mem::replace(&mut swept, true) {
                 self.move_due(now, records)?;
             }
-            results.push(self.work_one(now, op, records)?);
+            results.push(self.work_one(now, op, &mut room, records)?);
         }
-        self.forget_old(now, records)?;
-        Ok(self.answer(now, results))
+        self.finish(now, results, records)
     }
 
     /// The task as readers see it, if it is kept.
     ///
     /// # Errors
     /// When the records cannot be read.
-    pub fn task<R: Records>(&self, id: TaskId, records: &R) -> Result<Option<brisq_model::Task>, StoreError> {
-        let record = match self.live.get(&id) {
-            Some(record) => record.clone(),
-            None => match records.record(id)? {
-                Some(record) => record,
-                None => return Ok(None),
-            },
-        };
-        Ok(Some(record.to_task(id, records.body(id)?, records.extra(id)?)))
+    pub fn task<R: Records>(&self, now: UnixMs, id: TaskId, records: &R) -> Result<Option<Task>, StoreError> {
+        if self.is_kept(now, id, records)? { self.whole(id, records) } else { Ok(None) }
+    }
+
+    /// As [`Self::task`], and a task that has ended also while it is only remembered.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub fn outcome<R: Records>(
+        &self,
+        now: UnixMs,
+        id: TaskId,
+        records: &R,
+    ) -> Result<Option<Task>, StoreError> {
+        let forgotten = self.look_up(id, records)?.is_none_or(|record| record.is_forgotten(now));
+        if forgotten { Ok(None) } else { self.whole(id, records) }
+    }
+
+    fn whole<R: Records>(&self, id: TaskId, records: &R) -> Result<Option<Task>, StoreError> {
+        let Some(record) = self.look_up(id, records)? else { return Ok(None) };
+        let body = records.body(id)?.unwrap_or_else(|| Body::lost(&record));
+        Ok(Some(record.to_task(id, body, records.extra(id)?.unwrap_or_default())))
+    }
+
+    /// The task without all that may be large: a thousand of them fit one answer.
+    pub(super) fn outline<R: Records>(&self, id: TaskId, records: &R) -> Result<Option<Task>, StoreError> {
+        let Some(record) = self.look_up(id, records)? else { return Ok(None) };
+        let mut body = records.body_without_payload(id)?.unwrap_or_else(|| Body::lost(&record));
+        body.payload = bytes::Bytes::new();
+        Ok(Some(record.to_task(id, body, Extra::default())))
+    }
+
+    pub(super) fn look_up<R: Records>(
+        &self,
+        id: TaskId,
+        records: &R,
+    ) -> Result<Option<Cow<'_, Record>>, StoreError> {
+        match self.live.get(&id) {
+            Some(record) => Ok(Some(Cow::Borrowed(record))),
+            None => Ok(records.record(id)?.map(Cow::Owned)),
+        }
+    }
+
+    fn is_kept<R: Records>(&self, now: UnixMs, id: TaskId, records: &R) -> Result<bool, StoreError> {
+        Ok(self.look_up(id, records)?.is_some_and(|record| !record.is_past_retention(now)))
     }
 
     /// Tasks by state.
     #[must_use]
     pub fn counts(&self, now: UnixMs) -> QueueCounts {
-        let head = self.ready.values().next().and_then(|id| self.live.get(id));
+        let head = self.ready.head().and_then(|id| self.live.get(&id));
         QueueCounts { by_state: self.counts, head_ready_at: head.map(|record| record.ready_at), now }
     }
 
-    /// Removes what is past its retention, a bounded slice at a time. When too many are kept, a whole slice goes at once:
-    /// the oldest lie side by side on disk, so that a slice costs little more than one of them.
-    fn forget_old<R: Records>(&mut self, now: UnixMs, records: &mut R) -> Result<(), StoreError> {
-        let crowded = self.ended.len() as u64 >= limits::COMPLETED_KEPT_MAX;
-        for _ in 0..limits::SWEEP_SLICE {
-            let oldest = self.ended.first().filter(|(expires, _)| crowded || *expires <= now);
-            let Some((_, id)) = oldest.or_else(|| self.dead.first().filter(|(expires, _)| *expires <= now))
-            else {
-                return Ok(());
-            };
-            let id = *id;
-            let Some(record) = records.record(id)? else {
-                return Err(StoreError::Corrupt(format!("the record of finished task {id} is gone")));
-            };
-            self.shelf(record.state).remove(&(record.kept_until(), id));
-            self.count(record.state, -1);
-            if let Some(key) = self.keyed.remove(&id) {
-                self.keys.remove(&key);
-            }
+    /// How many tasks are ready and unclaimed.
+    #[must_use]
+    pub fn ready(&self) -> u64 {
+        self.ready.length()
+    }
+
+    /// When the next delay falls due or the next lease ends.
+    #[must_use]
+    pub fn next_due(&self) -> Option<UnixMs> {
+        let due = self.delayed.first().map(|(due, ..)| *due);
+        let lease = self.leases.first().map(|(end, _)| *end);
+        due.into_iter().chain(lease).min()
+    }
+
+    /// When there is something to [`Self::sweep`] next.
+    #[must_use]
+    pub fn next_sweep(&self) -> Option<UnixMs> {
+        self.kept.next_due()
+    }
+
+    /// Removes at most `slice` tasks that are past their retention, or too many.
+    ///
+    /// # Errors
+    /// When the records cannot be written.
+    pub fn sweep<R: Records>(
+        &mut self,
+        now: UnixMs,
+        slice: usize,
+        records: &mut R,
+    ) -> Result<(), StoreError> {
+        self.kept.settle(now, 2 * slice);
+        // When too many are kept, a whole slice goes at once: the oldest lie side by side on disk, so that a slice costs
+        // little more than one of them.
+        let states = [TaskState::Completed, TaskState::Failed, TaskState::Cancelled];
+        let kept: u64 = states.iter().map(|state| self.count_of(*state)).sum();
+        let crowded = kept >= self.bounds.kept_max;
+        for _ in 0..slice {
+            let Some((id, state)) = self.kept.next_to_forget(now, crowded) else { break };
+            self.count(state, -1);
+            self.keys.free(id);
             records.remove(id)?;
         }
         Ok(())
     }
 
-    /// Puts a final task where its retention is watched.
-    pub(super) fn shelve(&mut self, id: TaskId, record: &Record) {
-        self.shelf(record.state).insert((record.kept_until(), id));
-    }
-
-    fn shelf(&mut self, state: TaskState) -> &mut BTreeSet<(UnixMs, TaskId)> {
-        if state == TaskState::Dead { &mut self.dead } else { &mut self.ended }
-    }
-
-    fn remember_key(&mut self, key: IdempotencyKey, id: TaskId) {
-        self.keyed.insert(id, key.clone());
-        self.keys.insert(key, id);
+    /// Ends a call: as many tasks leave as it ended, and a slice more, so that no load makes kept tasks grow beyond their bound.
+    fn finish<T, R: Records>(
+        &mut self,
+        now: UnixMs,
+        results: Vec<T>,
+        records: &mut R,
+    ) -> Result<Answer<T>, StoreError> {
+        let ended_in_call = std::mem::take(&mut self.ended_in_call);
+        self.sweep(now, limits::SWEEP_SLICE + ended_in_call, records)?;
+        Ok(Answer {
+            results,
+            now,
+            ready: self.ready(),
+            next_due: self.next_due().map(|at| Duration::from_millis(at.ms_since(now))),
+            ended: std::mem::take(&mut self.ended),
+        })
     }
 
     pub(super) fn draw_seq(&mut self) -> u64 {
@@ -202,16 +276,7 @@ impl Engine {
         }
     }
 
-    fn answer<T>(&self, now: UnixMs, results: Vec<T>) -> Answer<T> {
-        let due = self.delayed.first().map(|(due, ..)| *due);
-        let lease = self.leases.first().map(|(end, _)| *end);
-        let next = due.into_iter().chain(lease).min();
-        Answer {
-            results,
-            now,
-            ready: self.ready.len() as u64,
-            next_due: next.map(|at| Duration::from_millis(at.ms_since(now))),
-            ended: Vec::new(),
-        }
+    fn count_of(&self, state: TaskState) -> u64 {
+        self.counts.get(usize::from(state.code())).copied().unwrap_or(0)
     }
 }

@@ -1,86 +1,53 @@
-//! Claims and acts on leases.
+//! Acts on leases, and cancels.
 
-use brisq_model::{Attempt, DeadReason, LeaseToken, TaskId, TaskState, UnixMs, limits};
+use brisq_model::{Attempt, DeadReason, Ending, LeaseEnd, LeaseToken, State, TaskId, TaskState, UnixMs};
 
+use super::claim::Room;
 use super::place::Next;
-use super::record::{Ended, Grip, Record, Records};
-use super::shard::Engine;
-use crate::{ClaimOp, FailOp, HeartbeatOp, Refused, StoreError, WorkDone, WorkOp, WorkResult};
+use super::record::{Record, Records};
+use super::shard::ShardTasks;
+use crate::{FailOp, HeartbeatOp, Refused, StoreError, WorkDone, WorkOp, WorkResult};
 
-/// What a token may do.
-enum Hold {
+/// What a token may do with a task.
+enum Standing {
     /// It holds the lease.
-    Held,
-    /// It held it, until the lease ended this way.
-    Ended(Ended),
+    Holds,
+    /// It held the lease, until it ended this way.
+    Held(LeaseEnd),
 }
 
-impl Engine {
+impl ShardTasks {
     pub(super) fn work_one<R: Records>(
         &mut self,
         now: UnixMs,
         op: WorkOp,
+        room: &mut Room,
         records: &mut R,
     ) -> Result<WorkResult, StoreError> {
         match op {
-            WorkOp::Claim(op) => self.claim(now, &op, records).map(Ok),
+            WorkOp::Claim(op) => self.claim(now, &op, room, records).map(Ok),
             WorkOp::Complete { id, token, result } => self
-                .acting(id, token, Ended::Completed, records, |engine, records| {
+                .acting(now, id, token, LeaseEnd::Completed, records, |tasks, records| {
                     if result.is_some() {
-                        let mut extra = records.extra(id)?;
+                        let mut extra = records.extra(id)?.unwrap_or_default();
                         extra.result = result;
                         records.put_extra(id, &extra)?;
                     }
-                    engine.change(id, records, |record| {
-                        (record.state, record.until) = (TaskState::Completed, now);
-                        set_ended(record, Ended::Completed);
-                    })
+                    let state = State::Ended { how: Ending::Completed, at: now };
+                    tasks.change(id, records, |record| record.end_lease(LeaseEnd::Completed, state))
                 })
-                .map(|done| done.map(|_| WorkDone::Completed)),
+                .map(|done| done.map(|()| WorkDone::Completed)),
             WorkOp::Fail(op) => self.fail(now, op, records),
             WorkOp::Release { id, token, delay_ms } => {
                 let next = if delay_ms == 0 { Next::SamePlace } else { Next::At(now.plus_ms(delay_ms)) };
-                self.acting(id, token, Ended::Released, records, |engine, records| {
-                    engine.end_lease(now, id, Ended::Released, next, records, |_| {})
+                self.acting(now, id, token, LeaseEnd::Released, records, |tasks, records| {
+                    tasks.end_lease(now, id, LeaseEnd::Released, next, records, |_| {})
                 })
-                .map(|done| done.map(|_| WorkDone::Released))
+                .map(|done| done.map(|()| WorkDone::Released))
             }
             WorkOp::Heartbeat(op) => self.heartbeat(now, op, records),
             WorkOp::Cancel { id } => self.cancel(now, id, records),
         }
-    }
-
-    fn claim<R: Records>(
-        &mut self,
-        now: UnixMs,
-        op: &ClaimOp,
-        records: &mut R,
-    ) -> Result<WorkDone, StoreError> {
-        let mut tasks = Vec::new();
-        let mut bytes = 0;
-        while tasks.len() < usize::from(op.max) {
-            let Some(id) = self.ready.values().next().copied() else { break };
-            let body = records.body(id)?;
-            bytes += body.payload.len();
-            if bytes > limits::CLAIM_MAX_BYTES && !tasks.is_empty() {
-                break;
-            }
-            self.change(id, records, |record| {
-                record.state = TaskState::Leased;
-                record.until = now.plus_ms(op.lease_ms);
-                record.grip = Some(Box::new(Grip {
-                    token: op.token,
-                    lease_ms: op.lease_ms,
-                    started_at: now,
-                    worker: op.worker.clone(),
-                    ended: Ended::NotYet,
-                }));
-            })?;
-            if let Some(record) = self.live.get(&id) {
-                tasks.push(record.to_task(id, body, records.extra(id)?));
-            }
-        }
-        Ok(WorkDone::Claimed(tasks))
     }
 
     fn fail<R: Records>(
@@ -90,39 +57,33 @@ impl Engine {
         records: &mut R,
     ) -> Result<WorkResult, StoreError> {
         let FailOp { id, token, error, retryable, delay_ms, dice } = op;
-        let done = self.acting(id, token, Ended::Failed, records, |engine, records| {
-            let body = records.body(id)?;
-            let record = engine.live.get(&id);
+        let done = self.acting(now, id, token, LeaseEnd::Failed, records, |tasks, records| {
+            let body = records.body_without_payload(id)?;
+            let record = tasks.live.get(&id);
             let number = record.map_or(0, |record| record.failed) + 1;
-            let worker = record.and_then(|record| record.grip.as_ref()?.worker.clone());
-            let mut extra = records.extra(id)?;
+            let worker = record.and_then(|record| record.claim()?.worker.clone());
+            let mut extra = records.extra(id)?.unwrap_or_default();
             extra.attempts.push(Attempt { number, worker, failed_at: now, error });
             records.put_extra(id, &extra)?;
-            let next = if !retryable {
-                Next::Dead(DeadReason::NonRetryable)
-            } else if number >= body.max_attempts {
-                Next::Dead(DeadReason::Exhausted)
-            } else {
-                Next::At(now.plus_ms(delay_ms.unwrap_or_else(|| body.retry.delay_ms(number, dice))))
+            let next = match &body {
+                None => Next::Dead(DeadReason::Corrupt),
+                Some(_) if !retryable => Next::Dead(DeadReason::NonRetryable),
+                Some(body) if number >= body.max_attempts => Next::Dead(DeadReason::Exhausted),
+                Some(body) => {
+                    Next::At(now.plus_ms(delay_ms.unwrap_or_else(|| body.retry.delay_ms(number, dice))))
+                }
             };
-            engine.end_lease(now, id, Ended::Failed, next, records, |record| record.failed = number)
+            tasks.end_lease(now, id, LeaseEnd::Failed, next, records, |record| record.failed = number)?;
+            if body.is_none() { tasks.mend(id, records) } else { Ok(()) }
         })?;
-        Ok(match done {
-            Err(refused) => Err(refused),
-            Ok(()) => {
-                let record = match self.live.get(&id) {
-                    Some(record) => Some(record.clone()),
-                    None => records.record(id)?,
-                };
-                record.ok_or(Refused::TaskNotFound).map(|record| {
-                    let queued = matches!(record.state, TaskState::Delayed | TaskState::Ready);
-                    WorkDone::Failed {
-                        state: record.state,
-                        next_attempt_at: queued.then_some(record.ready_at),
-                    }
-                })
-            }
-        })
+        if let Err(refused) = done {
+            return Ok(Err(refused));
+        }
+        Ok(self.look_up(id, records)?.ok_or(Refused::TaskNotFound).map(|record| {
+            let state = record.state.kind();
+            let queued = matches!(state, TaskState::Delayed | TaskState::Ready);
+            WorkDone::Failed { state, next_attempt_at: queued.then_some(record.ready_at) }
+        }))
     }
 
     fn heartbeat<R: Records>(
@@ -132,21 +93,22 @@ impl Engine {
         records: &mut R,
     ) -> Result<WorkResult, StoreError> {
         let HeartbeatOp { id, token, extend_ms, progress } = op;
-        match self.hold(id, token, records)? {
+        match self.standing(now, id, token, records)? {
             Err(refused) => return Ok(Err(refused)),
-            Ok(Hold::Ended(..)) => return Ok(Err(Refused::LeaseLost)),
-            Ok(Hold::Held) => {}
+            Ok(Standing::Held(_)) => return Ok(Err(Refused::LeaseLost)),
+            Ok(Standing::Holds) => {}
         }
         if progress.is_some() {
-            let mut extra = records.extra(id)?;
+            let mut extra = records.extra(id)?.unwrap_or_default();
             extra.progress = progress;
             records.put_extra(id, &extra)?;
         }
         let mut answer = (now, false);
         self.change(id, records, |record| {
-            let lease_ms = record.grip.as_ref().map_or(0, |grip| grip.lease_ms);
-            record.until = now.plus_ms(extend_ms.unwrap_or(lease_ms));
-            answer = (record.until, record.cancel_requested);
+            if let State::Leased { claim, until } = &mut record.state {
+                *until = now.plus_ms(extend_ms.unwrap_or(claim.lease_ms));
+                answer = (*until, record.cancel_requested);
+            }
         })?;
         Ok(Ok(WorkDone::Extended { expires_at: answer.0, cancel_requested: answer.1 }))
     }
@@ -157,18 +119,17 @@ impl Engine {
         id: TaskId,
         records: &mut R,
     ) -> Result<WorkResult, StoreError> {
-        let Some(record) = self.live.get(&id) else {
-            let finished = records.record(id)?.is_some();
-            return Ok(Err(if finished { Refused::AlreadyFinished } else { Refused::TaskNotFound }));
-        };
-        let leased = record.state == TaskState::Leased;
+        if !self.live.contains_key(&id) {
+            let ended = records.record(id)?.filter(|record| !record.is_past_retention(now));
+            return Ok(Err(ended.map_or(Refused::TaskNotFound, |_| Refused::AlreadyFinished)));
+        }
         self.change(id, records, |record| {
             record.cancel_requested = true;
-            if !leased {
-                (record.state, record.until) = (TaskState::Cancelled, now);
+            if record.claim().is_none() {
+                record.state = State::Ended { how: Ending::Cancelled, at: now };
             }
         })?;
-        let task = self.task(id, records)?;
+        let task = self.outline(id, records)?;
         Ok(task.ok_or(Refused::TaskNotFound).map(|task| WorkDone::Cancelled(Box::new(task))))
     }
 
@@ -176,43 +137,41 @@ impl Engine {
     /// nothing.
     fn acting<R: Records>(
         &mut self,
+        now: UnixMs,
         id: TaskId,
         token: LeaseToken,
-        how: Ended,
+        end: LeaseEnd,
         records: &mut R,
         act: impl FnOnce(&mut Self, &mut R) -> Result<(), StoreError>,
     ) -> Result<Result<(), Refused>, StoreError> {
-        match self.hold(id, token, records)? {
-            Ok(Hold::Held) => act(self, records).map(Ok),
-            Ok(Hold::Ended(ended)) if ended == how => Ok(Ok(())),
-            Ok(Hold::Ended(..)) => Ok(Err(Refused::LeaseLost)),
+        match self.standing(now, id, token, records)? {
+            Ok(Standing::Holds) => act(self, records).map(Ok),
+            Ok(Standing::Held(before)) if before == end => Ok(Ok(())),
+            Ok(Standing::Held(_)) => Ok(Err(Refused::LeaseLost)),
             Err(refused) => Ok(Err(refused)),
         }
     }
 
-    fn hold<R: Records>(
+    fn standing<R: Records>(
         &self,
+        now: UnixMs,
         id: TaskId,
         token: LeaseToken,
         records: &R,
-    ) -> Result<Result<Hold, Refused>, StoreError> {
+    ) -> Result<Result<Standing, Refused>, StoreError> {
         let judge = |record: &Record| {
-            let grip = record.grip.as_ref().filter(|grip| grip.token == token);
-            match grip.map(|grip| grip.ended) {
-                None => Err(Refused::LeaseLost),
-                Some(Ended::NotYet) if record.state == TaskState::Leased => Ok(Hold::Held),
-                Some(ended) => Ok(Hold::Ended(ended)),
+            let last = record.last.as_ref().filter(|last| last.claim.token == token);
+            match record.claim() {
+                Some(claim) if claim.token == token => Ok(Standing::Holds),
+                Some(_) => Err(Refused::LeaseLost),
+                None => last.map(|last| Standing::Held(last.end)).ok_or(Refused::LeaseLost),
             }
         };
-        Ok(match self.live.get(&id) {
-            Some(record) => judge(record),
-            None => records.record(id)?.as_ref().map_or(Err(Refused::TaskNotFound), judge),
-        })
-    }
-}
-
-fn set_ended(record: &mut Record, how: Ended) {
-    if let Some(grip) = &mut record.grip {
-        grip.ended = how;
+        let Some(record) = self.look_up(id, records)?.filter(|record| !record.is_forgotten(now)) else {
+            return Ok(Err(Refused::TaskNotFound));
+        };
+        // Of a task that is not kept any more only its last holder hears.
+        let gone = record.is_past_retention(now);
+        Ok(judge(&record).map_err(|refused| if gone { Refused::TaskNotFound } else { refused }))
     }
 }

@@ -1,0 +1,241 @@
+//! The life of a task: what is known in each of its states, and how a reader sees it.
+
+use bytes::Bytes;
+
+use crate::{
+    Attempt, DeadReason, IdempotencyKey, Lease, LeaseToken, Priority, Task, TaskId, TaskState, UnixMs,
+    WorkerName,
+};
+
+/// A claim that got a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Fences the lease.
+    pub token: LeaseToken,
+    /// Length of the lease as it was claimed, ms.
+    pub lease_ms: u64,
+    /// When it was claimed.
+    pub started_at: UnixMs,
+    /// Who claimed.
+    pub worker: Option<WorkerName>,
+}
+
+/// How a lease ended: a repeat of the same with the same token succeeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseEnd {
+    /// By a complete.
+    Completed,
+    /// By a fail.
+    Failed,
+    /// By a release.
+    Released,
+    /// By its time.
+    Expired,
+}
+
+/// The lease that a task had last, and has no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastLease {
+    /// Whose it was.
+    pub claim: Claim,
+    /// How it ended.
+    pub end: LeaseEnd,
+}
+
+/// How a task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Its worker completed it.
+    Completed,
+    /// Its producer took it back.
+    Cancelled,
+    /// It ran out, and its retention keeps no dead letters.
+    Failed(DeadReason),
+    /// It is a dead letter.
+    Dead(DeadReason),
+}
+
+/// Where a task is in its life, with what is known there and nowhere else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Claimable from its `ready_at` on.
+    Delayed,
+    /// Claimable.
+    Ready,
+    /// Held by a worker.
+    Leased {
+        /// By whom.
+        claim: Box<Claim>,
+        /// When the lease ends.
+        until: UnixMs,
+    },
+    /// Nothing will change it any more.
+    Ended {
+        /// As what.
+        how: Ending,
+        /// When.
+        at: UnixMs,
+    },
+}
+
+impl State {
+    /// The state out of the loose fields of a store's record, with the lease before it. `until` is the end of the lease, or
+    /// when the task ended; a claim has no end while it runs.
+    ///
+    /// `None` when the fields contradict each other: a lease that nobody holds, a claim that runs in another state, a dead
+    /// letter without a reason.
+    #[must_use]
+    pub fn from_fields(
+        state: TaskState,
+        until: UnixMs,
+        reason: Option<DeadReason>,
+        claim: Option<(Claim, Option<LeaseEnd>)>,
+    ) -> Option<(Self, Option<PastLease>)> {
+        let (running, last) = match claim {
+            None => (None, None),
+            Some((claim, None)) => (Some(claim), None),
+            Some((claim, Some(end))) => (None, Some(PastLease { claim, end })),
+        };
+        let ended = |how| Self::Ended { how, at: until };
+        let state = match (state, running) {
+            (TaskState::Leased, Some(claim)) => Self::Leased { claim: Box::new(claim), until },
+            (TaskState::Leased, None) | (_, Some(_)) => return None,
+            (TaskState::Delayed, None) => Self::Delayed,
+            (TaskState::Ready, None) => Self::Ready,
+            (TaskState::Completed, None) => ended(Ending::Completed),
+            (TaskState::Cancelled, None) => ended(Ending::Cancelled),
+            (TaskState::Failed, None) => ended(Ending::Failed(reason?)),
+            (TaskState::Dead, None) => ended(Ending::Dead(reason?)),
+        };
+        Some((state, last))
+    }
+
+    /// Its name on the wire and its code in records.
+    #[must_use]
+    pub const fn kind(&self) -> TaskState {
+        match self {
+            Self::Delayed => TaskState::Delayed,
+            Self::Ready => TaskState::Ready,
+            Self::Leased { .. } => TaskState::Leased,
+            Self::Ended { how: Ending::Completed, .. } => TaskState::Completed,
+            Self::Ended { how: Ending::Cancelled, .. } => TaskState::Cancelled,
+            Self::Ended { how: Ending::Failed(_), .. } => TaskState::Failed,
+            Self::Ended { how: Ending::Dead(_), .. } => TaskState::Dead,
+        }
+    }
+
+    /// Why it is dead or failed.
+    #[must_use]
+    pub const fn dead_reason(&self) -> Option<DeadReason> {
+        match self {
+            Self::Ended { how: Ending::Failed(reason) | Ending::Dead(reason), .. } => Some(*reason),
+            _ => None,
+        }
+    }
+}
+
+/// What a store knows of a task.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Its id.
+    pub id: TaskId,
+    /// JSON as it was sent; empty where it is left out.
+    pub payload: Bytes,
+    /// Band it is served in.
+    pub priority: Priority,
+    /// Attempts before it is dead.
+    pub max_attempts: u32,
+    /// The key it was enqueued with.
+    pub idempotency_key: Option<IdempotencyKey>,
+    /// When the store took it.
+    pub created_at: UnixMs,
+    /// Where it is in its life.
+    pub state: State,
+    /// The lease before, if it had one.
+    pub last: Option<PastLease>,
+    /// Since when or from when on it is claimable.
+    pub ready_at: UnixMs,
+    /// Attempts that failed.
+    pub failed: u32,
+    /// Leases that expired.
+    pub expiries: u32,
+    /// Its producer wants it back.
+    pub cancel_requested: bool,
+    /// Attempts that failed, with their errors.
+    pub attempts: Vec<Attempt>,
+    /// JSON of the last progress.
+    pub progress: Option<Bytes>,
+    /// JSON of the result.
+    pub result: Option<Bytes>,
+}
+
+impl Task {
+    /// The task as a reader sees it.
+    #[must_use]
+    pub fn of(facts: Facts) -> Self {
+        let (state, dead_reason) = (facts.state.kind(), facts.state.dead_reason());
+        let finished_at = match facts.state {
+            State::Ended { at, .. } => Some(at),
+            _ => None,
+        };
+        // An attempt counts while it runs and when it did its work; `failed` holds the others that do.
+        let (started_at, runs, lease) = match (facts.state, facts.last) {
+            (State::Leased { claim, until }, _) => {
+                let Claim { token, started_at, worker, .. } = *claim;
+                (Some(started_at), true, Some(Lease { token, expires_at: until, worker }))
+            }
+            (_, Some(last)) => (Some(last.claim.started_at), last.end == LeaseEnd::Completed, None),
+            (_, None) => (None, false, None),
+        };
+        Self {
+            id: facts.id,
+            state,
+            payload: facts.payload,
+            priority: facts.priority,
+            attempt: facts.failed + u32::from(runs),
+            max_attempts: facts.max_attempts,
+            expiries: facts.expiries,
+            created_at: facts.created_at,
+            ready_at: facts.ready_at,
+            started_at,
+            finished_at,
+            lease,
+            cancel_requested: facts.cancel_requested,
+            progress: facts.progress,
+            attempts: facts.attempts,
+            dead_reason,
+            result: facts.result,
+            idempotency_key: facts.idempotency_key,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim() -> Claim {
+        Claim { token: LeaseToken::new(1), lease_ms: 2, started_at: UnixMs(3), worker: None }
+    }
+
+    #[test]
+    fn fields_that_contradict_each_other_are_no_state() {
+        let running = || Some((claim(), None));
+        let over = || Some((claim(), Some(LeaseEnd::Expired)));
+        for state in TaskState::ALL {
+            let leased = state == TaskState::Leased;
+            let reasoned = matches!(state, TaskState::Dead | TaskState::Failed);
+            for (reason, claim, holds) in [
+                (None, None, !leased && !reasoned),
+                (None, running(), leased),
+                (None, over(), !leased && !reasoned),
+                (Some(DeadReason::Exhausted), over(), !leased),
+                (Some(DeadReason::Exhausted), running(), leased),
+            ] {
+                let read = State::from_fields(state, UnixMs(4), reason, claim);
+                assert_eq!(read.is_some(), holds, "{state:?} {reason:?}");
+                assert!(read.is_none_or(|(read, _)| read.kind() == state));
+            }
+        }
+    }
+}

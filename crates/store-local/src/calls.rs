@@ -1,0 +1,87 @@
+//! What callers ask of the writer.
+
+use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName};
+use brisq_store::{Answer, Enqueued, QueueCounts, QueueInfo, Refused, StoreError, WorkOp, WorkResult};
+use tokio::sync::oneshot;
+
+/// Calls that wait for the writer; a caller beyond it waits for room.
+pub const CALLS_PENDING_MAX: usize = 4_096;
+
+pub type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+pub enum Call {
+    Enqueue(QueueInfo, Vec<NewTask>, Reply<Answer<Result<Enqueued, Refused>>>),
+    Work(QueueInfo, Vec<WorkOp>, Reply<Answer<WorkResult>>),
+    Open(TenantName, QueueName, Reply<QueueNumber>),
+    Read(Read),
+    /// Sync, close the file, and end.
+    Close(Reply<()>),
+}
+
+/// A question that changes nothing.
+pub enum Read {
+    Task(TaskId, Reply<Option<Task>>),
+    Outcome(TaskId, Reply<Option<Task>>),
+    Counts(Vec<Shard>, Reply<Vec<QueueCounts>>),
+    Number(TenantName, QueueName, Reply<Option<QueueNumber>>),
+    Queue(QueueNumber, Reply<Option<QueueInfo>>),
+    Queues(TenantName, Option<QueueName>, usize, Reply<Vec<QueueInfo>>),
+    Ready(Reply<()>),
+}
+
+impl Call {
+    /// Answers that it cannot be carried out.
+    pub fn refuse(self, error: &StoreError) {
+        match self {
+            Self::Enqueue(.., reply) => refuse(reply, error.clone()),
+            Self::Open(.., reply) => refuse(reply, error.clone()),
+            Self::Work(.., reply) => refuse(reply, beside_new_tasks(error)),
+            Self::Close(reply) => refuse(reply, beside_new_tasks(error)),
+            Self::Read(read) => read.refuse(error),
+        }
+    }
+}
+
+impl Read {
+    fn refuse(self, error: &StoreError) {
+        let error = beside_new_tasks(error);
+        match self {
+            Self::Task(_, reply) | Self::Outcome(_, reply) => refuse(reply, error),
+            Self::Counts(_, reply) => refuse(reply, error),
+            Self::Number(.., reply) => refuse(reply, error),
+            Self::Queue(_, reply) => refuse(reply, error),
+            Self::Queues(.., reply) => refuse(reply, error),
+            Self::Ready(reply) => refuse(reply, error),
+        }
+    }
+}
+
+fn refuse<T>(reply: Reply<T>, error: StoreError) {
+    let _ = reply.send(Err(error));
+}
+
+/// The error as those hear it who bring no new task: that there is no room is no answer to them.
+fn beside_new_tasks(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Full(text) => StoreError::Unavailable(text.clone()),
+        other => other.clone(),
+    }
+}
+
+/// What answers a call once its group is committed, or could not be.
+pub type Deliver = Box<dyn FnOnce(Option<&StoreError>) + Send>;
+
+/// Sends `value` once the commit has succeeded, else the commit's error. A caller that went away is no concern here:
+/// whoever waits for claims gives them back by their lease.
+pub fn later<T: Send + 'static>(reply: Reply<T>, value: T) -> Deliver {
+    Box::new(move |error| {
+        let _ = reply.send(error.map_or(Ok(value), |error| Err(beside_new_tasks(error))));
+    })
+}
+
+/// As [`later`], for new tasks and queues.
+pub fn later_or_full<T: Send + 'static>(reply: Reply<T>, value: T) -> Deliver {
+    Box::new(move |error| {
+        let _ = reply.send(error.map_or(Ok(value), |error| Err(error.clone())));
+    })
+}

@@ -1,0 +1,249 @@
+//! An open file with its indexes, and one commit on it.
+
+use std::time::{Duration, Instant};
+
+use brisq_model::{NewTask, QueueName, QueueNumber, Shard, TaskId, TenantName, UnixMs, limits};
+use brisq_store::engine::{Records, ShardTasks};
+use brisq_store::{QueueCounts, QueueInfo, StoreError};
+use redb::{Database, Durability as Level, WriteTransaction};
+
+use crate::calls::{Call, Deliver, Read, later, later_or_full};
+use crate::config::Durability;
+use crate::file::Contents;
+use crate::reserve::Room;
+use crate::stats::CommitStats;
+use crate::tables::{CLOCK_KEY, META, QUEUES, Tables, failed};
+
+/// The clock is written down, and a relaxed store synced, at most this often; a restart goes on at least this much
+/// later.
+pub const GRAIN: Duration = Duration::from_secs(1);
+/// Retention is swept at most this often where no call does it.
+pub const SWEEP_EVERY: Duration = Duration::from_millis(500);
+/// Tasks that one commit sweeps away beside what its calls do.
+const SWEEP_MAX: usize = 4_096;
+/// What a task costs on disk beside its payload, bytes; a payload costs up to twice its size, in pages.
+const TASK_BYTES: u64 = 4_096;
+
+/// An open file and what memory knows of it. After an error the two may differ, and it has to be opened anew.
+pub struct OpenStore {
+    database: Database,
+    contents: Contents,
+    /// Bytes of values that came in since it was opened less those that went.
+    grew: i64,
+    clock_written: UnixMs,
+    /// Commits wait for a sync.
+    unsynced: bool,
+    synced_at: Instant,
+    swept_at: Instant,
+}
+
+/// What one commit is made of.
+pub struct Group<'w> {
+    pub calls: Vec<Call>,
+    pub now: UnixMs,
+    pub durability: Durability,
+    pub stats: &'w CommitStats,
+    pub deliveries: &'w mut Vec<Deliver>,
+    /// What new tasks may bring; asked for once, and only where there are some.
+    pub room: &'w mut dyn FnMut(u64) -> Room,
+}
+
+impl OpenStore {
+    pub fn new(database: Database, contents: Contents) -> Self {
+        let now = Instant::now();
+        Self {
+            database,
+            contents,
+            grew: 0,
+            clock_written: UnixMs(0),
+            unsynced: false,
+            synced_at: now,
+            swept_at: now,
+        }
+    }
+
+    /// When it has work of its own next.
+    pub fn next_wake(&self, now: UnixMs) -> Option<Instant> {
+        let sync = self.unsynced.then(|| self.synced_at + GRAIN);
+        let sweep = self.contents.sweeps.first().map(|(at, _)| {
+            let due = Instant::now() + Duration::from_millis(at.ms_since(now));
+            due.max(self.swept_at + SWEEP_EVERY)
+        });
+        sync.into_iter().chain(sweep).min()
+    }
+
+    /// Bytes of a file of this size on disk that hold no value any more, by a cautious guess.
+    fn free_inside(&self, bytes_on_disk: u64) -> u64 {
+        let held = self
+            .contents
+            .values_max_bytes
+            .min(bytes_on_disk)
+            .saturating_add_signed(self.grew.saturating_mul(2));
+        bytes_on_disk.saturating_sub(held) / 2
+    }
+
+    /// Carries a group out and commits it.
+    pub fn commit(&mut self, group: Group<'_>, bytes_on_disk: impl Fn() -> u64) -> Result<(), StoreError> {
+        let Group { calls, now, durability, stats, deliveries, room } = group;
+        let mut transaction = self.database.begin_write().map_err(failed)?;
+        let sync_is_due = self.synced_at.elapsed() >= GRAIN;
+        let relaxed = durability == Durability::Relaxed && !sync_is_due;
+        transaction.set_durability(if relaxed { Level::None } else { Level::Immediate }).map_err(failed)?;
+        let clock_is_due = Duration::from_millis(now.ms_since(self.clock_written)) >= GRAIN;
+        let wrote = {
+            let mut tables = Tables::open(&transaction)?;
+            let mut left = None;
+            for call in calls {
+                if let Call::Enqueue(_, new, _) = &call {
+                    let free = || room(self.free_inside(bytes_on_disk()));
+                    if !left.get_or_insert_with(free).take(on_disk(new)) {
+                        call.refuse(&StoreError::Full("there is too little room on the disk".to_owned()));
+                        continue;
+                    }
+                }
+                self.apply(call, now, &transaction, &mut tables, deliveries)?;
+            }
+            self.sweep(now, &mut tables)?;
+            self.grew += tables.grew;
+            tables.wrote
+        };
+        if !(wrote || self.unsynced && sync_is_due) {
+            return transaction.abort().map_err(failed);
+        }
+        if clock_is_due {
+            transaction.open_table(META).map_err(failed)?.insert(CLOCK_KEY, now.0).map_err(failed)?;
+            self.clock_written = now;
+        }
+        stats.time(|| transaction.commit()).map_err(failed)?;
+        self.unsynced = relaxed;
+        if !relaxed {
+            self.synced_at = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Syncs what is not.
+    pub fn sync(&mut self, now: UnixMs) -> Result<(), StoreError> {
+        if !self.unsynced {
+            return Ok(());
+        }
+        let transaction = self.database.begin_write().map_err(failed)?;
+        transaction.open_table(META).map_err(failed)?.insert(CLOCK_KEY, now.0).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        self.unsynced = false;
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        call: Call,
+        now: UnixMs,
+        transaction: &WriteTransaction,
+        tables: &mut Tables<'_>,
+        deliveries: &mut Vec<Deliver>,
+    ) -> Result<(), StoreError> {
+        if let Call::Enqueue(queue, ..) | Call::Work(queue, ..) = &call
+            && let Err(unknown) = self.contents.registry.check(queue)
+        {
+            call.refuse(&unknown);
+            return Ok(());
+        }
+        deliveries.push(match call {
+            Call::Enqueue(queue, new, reply) => {
+                let answer = self.shard(queue.shard()).enqueue(now, new, tables)?;
+                self.note_sweep(queue.shard());
+                later_or_full(reply, answer)
+            }
+            Call::Work(queue, ops, reply) => {
+                let answer = self.shard(queue.shard()).work(now, ops, tables)?;
+                self.note_sweep(queue.shard());
+                later(reply, answer)
+            }
+            Call::Open(tenant, name, reply) => match self.contents.registry.find(&tenant, &name) {
+                Some(number) => later_or_full(reply, number),
+                None => match self.contents.registry.next_number(&tenant) {
+                    Ok(number) => {
+                        self.open_queue(number, tenant, name, transaction)?;
+                        tables.wrote = true;
+                        later_or_full(reply, number)
+                    }
+                    Err(too_many) => {
+                        let _ = reply.send(Err(too_many));
+                        return Ok(());
+                    }
+                },
+            },
+            Call::Read(read) => self.read(read, now, tables)?,
+            Call::Close(reply) => later(reply, ()),
+        });
+        Ok(())
+    }
+
+    /// Reads see what their group wrote before them, so they too are answered after the commit.
+    fn read(&self, read: Read, now: UnixMs, tables: &impl Records) -> Result<Deliver, StoreError> {
+        let tasks = |id: TaskId| self.contents.shards.get(&id.shard());
+        let registry = &self.contents.registry;
+        Ok(match read {
+            Read::Task(id, reply) => {
+                later(reply, tasks(id).map_or(Ok(None), |tasks| tasks.task(now, id, tables))?)
+            }
+            Read::Outcome(id, reply) => {
+                later(reply, tasks(id).map_or(Ok(None), |tasks| tasks.outcome(now, id, tables))?)
+            }
+            Read::Counts(shards, reply) => {
+                let none = QueueCounts { now, ..QueueCounts::default() };
+                let of = |shard| self.contents.shards.get(shard).map_or(none, |tasks| tasks.counts(now));
+                later(reply, shards.iter().map(of).collect())
+            }
+            Read::Number(tenant, name, reply) => later(reply, registry.find(&tenant, &name)),
+            Read::Queue(number, reply) => later(reply, registry.info(number).cloned()),
+            Read::Queues(tenant, after, limit, reply) => {
+                later(reply, registry.page(&tenant, after.as_ref(), limit))
+            }
+            Read::Ready(reply) => later(reply, ()),
+        })
+    }
+
+    fn open_queue(
+        &mut self,
+        number: QueueNumber,
+        tenant: TenantName,
+        name: QueueName,
+        transaction: &WriteTransaction,
+    ) -> Result<(), StoreError> {
+        let mut table = transaction.open_table(QUEUES).map_err(failed)?;
+        table.insert(number.get(), format!("{tenant}/{name}").as_str()).map_err(failed)?;
+        self.contents.registry.insert(QueueInfo { number, tenant, name });
+        Ok(())
+    }
+
+    fn shard(&mut self, shard: Shard) -> &mut ShardTasks {
+        self.contents.shards.entry(shard).or_default()
+    }
+
+    fn note_sweep(&mut self, shard: Shard) {
+        let next = self.contents.shards.get(&shard).and_then(ShardTasks::next_sweep);
+        self.contents.sweeps.set(shard, next);
+    }
+
+    /// Sweeps shards that no call came for.
+    fn sweep(&mut self, now: UnixMs, tables: &mut Tables<'_>) -> Result<(), StoreError> {
+        if self.swept_at.elapsed() < SWEEP_EVERY {
+            return Ok(());
+        }
+        for _ in 0..SWEEP_MAX / limits::SWEEP_SLICE {
+            let Some((_, shard)) = self.contents.sweeps.first().filter(|(at, _)| *at <= now) else {
+                self.swept_at = Instant::now();
+                return Ok(());
+            };
+            self.shard(shard).sweep(now, limits::SWEEP_SLICE, tables)?;
+            self.note_sweep(shard);
+        }
+        Ok(())
+    }
+}
+
+/// What these tasks cost on disk at most, bytes.
+fn on_disk(tasks: &[NewTask]) -> u64 {
+    tasks.iter().map(|task| 2 * task.payload.len() as u64 + TASK_BYTES).sum()
+}

@@ -1,0 +1,68 @@
+//! Claims.
+
+use brisq_model::{Claim, State, UnixMs, limits};
+
+use super::record::Records;
+use super::shard::ShardTasks;
+use crate::{ClaimOp, StoreError, WorkDone};
+
+/// What the answer of one call may still hold.
+#[derive(Debug)]
+pub(super) struct Room {
+    bytes: usize,
+    untouched: bool,
+}
+
+impl Room {
+    pub(super) fn of(bytes: usize) -> Self {
+        Self { bytes, untouched: true }
+    }
+
+    /// Takes `bytes` if they fit. The first of a call always do: a task that is larger than all room is claimed alone.
+    fn take(&mut self, bytes: usize) -> bool {
+        if bytes > self.bytes && !self.untouched {
+            return false;
+        }
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.untouched = false;
+        true
+    }
+}
+
+impl ShardTasks {
+    pub(super) fn claim<R: Records>(
+        &mut self,
+        now: UnixMs,
+        op: &ClaimOp,
+        room: &mut Room,
+        records: &mut R,
+    ) -> Result<WorkDone, StoreError> {
+        let mut tasks = Vec::new();
+        let mut own_room = Room::of(self.bounds.claim_bytes);
+        let mut buried = 0;
+        while tasks.len() < usize::from(op.max) && buried < limits::SWEEP_SLICE {
+            let ready_at = |id| self.live.get(&id).map(|record| record.ready_at);
+            let Some(id) = self.ready.next(now, &self.bounds, ready_at) else { break };
+            let (Some(body), Some(extra)) = (records.body(id)?, records.extra(id)?) else {
+                self.bury(now, id, records)?;
+                buried += 1;
+                continue;
+            };
+            let bytes = body.payload.len() + extra.bytes();
+            if !own_room.take(bytes) || !room.take(bytes) {
+                break;
+            }
+            let claim =
+                Claim { token: op.token, lease_ms: op.lease_ms, started_at: now, worker: op.worker.clone() };
+            self.change(id, records, |record| {
+                record.last = None;
+                record.state = State::Leased { claim: Box::new(claim), until: now.plus_ms(op.lease_ms) };
+            })?;
+            self.ready.picked();
+            if let Some(record) = self.live.get(&id) {
+                tasks.push(record.to_task(id, body, extra));
+            }
+        }
+        Ok(WorkDone::Claimed(tasks))
+    }
+}
