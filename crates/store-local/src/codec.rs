@@ -312,7 +312,6 @@ pub fn extra(bytes: &[u8]) -> Read<Extra> {
 }
 
 #[cfg(test)]
-#[expect(clippy::indexing_slicing, reason = "damage is made at places that exist")]
 mod tests {
     use brisq_model::{Ending, PastLease};
 

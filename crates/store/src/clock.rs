@@ -63,7 +63,6 @@ impl Clock {
 }
 
 #[cfg(test)]
-#[expect(clippy::indexing_slicing, reason = "windows of two have two")]
 mod tests {
     use super::*;
 

@@ -83,7 +83,6 @@ impl Registry {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "names of tests are names")]
 mod tests {
     use super::*;
 
