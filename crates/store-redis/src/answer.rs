@@ -45,6 +45,23 @@ impl Fields {
         self.int().map(|ms| UnixMs(u64::try_from(ms).unwrap_or(0)))
     }
 
+    /// A time, where -1 stands for none.
+    fn optional_ms(&mut self) -> Read<Option<UnixMs>> {
+        self.int().map(|ms| u64::try_from(ms).ok().map(UnixMs))
+    }
+
+    fn ids(&mut self) -> Read<Vec<TaskId>> {
+        match self.next()? {
+            Value::Array(items) => items.into_iter().map(|item| Self(vec![item].into_iter()).id()).collect(),
+            _ => Err(strange("ids")),
+        }
+    }
+
+    fn id(&mut self) -> Read<TaskId> {
+        let bytes: [u8; 16] = self.bytes()?.as_ref().try_into().map_err(|_| strange("an id"))?;
+        TaskId::from_bytes(bytes).map_err(|_| strange("an id"))
+    }
+
     fn u32(&mut self) -> Read<u32> {
         u32::try_from(self.int()?).map_err(|_| strange("a small number"))
     }
@@ -80,24 +97,35 @@ impl Fields {
     }
 }
 
-/// The frame of an answer, with its results still as values.
-fn answer(value: Value) -> Read<Answer<Value>> {
+/// An answer, and what it says to the driver alone.
+pub(crate) struct Framed<T> {
+    pub(crate) answer: Answer<T>,
+    /// When the next task is past its retention.
+    pub(crate) next_end: Option<UnixMs>,
+    /// Tasks whose records could not be read; they are among the ended ones.
+    pub(crate) corrupt: Vec<TaskId>,
+}
+
+fn framed<T>(value: Value, read: impl Fn(Value) -> Read<T>) -> Read<Framed<T>> {
     let mut fields = Fields::of(value, "an answer")?;
     let (now, ready, next_due) = (fields.ms()?, fields.int()?, fields.int()?);
     let Value::Array(results) = fields.next()? else { return Err(strange("results")) };
-    Ok(Answer {
-        results,
+    let next_end = fields.optional_ms()?;
+    let (ended, corrupt) = (fields.ids()?, fields.ids()?);
+    let answer = Answer {
+        results: results.into_iter().map(read).collect::<Read<Vec<T>>>()?,
         now,
         ready: u64::try_from(ready).unwrap_or(0),
         next_due: u64::try_from(next_due).ok().map(Duration::from_millis),
-        ended: Vec::new(),
-    })
+        ended,
+    };
+    Ok(Framed { answer, next_end, corrupt })
 }
 
-fn each<T>(answer: Answer<Value>, read: impl Fn(Value) -> Read<T>) -> Read<Answer<T>> {
-    let Answer { results, now, ready, next_due, ended } = answer;
-    let results = results.into_iter().map(read).collect::<Read<Vec<T>>>()?;
-    Ok(Answer { results, now, ready, next_due, ended })
+/// Answer of `sweep`: the time of the call, and when the next task is past its retention.
+pub(crate) fn swept(value: Value) -> Read<(UnixMs, Option<UnixMs>)> {
+    let mut fields = Fields::of(value, "a sweep's answer")?;
+    Ok((fields.ms()?, fields.optional_ms()?))
 }
 
 /// A result that is one letter: why the operation was refused.
@@ -117,8 +145,8 @@ fn refused(value: &Value) -> Option<Refused> {
 }
 
 /// Answer of `enqueue`.
-pub(crate) fn enqueued(value: Value) -> Read<Answer<Result<Enqueued, Refused>>> {
-    each(answer(value)?, |value| {
+pub(crate) fn enqueued(value: Value) -> Read<Framed<Result<Enqueued, Refused>>> {
+    framed(value, |value| {
         if let Some(refused) = refused(&value) {
             return Ok(Err(refused));
         }
@@ -132,8 +160,8 @@ pub(crate) fn enqueued(value: Value) -> Read<Answer<Result<Enqueued, Refused>>> 
 }
 
 /// Answer of `work`.
-pub(crate) fn worked(value: Value) -> Read<Answer<WorkResult>> {
-    each(answer(value)?, |value| {
+pub(crate) fn worked(value: Value) -> Read<Framed<WorkResult>> {
+    framed(value, |value| {
         if let Some(refused) = refused(&value) {
             return Ok(Err(refused));
         }
@@ -160,7 +188,7 @@ fn tasks(value: Value) -> Read<Vec<Task>> {
     }
 }
 
-/// Answer of `get`.
+/// Answer of `get` and `outcome`.
 pub(crate) fn optional_task(value: Value) -> Read<Option<Task>> {
     match value {
         Value::Nil => Ok(None),
@@ -171,8 +199,7 @@ pub(crate) fn optional_task(value: Value) -> Read<Option<Task>> {
 /// The library's `view`.
 fn task(value: Value) -> Read<Task> {
     let mut f = Fields::of(value, "a task")?;
-    let id: [u8; 16] = f.bytes()?.as_ref().try_into().map_err(|_| strange("an id"))?;
-    let id = TaskId::from_bytes(id).map_err(|_| strange("an id"))?;
+    let id = f.id()?;
     let payload = f.bytes()?;
     let state = f.state()?;
     let band = u8::try_from(f.int()?).map_err(|_| strange("a band"))?;
@@ -254,9 +281,8 @@ fn unpack_error(mut bytes: &[u8]) -> Read<TaskError> {
 /// Answer of `counts`.
 pub(crate) fn counts(value: Value) -> Read<QueueCounts> {
     let mut fields = Fields::of(value, "counts")?;
-    let (now, head) = (fields.ms()?, fields.int()?);
-    let mut counts =
-        QueueCounts { now, head_ready_at: u64::try_from(head).ok().map(UnixMs), ..QueueCounts::default() };
+    let (now, head_ready_at) = (fields.ms()?, fields.optional_ms()?);
+    let mut counts = QueueCounts { now, head_ready_at, ..QueueCounts::default() };
     for count in &mut counts.by_state {
         *count = u64::try_from(fields.int()?).unwrap_or(0);
     }

@@ -1,12 +1,11 @@
 //! Operations as arguments of the library's functions.
 
-use brisq_model::{Backoff, NewTask, RetryPolicy, Start, WorkerName, limits};
+use brisq_model::{Backoff, NewTask, RetryPolicy, Start, WorkerName};
 use brisq_store::WorkOp;
 use redis::Cmd;
 
-/// Arguments of `enqueue`.
+/// Arguments of `enqueue`, behind the path.
 pub(crate) fn enqueue(command: &mut Cmd, tasks: &[NewTask]) {
-    command.arg(limits::SWEEP_SLICE).arg(limits::COMPLETED_KEPT_MAX);
     for task in tasks {
         let (kind, ms) = match task.start {
             Start::Now => ("n", 0),
@@ -25,10 +24,8 @@ pub(crate) fn enqueue(command: &mut Cmd, tasks: &[NewTask]) {
     }
 }
 
-/// Arguments of `work`.
+/// Arguments of `work`, behind the path.
 pub(crate) fn work(command: &mut Cmd, ops: &[WorkOp]) {
-    command.arg(limits::SWEEP_SLICE).arg(limits::COMPLETED_KEPT_MAX);
-    command.arg(limits::EXPIRIES_MAX).arg(limits::CLAIM_MAX_BYTES);
     for op in ops {
         match op {
             WorkOp::Claim(claim) => {

@@ -1,7 +1,16 @@
-use brisq_model::Shard;
+use brisq_model::{QueueNumber, Shard};
 
-/// Numbers of queues by `tenant/queue`, and the reverse.
-pub(crate) const REGISTRY: [&str; 2] = ["{brisq}:numbers", "{brisq}:paths"];
+/// Numbers of queues by `tenant/name`, the reverse, and those paths in their order; the last is the channel that tells of
+/// opened queues.
+pub(crate) const REGISTRY: [&str; 4] = ["{brisq}:numbers", "{brisq}:paths", "{brisq}:names", OPENED];
+/// Paths by number, of [`REGISTRY`].
+pub(crate) const PATHS: &str = REGISTRY[1];
+/// Numbers by path, of [`REGISTRY`].
+pub(crate) const NUMBERS: &str = REGISTRY[0];
+/// Channel that tells of opened queues.
+pub(crate) const OPENED: &str = "{brisq}:opened";
+/// Shards by the end of a retention, and those that a server is sweeping.
+pub(crate) const SWEEPS: [&str; 2] = ["{brisq}:sweeps", "{brisq}:sweeping"];
 
 /// Kinds of a shard's keys, in the order in which the library takes them; the last is its wake-up channel.
 const KINDS: [&str; 11] =
@@ -9,23 +18,33 @@ const KINDS: [&str; 11] =
 
 /// All keys of a shard: one hash tag, so one slot.
 pub(crate) fn shard_keys(shard: Shard) -> [String; KINDS.len()] {
-    KINDS.map(|kind| format!("{}:{kind}", tag(shard)))
+    KINDS.map(|kind| format!("{{q{}}}:{kind}", member(shard)))
+}
+
+/// The shard's META.
+pub(crate) fn meta_key(shard: Shard) -> String {
+    format!("{{q{}}}:meta", member(shard))
 }
 
 /// Name of a shard's wake-up channel.
 pub(crate) fn channel(shard: Shard) -> String {
-    format!("{}:wake", tag(shard))
-}
-
-fn tag(shard: Shard) -> String {
-    format!("{{q{}.{}}}", shard.queue.get(), shard.index)
+    format!("{{q{}}}:wake", member(shard))
 }
 
 /// The shard of a wake-up channel.
 pub(crate) fn shard_of(channel: &str) -> Option<Shard> {
-    let (queue, index) = channel.strip_prefix("{q")?.strip_suffix("}:wake")?.split_once('.')?;
-    let queue = brisq_model::QueueNumber::new(queue.parse().ok()?)?;
-    Some(Shard { queue, index: index.parse().ok()? })
+    shard_of_member(channel.strip_prefix("{q")?.strip_suffix("}:wake")?)
+}
+
+/// The shard as a member of [`SWEEPS`].
+pub(crate) fn member(shard: Shard) -> String {
+    format!("{}.{}", shard.queue.get(), shard.index)
+}
+
+/// The shard of a member of [`SWEEPS`].
+pub(crate) fn shard_of_member(member: &str) -> Option<Shard> {
+    let (queue, index) = member.split_once('.')?;
+    Some(Shard { queue: QueueNumber::new(queue.parse().ok()?)?, index: index.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -34,9 +53,10 @@ mod tests {
 
     #[test]
     fn a_channel_names_its_shard() {
-        let shard = Shard { queue: brisq_model::QueueNumber::new(7).unwrap(), index: 3 };
+        let shard = Shard { queue: QueueNumber::new(7).unwrap(), index: 3 };
         assert_eq!(shard_of(&channel(shard)), Some(shard));
-        assert_eq!(shard_keys(shard)[0], "{q7.3}:body");
+        assert_eq!(shard_of_member(&member(shard)), Some(shard));
+        assert_eq!((&*shard_keys(shard)[0], &*meta_key(shard)), ("{q7.3}:body", "{q7.3}:meta"));
         assert_eq!(shard_of("{q0.0}:wake"), None);
     }
 }

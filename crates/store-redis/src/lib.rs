@@ -7,11 +7,17 @@
 mod answer;
 mod args;
 mod connect;
+mod error;
+mod health;
 mod keys;
 mod library;
+mod link;
 mod ping;
+mod registry;
+mod said;
 mod slow_log;
 mod store;
+mod sweep;
 mod wakeups;
 
 pub use connect::ConnectError;

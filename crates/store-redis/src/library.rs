@@ -1,8 +1,21 @@
 //! The function library's text and name.
 
+use brisq_model::{QueueNumber, limits};
 use sha2::{Digest, Sha256};
 
-const TEXT: &str = include_str!("lua/library.lua");
+/// In this order: a part uses what those before it define.
+const PARTS: [&str; 10] = [
+    include_str!("lua/layout.lua"),
+    include_str!("lua/call.lua"),
+    include_str!("lua/retention.lua"),
+    include_str!("lua/view.lua"),
+    include_str!("lua/enqueue.lua"),
+    include_str!("lua/lease.lua"),
+    include_str!("lua/claim.lua"),
+    include_str!("lua/work.lua"),
+    include_str!("lua/registry.lua"),
+    include_str!("lua/service.lua"),
+];
 
 /// The library as it is loaded.
 #[derive(Clone, Debug)]
@@ -13,8 +26,27 @@ pub(crate) struct Library {
 
 impl Default for Library {
     fn default() -> Self {
-        Self::of(TEXT)
+        Self::of(&format!("{}{}", limits_in_lua(), PARTS.concat()))
     }
+}
+
+/// The limits as locals of the library: servers with other limits load another library.
+fn limits_in_lua() -> String {
+    let values: [(&str, u64); 11] = [
+        ("SWEEP_SLICE", limits::SWEEP_SLICE as u64),
+        ("KEPT_MAX", limits::COMPLETED_KEPT_MAX),
+        ("EXPIRIES_MAX", u64::from(limits::EXPIRIES_MAX)),
+        ("CLAIM_MAX_BYTES", limits::CLAIM_MAX_BYTES as u64),
+        ("ANSWER_MAX_BYTES", limits::ANSWER_MAX_BYTES as u64),
+        ("REMEMBERED_MS", limits::REMEMBERED_MS),
+        ("AGING_MS", limits::AGING_MS),
+        ("AGING_PICKS", limits::AGING_PICKS),
+        ("CORRUPT_KEPT_MS", limits::RETENTION_DEAD_DEFAULT_MS),
+        ("QUEUES_PER_TENANT_MAX", u64::from(limits::QUEUES_PER_TENANT_MAX)),
+        ("QUEUES_MAX", u64::from(limits::QUEUES_MAX)),
+    ];
+    let numbers = format!("local NUMBERS_MAX = {}\n", QueueNumber::MAX);
+    values.iter().map(|(name, value)| format!("local {name} = {value}\n")).chain([numbers]).collect()
 }
 
 impl Library {

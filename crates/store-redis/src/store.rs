@@ -1,34 +1,62 @@
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName, limits};
+use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName};
 use brisq_store::{
     Answer, Enqueued, QueueCounts, QueueInfo, Refused, Store, StoreError, Wake, WorkOp, WorkResult,
 };
-use redis::aio::ConnectionManager;
-use redis::{Cmd, RedisError, Value};
+use parking_lot::Mutex;
+use redis::RedisError;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
-use crate::connect::{ConnectError, Facts, client, connection, facts};
-use crate::keys::{REGISTRY, shard_keys};
-use crate::library::Library;
+use crate::answer::Framed;
+use crate::connect::{ConnectError, check_version, client, persistence};
+use crate::error::failed;
+use crate::health::Health;
+use crate::keys::shard_keys;
+use crate::link::Link;
+use crate::said::Said;
+use crate::sweep::Sweeps;
 use crate::wakeups::{self, LISTENS_PENDING_MAX, WAKEUPS_PENDING_MAX};
-use crate::{answer, args};
+use crate::{answer, args, registry, sweep};
+
+/// Shards whose counts are asked for in one round trip.
+const COUNTS_AT_A_TIME: usize = 1_000;
+/// Between two tries to reach Redis.
+const CONNECT_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Tasks in Redis, one node.
 pub struct RedisStore {
-    connection: ConnectionManager,
-    library: Library,
-    facts: Facts,
+    inner: Arc<Inner>,
+    persistence: String,
     listens: mpsc::Sender<Shard>,
-    listening: std::sync::Mutex<HashSet<Shard>>,
-    wakeups: std::sync::Mutex<Option<mpsc::Receiver<Wake>>>,
+    listening: Mutex<HashSet<Shard>>,
+    wakeups: Mutex<Option<mpsc::Receiver<Wake>>>,
+    tasks: [AbortHandle; 2],
+    closed: AtomicBool,
+}
+
+/// What calls and the work in the background share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) link: Link,
+    pub(crate) health: Health,
+    pub(crate) sweeps: Sweeps,
 }
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore").field("facts", &self.facts).finish_non_exhaustive()
+        f.debug_struct("RedisStore").field("persistence", &self.persistence).finish_non_exhaustive()
+    }
+}
+
+impl Drop for RedisStore {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -38,121 +66,97 @@ impl RedisStore {
     /// # Errors
     /// When Redis cannot be reached or used.
     pub async fn connect(urls: &[String]) -> Result<Self, ConnectError> {
-        let client = client(urls)?;
-        let mut connection = connection(&client).await?;
-        let facts = facts(&mut connection).await?;
-        if facts.eviction != "noeviction" {
-            tracing::warn!(
-                policy = facts.eviction,
-                "maxmemory-policy is not noeviction: a full Redis throws tasks away"
-            );
-        }
+        let link = Link::new(client(urls)?);
+        let mut connection = link.connection().await?;
+        check_version(&mut connection).await?;
+        let persistence = persistence(&mut connection).await;
+        link.load().await.map_err(without_functions)?;
+        let inner = Arc::new(Inner { link, health: Health::default(), sweeps: Sweeps::default() });
+        // What is missing is told where it is found, and by `ready`: the server starts, and says so.
+        let _ = inner.health.look(&inner.link).await;
         let (listens, listened) = mpsc::channel(LISTENS_PENDING_MAX);
         let (wakes, wakeups) = mpsc::channel(WAKEUPS_PENDING_MAX);
-        tokio::spawn(wakeups::run(client, listened, wakes));
-        let store = Self {
-            connection,
-            library: Library::default(),
-            facts,
+        let client = inner.link.client().clone();
+        let listener = tokio::spawn(wakeups::run(client, inner.link.generations(), listened, wakes));
+        let sweeper = tokio::spawn(sweep::run(Arc::downgrade(&inner)));
+        Ok(Self {
+            inner,
+            persistence,
             listens,
-            listening: std::sync::Mutex::default(),
-            wakeups: std::sync::Mutex::new(Some(wakeups)),
-        };
-        store.load().await?;
-        Ok(store)
+            listening: Mutex::default(),
+            wakeups: Mutex::new(Some(wakeups)),
+            tasks: [listener.abort_handle(), sweeper.abort_handle()],
+            closed: AtomicBool::new(false),
+        })
     }
 
-    async fn work_on(&self, shard: Shard, ops: &[WorkOp]) -> Result<Answer<WorkResult>, StoreError> {
-        let answer = self.call("work", &shard_keys(shard), |command| args::work(command, ops)).await?;
-        answer::worked(answer)
-    }
-
-    async fn load(&self) -> Result<(), RedisError> {
-        let mut command = redis::cmd("FUNCTION");
-        command.arg("LOAD").arg("REPLACE").arg(self.library.text());
-        command.query_async::<Value>(&mut self.connection.clone()).await.map(|_| ())
-    }
-
-    async fn call<K: AsRef<str>>(
-        &self,
-        function: &str,
-        keys: &[K],
-        args: impl FnOnce(&mut Cmd),
-    ) -> Result<Value, StoreError> {
-        let mut command = redis::cmd("FCALL");
-        command.arg(self.library.function(function)).arg(keys.len());
-        for key in keys {
-            command.arg(key.as_ref());
-        }
-        args(&mut command);
-        match command.query_async(&mut self.connection.clone()).await {
-            Err(error) if is_unknown_function(&error) => {
-                self.load().await.map_err(|error| failed(&error))?;
-                command.query_async(&mut self.connection.clone()).await.map_err(|error| failed(&error))
+    /// As [`Self::connect`], and waits for a Redis that does not answer yet, or does not take the password yet: in a cluster
+    /// both start at once, and a server that ended instead would be started again ever more slowly.
+    ///
+    /// # Errors
+    /// When the URLs cannot be understood, or that Redis cannot be used.
+    pub async fn connect_when_it_answers(urls: &[String]) -> Result<Self, ConnectError> {
+        let said = Said::default();
+        loop {
+            match Self::connect(urls).await {
+                Err(error @ (ConnectError::Unreachable(_) | ConnectError::WrongPassword)) => {
+                    let error = error.to_string();
+                    if said.is_news(&error) {
+                        tracing::warn!(error, "Redis cannot be worked with yet; trying again every second");
+                    }
+                    tokio::time::sleep(CONNECT_PAUSE).await;
+                }
+                result => return result,
             }
-            answer => answer.map_err(|error| failed(&error)),
         }
     }
-}
 
-/// A Redis that was flushed or replaced has no library.
-fn is_unknown_function(error: &RedisError) -> bool {
-    error.to_string().contains("Function not found")
-}
+    /// Refuses a call that could fail half way.
+    fn check(&self) -> Result<(), StoreError> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("the store was closed".to_owned()));
+        }
+        self.inner.health.check_rights()
+    }
 
-fn failed(error: &RedisError) -> StoreError {
-    match error.code() {
-        Some("OOM") => StoreError::Full("Redis is at its maxmemory".to_owned()),
-        _ => StoreError::Unavailable(format!("Redis: {error}")),
+    /// Keeps what an answer says to the driver.
+    fn read<T>(&self, shard: Shard, framed: Framed<T>) -> Answer<T> {
+        let Framed { answer, next_end, corrupt } = framed;
+        if let Some(end) = next_end {
+            self.inner.sweeps.note(shard, answer.now, end);
+        }
+        for id in corrupt {
+            tracing::error!(%id, "a task's record in Redis cannot be read: it is a dead letter now");
+        }
+        answer
+    }
+
+    async fn find_task(&self, function: &str, id: TaskId) -> Result<Option<Task>, StoreError> {
+        self.check()?;
+        let mut command = self.inner.link.function(function, &shard_keys(id.shard()));
+        command.arg(&id.to_bytes());
+        answer::optional_task(self.inner.link.call(&command).await.map_err(|error| failed(&error))?)
     }
 }
 
-fn path(tenant: &TenantName, queue: &QueueName) -> String {
-    format!("{tenant}/{queue}")
-}
-
-fn info(path: &str, number: u32) -> Result<QueueInfo, StoreError> {
-    let damage = || StoreError::Corrupt(format!("the registry of queues in Redis is damaged at {path}"));
-    let (tenant, name) = path.split_once('/').ok_or_else(damage)?;
-    Ok(QueueInfo {
-        number: QueueNumber::new(number).ok_or_else(damage)?,
-        tenant: TenantName::new(tenant).map_err(|_| damage())?,
-        name: QueueName::new(name).map_err(|_| damage())?,
-    })
+fn without_functions(error: RedisError) -> ConnectError {
+    let unknown = error.to_string().contains("unknown command");
+    if unknown { ConnectError::Version("before 7.0".to_owned()) } else { error.into() }
 }
 
 #[async_trait]
 impl Store for RedisStore {
     fn describe(&self) -> String {
-        format!("Redis: {}", self.facts.persistence)
+        format!("Redis: {}", self.persistence)
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        if self.facts.eviction != "noeviction" && self.facts.eviction != "unknown" {
-            return Err(StoreError::Unavailable(format!(
-                "Redis' maxmemory-policy is {}, which throws tasks away: set it to noeviction and restart",
-                self.facts.eviction
-            )));
-        }
-        // An empty call of the library: it answers only where tasks can be written. No queue has this number.
-        let number = QueueNumber::new(QueueNumber::MAX).expect("invariant: the largest number is one");
-        self.work_on(Shard::first(number), &[]).await.map(|_| ())
+        self.inner.health.look(&self.inner.link).await
     }
 
     async fn open_queue(&self, tenant: &TenantName, queue: &QueueName) -> Result<QueueNumber, StoreError> {
-        let answer = self
-            .call("open", &REGISTRY, |command| {
-                command.arg(path(tenant, queue)).arg(limits::QUEUES_MAX).arg(QueueNumber::MAX - 1);
-            })
-            .await?;
-        match answer {
-            Value::Int(0) => Err(StoreError::TooManyQueues(limits::QUEUES_MAX)),
-            Value::Int(number) => u32::try_from(number)
-                .ok()
-                .and_then(QueueNumber::new)
-                .ok_or_else(|| StoreError::Corrupt(format!("Redis gave the queue number {number}"))),
-            _ => Err(StoreError::Corrupt("Redis gave a queue no number".to_owned())),
-        }
+        self.check()?;
+        registry::open(&self.inner.link, &registry::path(tenant, queue)).await
     }
 
     async fn find_queue(
@@ -160,21 +164,13 @@ impl Store for RedisStore {
         tenant: &TenantName,
         queue: &QueueName,
     ) -> Result<Option<QueueNumber>, StoreError> {
-        let [numbers, _] = REGISTRY;
-        let mut command = redis::cmd("HGET");
-        command.arg(numbers).arg(path(tenant, queue));
-        let number: Option<u32> =
-            command.query_async(&mut self.connection.clone()).await.map_err(|error| failed(&error))?;
-        Ok(number.and_then(QueueNumber::new))
+        self.check()?;
+        registry::find(&self.inner.link, &registry::path(tenant, queue)).await
     }
 
     async fn queue_info(&self, queue: QueueNumber) -> Result<Option<QueueInfo>, StoreError> {
-        let [_, paths] = REGISTRY;
-        let mut command = redis::cmd("HGET");
-        command.arg(paths).arg(queue.get());
-        let path: Option<String> =
-            command.query_async(&mut self.connection.clone()).await.map_err(|error| failed(&error))?;
-        path.map(|path| info(&path, queue.get())).transpose()
+        self.check()?;
+        registry::of_number(&self.inner.link, queue).await
     }
 
     async fn queues(
@@ -183,21 +179,8 @@ impl Store for RedisStore {
         after: Option<&QueueName>,
         limit: usize,
     ) -> Result<Vec<QueueInfo>, StoreError> {
-        let [numbers, _] = REGISTRY;
-        let mut command = redis::cmd("HGETALL");
-        command.arg(numbers);
-        let all: Vec<(String, u32)> =
-            command.query_async(&mut self.connection.clone()).await.map_err(|error| failed(&error))?;
-        let mut own = Vec::new();
-        for (path, number) in all {
-            let info = info(&path, number)?;
-            if info.tenant == *tenant && after.is_none_or(|after| info.name > *after) {
-                own.push(info);
-            }
-        }
-        own.sort_by(|a, b| a.name.cmp(&b.name));
-        own.truncate(limit);
-        Ok(own)
+        self.check()?;
+        registry::list(&self.inner.link, tenant, after, limit).await
     }
 
     async fn enqueue(
@@ -205,42 +188,66 @@ impl Store for RedisStore {
         queue: &QueueInfo,
         tasks: Vec<NewTask>,
     ) -> Result<Answer<Result<Enqueued, Refused>>, StoreError> {
-        let keys = shard_keys(queue.shard());
-        let answer = self.call("enqueue", &keys, |command| args::enqueue(command, &tasks)).await?;
-        answer::enqueued(answer)
+        self.check()?;
+        self.inner.health.check_room()?;
+        let shard = queue.shard();
+        let mut command = self.inner.link.function("enqueue", &shard_keys(shard));
+        command.arg(registry::path(&queue.tenant, &queue.name));
+        args::enqueue(&mut command, &tasks);
+        let answer = self.inner.link.call(&command).await.map_err(|error| failed(&error))?;
+        Ok(self.read(shard, answer::enqueued(answer)?))
     }
 
     async fn work(&self, queue: &QueueInfo, ops: Vec<WorkOp>) -> Result<Answer<WorkResult>, StoreError> {
-        self.work_on(queue.shard(), &ops).await
+        self.check()?;
+        let shard = queue.shard();
+        let mut command = self.inner.link.function("work", &shard_keys(shard));
+        command.arg(registry::path(&queue.tenant, &queue.name));
+        args::work(&mut command, &ops);
+        let answer = self.inner.link.call(&command).await.map_err(|error| failed(&error))?;
+        Ok(self.read(shard, answer::worked(answer)?))
     }
 
     async fn get(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
-        let arg = |command: &mut Cmd| {
-            command.arg(&id.to_bytes());
-        };
-        answer::optional_task(self.call("get", &shard_keys(id.shard()), arg).await?)
+        self.find_task("get", id).await
     }
 
     async fn outcome(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
-        self.get(id).await
+        self.find_task("outcome", id).await
     }
 
     async fn counts(&self, shards: &[Shard]) -> Result<Vec<QueueCounts>, StoreError> {
+        self.check()?;
         let mut counts = Vec::with_capacity(shards.len());
-        for shard in shards {
-            counts.push(answer::counts(self.call("counts", &shard_keys(*shard), |_| {}).await?)?);
+        for some in shards.chunks(COUNTS_AT_A_TIME) {
+            let mut pipeline = redis::pipe();
+            for shard in some {
+                pipeline.add_command(self.inner.link.function("counts", &shard_keys(*shard)));
+            }
+            let answers = self.inner.link.calls(&pipeline).await.map_err(|error| failed(&error))?;
+            for answer in answers {
+                counts.push(answer::counts(answer)?);
+            }
         }
         Ok(counts)
     }
 
+    async fn close(&self) {
+        if self.closed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.tasks.iter().for_each(AbortHandle::abort);
+        sweep::flush(&self.inner).await;
+    }
+
     fn listen(&self, shard: Shard) {
-        let Ok(mut listening) = self.listening.lock() else { return };
+        let mut listening = self.listening.lock();
         if !listening.contains(&shard) && self.listens.try_send(shard).is_ok() {
             listening.insert(shard);
         }
     }
 
     fn wakeups(&self) -> Option<mpsc::Receiver<Wake>> {
-        self.wakeups.lock().ok()?.take()
+        self.wakeups.lock().take()
     }
 }

@@ -1,85 +1,178 @@
-//! Enqueues of other servers, by publish and subscribe: a shard that became non-empty is told to all who listen.
+//! What other servers did, by publish and subscribe: a shard became non-empty, something in it falls due earlier than
+//! before, a queue was opened.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use brisq_model::Shard;
-use brisq_store::Wake;
+use brisq_store::{QueueInfo, Wake};
 use futures_util::StreamExt;
-use redis::Client;
-use tokio::sync::mpsc;
-use tokio::time::sleep;
+use redis::aio::PubSubSink;
+use redis::{Client, Msg, RedisError};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
 
-use crate::keys::{channel, shard_of};
+use crate::connect::{CONNECT_TIMEOUT, ConnectError};
+use crate::keys::{OPENED, channel, shard_of};
+use crate::registry;
+use crate::said::Said;
 
-/// Wake-ups that wait for the server; if it does not keep up, one [`Wake::Lost`] stands for the rest.
+/// Wake-ups that wait for the server; when it does not keep up, one [`Wake::Lost`] and one [`Wake::Restored`] stand for the
+/// rest.
 pub(crate) const WAKEUPS_PENDING_MAX: usize = 1_024;
 /// Shards that wait to be subscribed to.
 pub(crate) const LISTENS_PENDING_MAX: usize = 100_000;
+/// Channels of one subscription.
+const CHANNELS_AT_A_TIME: usize = 500;
 /// Pause before connecting again.
 const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 
-/// Keeps the subscription alive until nobody listens any more.
-pub(crate) async fn run(client: Client, mut listens: mpsc::Receiver<Shard>, wakeups: mpsc::Sender<Wake>) {
-    let mut shards = HashSet::new();
-    let mut lost = false;
-    while !wakeups.is_closed() {
-        match subscribe(&client, &mut shards, &mut listens, &wakeups, &mut lost).await {
-            Ok(()) => return,
-            Err(error) => {
-                tracing::warn!(%error, "the subscription to wake-ups ended");
-                if !std::mem::replace(&mut lost, true) && wakeups.send(Wake::Lost).await.is_err() {
-                    return;
+/// Keeps the subscription alive until nobody listens any more, on the connections of whoever has the address of Redis: each
+/// new connection for calls (`generations`) makes a new one for messages.
+pub(crate) async fn run(
+    client: Client,
+    mut generations: watch::Receiver<u64>,
+    listens: mpsc::Receiver<Shard>,
+    wakeups: mpsc::Sender<Wake>,
+) {
+    let mut listener = Listener { shards: HashSet::new(), listens, wakeups, lost: false, missed: false };
+    let said = Said::default();
+    while !listener.wakeups.is_closed() {
+        generations.borrow_and_update();
+        let end = listener.subscribe(&client, &mut generations, &said).await;
+        let Err(error) = end else { return };
+        let cause = ConnectError::from(error).to_string();
+        if said.is_news(&cause) {
+            tracing::warn!(error = cause, "the subscription to wake-ups ended; trying again");
+        }
+        if !std::mem::replace(&mut listener.lost, true) && listener.wakeups.send(Wake::Lost).await.is_err() {
+            return;
+        }
+        sleep(RECONNECT_DELAY).await;
+    }
+}
+
+struct Listener {
+    shards: HashSet<Shard>,
+    listens: mpsc::Receiver<Shard>,
+    wakeups: mpsc::Sender<Wake>,
+    /// The server knows that messages may be missed.
+    lost: bool,
+    /// A message found no room, and the server does not know it yet.
+    missed: bool,
+}
+
+impl Listener {
+    /// Listens until the connection ends, or is not the right one any more (an error), or the server is gone.
+    async fn subscribe(
+        &mut self,
+        client: &Client,
+        generations: &mut watch::Receiver<u64>,
+        said: &Said,
+    ) -> Result<(), RedisError> {
+        let (mut sink, mut messages) = in_time(client.get_async_pubsub()).await?.split();
+        self.subscribe_to_all(&mut sink).await?;
+        said.is_over();
+        if std::mem::replace(&mut self.lost, false) && self.wakeups.send(Wake::Restored).await.is_err() {
+            return Ok(());
+        }
+        let wakeups = self.wakeups.clone();
+        loop {
+            tokio::select! {
+                shard = self.listens.recv() => match shard {
+                    Some(shard) => {
+                        if self.shards.insert(shard) {
+                            in_time(sink.subscribe(channel(shard))).await?;
+                            // What was enqueued between the first look and this subscription was told to nobody.
+                            self.tell(Wake::Ready(shard));
+                        }
+                    }
+                    None => return Ok(()),
+                },
+                message = messages.next() => match message {
+                    Some(message) => self.pass_on(&message),
+                    None => return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
+                },
+                changed = generations.changed() => {
+                    let text = if changed.is_ok() { "Redis was connected to anew" } else { "the store was closed" };
+                    return Err(std::io::Error::other(text).into());
                 }
-                sleep(RECONNECT_DELAY).await;
+                room = wakeups.reserve_many(2), if self.missed => {
+                    let Ok(mut room) = room else { return Ok(()) };
+                    for wake in [Wake::Lost, Wake::Restored] {
+                        if let Some(place) = room.next() {
+                            place.send(wake);
+                        }
+                    }
+                    drop(room);
+                    self.missed = false;
+                }
             }
         }
     }
-}
 
-/// Listens until the connection ends (an error) or the server is gone.
-async fn subscribe(
-    client: &Client,
-    shards: &mut HashSet<Shard>,
-    listens: &mut mpsc::Receiver<Shard>,
-    wakeups: &mpsc::Sender<Wake>,
-    lost: &mut bool,
-) -> redis::RedisResult<()> {
-    let (mut sink, mut messages) = client.get_async_pubsub().await?.split();
-    for shard in shards.iter() {
-        sink.subscribe(channel(*shard)).await?;
+    async fn subscribe_to_all(&self, sink: &mut PubSubSink) -> Result<(), RedisError> {
+        in_time(sink.subscribe(OPENED)).await?;
+        let channels: Vec<String> = self.shards.iter().map(|shard| channel(*shard)).collect();
+        for some in channels.chunks(CHANNELS_AT_A_TIME) {
+            in_time(sink.subscribe(some)).await?;
+        }
+        Ok(())
     }
-    if std::mem::replace(lost, false) && wakeups.send(Wake::Restored).await.is_err() {
-        return Ok(());
+
+    fn pass_on(&mut self, message: &Msg) {
+        match wake_of(message.get_channel_name(), message.get_payload_bytes()) {
+            Some(wake) => self.tell(wake),
+            None => tracing::debug!(channel = message.get_channel_name(), "a message that is not understood"),
+        }
     }
-    loop {
-        tokio::select! {
-            shard = listens.recv() => match shard {
-                Some(shard) => {
-                    if shards.insert(shard) {
-                        sink.subscribe(channel(shard)).await?;
-                        // What was enqueued between the first look and this subscription was told to nobody.
-                        tell(wakeups, Wake::Ready(shard));
-                    }
-                }
-                None => return Ok(()),
-            },
-            message = messages.next() => match message {
-                Some(message) => {
-                    if let Some(shard) = shard_of(message.get_channel_name()) {
-                        tell(wakeups, Wake::Ready(shard));
-                    }
-                }
-                None => return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
-            },
+
+    fn tell(&mut self, wake: Wake) {
+        if self.wakeups.try_send(wake).is_err() {
+            self.missed = true;
         }
     }
 }
 
-/// A wake-up that finds no room is not lost on anybody who matters: the server that cannot keep up is awake, and each
-/// store answer tells it of ready tasks.
-fn tell(wakeups: &mpsc::Sender<Wake>, wake: Wake) {
-    if let Err(error) = wakeups.try_send(wake) {
-        tracing::debug!(%error, "the server does not keep up with wake-ups");
+/// What a message says. Without a text it says that the shard became non-empty, else in how many ms something falls due.
+fn wake_of(channel: &str, text: &[u8]) -> Option<Wake> {
+    let text = std::str::from_utf8(text).ok()?;
+    if channel == OPENED {
+        return opened(text).map(Wake::Opened);
+    }
+    let shard = shard_of(channel)?;
+    match text {
+        "" => Some(Wake::Ready(shard)),
+        ms => Some(Wake::Due(shard, Duration::from_millis(ms.parse().ok()?))),
+    }
+}
+
+fn opened(text: &str) -> Option<QueueInfo> {
+    let (number, path) = text.split_once(' ')?;
+    registry::info(path, number.parse().ok()?).ok()
+}
+
+/// A peer that is gone answers nothing, and the kernel tries for minutes.
+async fn in_time<T>(step: impl Future<Output = Result<T, RedisError>>) -> Result<T, RedisError> {
+    timeout(CONNECT_TIMEOUT, step)
+        .await
+        .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use brisq_model::QueueNumber;
+
+    use super::*;
+
+    #[test]
+    fn messages_say_what_happened() {
+        let shard = Shard::first(QueueNumber::new(7).unwrap());
+        assert_eq!(wake_of("{q7.0}:wake", b""), Some(Wake::Ready(shard)));
+        assert_eq!(wake_of("{q7.0}:wake", b"1500"), Some(Wake::Due(shard, Duration::from_millis(1_500))));
+        assert_eq!(wake_of("{q7.0}:wake", b"x"), None);
+        let Some(Wake::Opened(info)) = wake_of(OPENED, b"7 t/q") else { panic!("it was opened") };
+        assert_eq!((info.shard(), info.tenant.as_str(), info.name.as_str()), (shard, "t", "q"));
+        assert_eq!(wake_of(OPENED, b"0 t/q"), None);
     }
 }

@@ -12,7 +12,7 @@ use brisq_recorder::{
 };
 use brisq_store::Store;
 use brisq_store_local::{Durability, LocalConfig, LocalStore};
-use brisq_store_redis::{ConnectError, RedisPing, RedisSlowLog, RedisStore, SlowEntry};
+use brisq_store_redis::{RedisPing, RedisSlowLog, RedisStore, SlowEntry};
 use tokio::runtime::Handle;
 
 /// An open store, and what there is to watch about it.
@@ -43,29 +43,12 @@ pub async fn embedded(folder: PathBuf, fsync: bool, progress: Progress) -> anyho
     Ok(Opened { store: Arc::new(store), commits: Some(commits), ping: None, slow_log: None })
 }
 
-/// Between two tries to reach Redis.
-const CONNECT_PAUSE: Duration = Duration::from_secs(1);
-
-/// Connects to the Redis at these URLs, and waits for one that does not answer yet: in a cluster both start at once, and a
-/// server that ended instead would be started again ever more slowly.
+/// Connects to the Redis at these URLs, and waits for one that does not answer yet.
 ///
 /// # Errors
 /// When the URLs cannot be understood, or that Redis cannot be used.
 pub async fn redis(urls: &[String]) -> anyhow::Result<Opened> {
-    let mut said = String::new();
-    let store = loop {
-        match RedisStore::connect(urls).await {
-            Err(ConnectError::Unreachable(error)) => {
-                let error = error.to_string();
-                if error != said {
-                    tracing::warn!(error, "Redis does not answer; trying again every second");
-                    said = error;
-                }
-                tokio::time::sleep(CONNECT_PAUSE).await;
-            }
-            result => break result.context("Redis cannot be used")?,
-        }
-    };
+    let store = RedisStore::connect_when_it_answers(urls).await.context("Redis cannot be used")?;
     let ping: Option<Box<dyn Ping>> =
         RedisPing::new(urls).map(|ping| Box::new(Pinger(ping)) as Box<dyn Ping>);
     let slow_log = RedisSlowLog::new(urls).map(|log| Box::new(SlowLogReader(log)) as Box<dyn SlowLog>);

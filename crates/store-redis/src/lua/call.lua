@@ -1,0 +1,153 @@
+-- One call: its keys, the store's time, and META, read once and written once. With a path, META must hold it: Redis may
+-- have been emptied, or come back older, since the server learned the shard's number.
+local function begin(keys, path)
+  local meta = redis.call('HMGET', keys[META], 'now', 'wall', 'seq', 'picks', 'due', 'path', 'schema', 'c0', 'c1', 'c2',
+    'c3', 'c4', 'c5', 'c6')
+  local schema = tonumber(meta[7] or SCHEMA)
+  if schema > SCHEMA then
+    return nil, redis.error_reply(string.format('NEWER %d', schema))
+  end
+  if path and meta[6] ~= path then
+    return nil, redis.error_reply('UNKNOWNQUEUE under this number')
+  end
+  local now, wall, behind = store_time(meta[1], meta[2])
+  local call = { keys = keys, now = now, wall = wall, touched = behind, seq = tonumber(meta[3] or 0),
+    picks = tonumber(meta[4] or 0), due = tonumber(meta[5] or -1), counts = {}, records = {}, changed = {}, order = {},
+    bytes = 0, finals = 0, ended = {}, corrupt = {} }
+  for state = 0, 6 do
+    call.counts[state] = tonumber(meta[state + 8] or 0)
+  end
+  call.was_ready = call.counts[READY_STATE]
+  return call
+end
+
+local function next_seq(call)
+  call.seq = call.seq + 1
+  return call.seq
+end
+
+-- What cannot be read as a record is none.
+local function read_record(packed)
+  if not packed then
+    return false
+  end
+  local read, record = pcall(cmsgpack.unpack, packed)
+  return read and type(record) == 'table' and #record >= S_EXTRA and record
+end
+
+local function load_record(call, id)
+  local record = call.records[id]
+  if record == nil then
+    record = read_record(redis.call('HGET', call.keys[STATE], id))
+    call.records[id] = record
+  end
+  return record
+end
+
+local function load_records(call, ids)
+  local wanted = {}
+  for _, id in ipairs(ids) do
+    if call.records[id] == nil then
+      wanted[#wanted + 1] = id
+    end
+  end
+  for first = 1, #wanted, SLICE do
+    local last = math.min(first + SLICE - 1, #wanted)
+    local found = redis.call('HMGET', call.keys[STATE], unpack(wanted, first, last))
+    for at = first, last do
+      call.records[wanted[at]] = read_record(found[at - first + 1])
+    end
+  end
+end
+
+-- Records are written together at the end of a call.
+local function save(call, id)
+  call.touched = true
+  if not call.changed[id] then
+    call.changed[id] = true
+    call.order[#call.order + 1] = id
+  end
+end
+
+local function is_final(record)
+  return record[S_STATE] > LEASED
+end
+
+-- End of a final task's retention.
+local function kept_until(record)
+  return record[S_UNTIL] + record[record[S_STATE] == DEAD_STATE and S_DEAD_MS or S_KEPT_MS]
+end
+
+-- A task past its retention is gone for whoever asks, though its record is kept until it is swept.
+local function is_gone(call, record)
+  return is_final(record) and kept_until(record) <= call.now
+end
+
+-- Until when the record of a final task is kept: the end of its lease is remembered for a while in any case.
+local function remembered_until(record)
+  return math.max(kept_until(record), record[S_UNTIL] + REMEMBERED_MS)
+end
+
+local function is_forgotten(call, record)
+  return is_final(record) and remembered_until(record) <= call.now
+end
+
+local function index_of(record)
+  local state = record[S_STATE]
+  if state == READY_STATE then
+    return READY, record[S_BAND] * BAND_WIDTH + record[S_SEQ]
+  elseif state == DELAYED_STATE then
+    return DELAYED, record[S_UNTIL]
+  elseif state == LEASED then
+    return LEASES, record[S_UNTIL]
+  end
+  return state == DEAD_STATE and DEAD or ENDED, remembered_until(record)
+end
+
+-- Takes a task out of its index before its record changes; `settle` puts it into its new one.
+local function lift(call, id, record)
+  redis.call('ZREM', call.keys[index_of(record)], id)
+  call.counts[record[S_STATE]] = call.counts[record[S_STATE]] - 1
+end
+
+local function settle(call, id, record)
+  local key, score = index_of(record)
+  redis.call('ZADD', call.keys[key], score, id)
+  call.counts[record[S_STATE]] = call.counts[record[S_STATE]] + 1
+  if is_final(record) then
+    call.finals = call.finals + 1
+  end
+  save(call, id)
+end
+
+-- A task that stands in an index for `state` and whose record or body cannot be read costs itself, not its queue: it
+-- becomes a dead letter.
+local function bury(call, id, key, state)
+  redis.call('ZREM', call.keys[key], id)
+  call.counts[state] = call.counts[state] - 1
+  local record = load_record(call, id)
+  if not record then
+    record = { DEAD_STATE, 9, 0, 0, 0, 0, CORRUPT_KEPT_MS, call.now, call.now, 0, CORRUPT, 1, 'f,0,0', '', call.now, '', 0,
+      -1, '', BY_TIME, 0 }
+    call.records[id] = record
+  end
+  record[S_STATE] = record[S_DEAD_MS] > 0 and DEAD_STATE or FAILED
+  record[S_REASON], record[S_UNTIL], record[S_ENDED] = CORRUPT, call.now, BY_TIME
+  redis.call('HSETNX', call.keys[BODY], id, 'null')
+  settle(call, id, record)
+  call.ended[#call.ended + 1] = id
+  call.corrupt[#call.corrupt + 1] = id
+end
+
+local function first_score(call, key)
+  local first = redis.call('ZRANGE', call.keys[key], 0, 0, 'WITHSCORES')
+  return first[2] and tonumber(first[2]) or -1
+end
+
+-- The earlier of two times, -1 standing for none.
+local function earlier(a, b)
+  if a < 0 or (b >= 0 and b < a) then
+    return b
+  end
+  return a
+end

@@ -1,0 +1,147 @@
+-- Delays that are due, at most a slice of them and what shares the last one's millisecond, in the order in which they fell
+-- due and, within a millisecond, in that of their enqueues.
+local function due_delays(call)
+  local found = redis.call('ZRANGEBYSCORE', call.keys[DELAYED], '-inf', call.now, 'WITHSCORES', 'LIMIT', 0, SWEEP_SLICE)
+  local ids, seen = {}, {}
+  for at = 1, #found, 2 do
+    ids[#ids + 1] = found[at]
+    seen[found[at]] = true
+  end
+  if #ids == SWEEP_SLICE then
+    local last = tonumber(found[#found])
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', call.keys[DELAYED], last, last, 'LIMIT', 0, TIES_MAX)) do
+      if not seen[id] then
+        ids[#ids + 1] = id
+      end
+    end
+  end
+  load_records(call, ids)
+  local readable = {}
+  for _, id in ipairs(ids) do
+    local record = call.records[id]
+    if record and record[S_STATE] == DELAYED_STATE then
+      readable[#readable + 1] = id
+    else
+      bury(call, id, DELAYED, DELAYED_STATE)
+    end
+  end
+  table.sort(readable, function(a, b)
+    local left, right = call.records[a], call.records[b]
+    if left[S_UNTIL] ~= right[S_UNTIL] then
+      return left[S_UNTIL] < right[S_UNTIL]
+    end
+    return left[S_SEQ] < right[S_SEQ]
+  end)
+  return readable
+end
+
+-- Moves due delays to ready, and a slice of expired leases back.
+local function move_due(call)
+  local due, places = due_delays(call), {}
+  for _, id in ipairs(due) do
+    local record = call.records[id]
+    record[S_STATE], record[S_SEQ] = READY_STATE, next_seq(call)
+    local _, score = index_of(record)
+    places[#places + 1], places[#places + 2] = score, id
+    save(call, id)
+  end
+  bulk('ZREM', call.keys[DELAYED], due)
+  bulk('ZADD', call.keys[READY], places)
+  call.counts[DELAYED_STATE] = call.counts[DELAYED_STATE] - #due
+  call.counts[READY_STATE] = call.counts[READY_STATE] + #due
+  local expired = redis.call('ZRANGEBYSCORE', call.keys[LEASES], '-inf', call.now, 'LIMIT', 0, SWEEP_SLICE)
+  load_records(call, expired)
+  for _, id in ipairs(expired) do
+    local record = call.records[id]
+    if not record or record[S_STATE] ~= LEASED then
+      bury(call, id, LEASES, LEASED)
+    else
+      record[S_EXPIRIES] = record[S_EXPIRIES] + 1
+      local killer = record[S_EXPIRIES] >= EXPIRIES_MAX
+      end_lease(call, id, record, BY_TIME, killer and 'dead' or 'same', QUARANTINED)
+    end
+  end
+end
+
+-- Of the heads of lower bands the one that has been ready longest, if that is long enough.
+local function aged_head(call)
+  local first, last = first_score(call, READY), redis.call('ZRANGE', call.keys[READY], -1, -1, 'WITHSCORES')
+  if first < 0 then
+    return nil
+  end
+  local oldest, aged
+  for band = math.floor(first / BAND_WIDTH) + 1, math.floor(tonumber(last[2]) / BAND_WIDTH) do
+    local head = redis.call('ZRANGEBYSCORE', call.keys[READY], band * BAND_WIDTH, (band + 1) * BAND_WIDTH - 1, 'LIMIT', 0, 1)
+    local record = head[1] and load_record(call, head[1])
+    local ready_at = record and record[S_READY_AT]
+    if ready_at and ready_at <= call.now - AGING_MS and (not oldest or ready_at < oldest) then
+      oldest, aged = ready_at, head[1]
+    end
+  end
+  return aged
+end
+
+-- The line of ready tasks for one claim of at most `max`: a function that answers the next id and its body, nil at its end.
+-- A task that was answered and not claimed ends the claim.
+local function line_of(call, max)
+  local ids, bodies, at, read_to = redis.call('ZRANGE', call.keys[READY], 0, max - 1), {}, 0, 0
+  load_records(call, ids)
+  local taken = {}
+  local function next_in_line()
+    repeat
+      at = at + 1
+    until not ids[at] or not taken[ids[at]]
+    if ids[at] and at > read_to then
+      local last = math.min(at + BODIES_AT_A_TIME - 1, #ids)
+      local found = redis.call('HMGET', call.keys[BODY], unpack(ids, at, last))
+      for offset = 1, last - at + 1 do
+        bodies[ids[at + offset - 1]] = found[offset]
+      end
+      read_to = last
+    end
+    return ids[at], ids[at] and bodies[ids[at]]
+  end
+  return function()
+    if #ids > 0 and (call.picks + 1) % AGING_PICKS == 0 then
+      local aged = aged_head(call)
+      if aged then
+        taken[aged] = true
+        return aged, bodies[aged] or redis.call('HGET', call.keys[BODY], aged)
+      end
+    end
+    return next_in_line()
+  end
+end
+
+local function claim(call, max, lease_ms, token, worker)
+  local tasks, bytes = {}, 0
+  if call.bytes >= ANSWER_MAX_BYTES then
+    return { 'C', tasks }
+  end
+  local line = line_of(call, max)
+  while #tasks < max do
+    local id, body = line()
+    if not id then
+      break
+    end
+    local record = load_record(call, id)
+    if not body or not record or record[S_STATE] ~= READY_STATE then
+      bury(call, id, READY, READY_STATE)
+    else
+      local extra, extra_bytes = extra_of(call, id, record)
+      local size = #body + extra_bytes
+      bytes = bytes + size
+      if (#tasks > 0 and bytes > CLAIM_MAX_BYTES) or (call.bytes > 0 and call.bytes + size > ANSWER_MAX_BYTES) then
+        break
+      end
+      call.bytes = call.bytes + size
+      call.picks = (call.picks + 1) % AGING_PICKS
+      lift(call, id, record)
+      record[S_STATE], record[S_UNTIL], record[S_TOKEN], record[S_LEASE_MS] = LEASED, call.now + lease_ms, token, lease_ms
+      record[S_STARTED], record[S_WORKER], record[S_ENDED] = call.now, worker, NOT_YET
+      settle(call, id, record)
+      tasks[#tasks + 1] = view(id, record, body, extra)
+    end
+  end
+  return { 'C', tasks }
+end

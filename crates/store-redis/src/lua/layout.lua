@@ -1,0 +1,56 @@
+-- Tasks of one shard. A function is given all keys that it touches; none is made up inside, because a key of a slot that
+-- moved fails in the middle of a call, and what was written before it stays.
+--
+-- Functions are not rolled back: each reads and checks first and writes afterwards, with commands on keys whose types
+-- are ours and rights that `ready` has checked. Numbers go to redis.call as numbers: text made of them keeps 14 digits.
+--
+-- Servers of two versions share a Redis during a rollout: a META without the younger fields works, and the older
+-- library leaves fields alone that it does not know.
+local BODY, STATE, READY, DELAYED, LEASES, ENDED, DEAD, IDEM, EXTRA, META, CHANNEL = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+
+-- The layout of a shard that this library keeps; a shard of a higher one is refused.
+local SCHEMA = 1
+
+-- Fields of a state record.
+local S_STATE, S_BAND, S_SEQ, S_FAILED, S_EXPIRIES, S_KEPT_MS, S_DEAD_MS, S_READY_AT, S_UNTIL, S_CANCEL, S_REASON =
+  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+local S_MAX, S_RETRY, S_KEY, S_CREATED, S_TOKEN, S_LEASE_MS, S_STARTED, S_WORKER, S_ENDED, S_EXTRA =
+  12, 13, 14, 15, 16, 17, 18, 19, 20, 21
+
+-- Codes of states and reasons, as the server has them.
+local DELAYED_STATE, READY_STATE, LEASED, COMPLETED, FAILED, DEAD_STATE, CANCELLED = 0, 1, 2, 3, 4, 5, 6
+local EXHAUSTED, NON_RETRYABLE, QUARANTINED, CORRUPT = 0, 1, 2, 3
+-- How a lease ended; a heartbeat ends none.
+local NOT_YET, BY_COMPLETE, BY_FAIL, BY_RELEASE, BY_TIME, BY_HEARTBEAT = 0, 1, 2, 3, 4, -1
+
+-- Lua's unpack fails at about 8,000 values. Even, so that no pair is cut.
+local SLICE = 1000
+-- Bodies that a claim reads at a time: what lies behind its byte limit is read for nothing.
+local BODIES_AT_A_TIME = 32
+-- Delays of one millisecond that are moved together, so that they keep the order of their enqueues.
+local TIES_MAX = 2048
+local BAND_WIDTH = 281474976710656 -- 2^48: a score is band * 2^48 + seq, exact in a double's 53 bits
+
+-- The store's time in ms, given what META says of the last call that wrote it: the wall clock, or, while that lies behind
+-- the store's time, the last value and what the wall has gone on since. Second, the wall; third, whether it is behind.
+local function store_time(last, wall_then)
+  local time = redis.call('TIME')
+  local wall = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  last = tonumber(last or 0)
+  if wall >= last then
+    return wall, wall, false
+  end
+  return last + math.max(0, wall - tonumber(wall_then or wall)), wall, true
+end
+
+-- A command with more arguments than unpack takes, on one key.
+local function bulk(command, key, args)
+  for first = 1, #args, SLICE do
+    redis.call(command, key, unpack(args, first, math.min(first + SLICE - 1, #args)))
+  end
+end
+
+-- A message that nobody is allowed to send or to hear fails nothing: tasks were written before it.
+local function publish(channel, text)
+  redis.pcall('PUBLISH', channel, text)
+end

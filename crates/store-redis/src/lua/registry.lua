@@ -1,0 +1,127 @@
+-- Which queue has which number. A queue's path is `tenant/name`. Its tasks lie in another slot than this registry, so a
+-- queue is opened in steps, each safe when it is the last one: a number is proposed (`open`), the shard's META takes the
+-- path (`settle`), the registry takes the number (`register`), and only then anybody learns it. A shard without a path takes
+-- no task, and a path is written anew under a fresh number only: so no task is accepted into a shard that the registry
+-- does not name, whatever is lost in between.
+local NUMBERS, PATHS, NAMES, OPENED = 1, 2, 3, 4
+
+-- Older servers add to NUMBERS and not to NAMES, which lists the paths in their order.
+local function list_names(keys)
+  if redis.call('ZCARD', keys[NAMES]) == redis.call('HLEN', keys[NUMBERS]) then
+    return
+  end
+  local places = {}
+  for _, path in ipairs(redis.call('HKEYS', keys[NUMBERS])) do
+    places[#places + 1], places[#places + 2] = 0, path
+  end
+  bulk('ZADD', keys[NAMES], places)
+end
+
+-- What a tenant's paths begin with, as bounds: '0' follows '/'.
+local function paths_of(tenant)
+  return '[' .. tenant .. '/', '(' .. tenant .. '0'
+end
+
+local function tenant_of(path)
+  return string.match(path, '^[^/]*')
+end
+
+-- Why there is no room for one queue more: the tenant's, or the store's.
+local function crowded(keys, path)
+  list_names(keys)
+  if redis.call('ZLEXCOUNT', keys[NAMES], paths_of(tenant_of(path))) >= QUEUES_PER_TENANT_MAX then
+    return { 'L', QUEUES_PER_TENANT_MAX }
+  end
+  if redis.call('HLEN', keys[NUMBERS]) >= QUEUES_MAX then
+    return { 'L', QUEUES_MAX }
+  end
+  return nil
+end
+
+-- ARGV: path, a number that it must not have (0 for none). Answers {'K', its number}, {'P', one that is free} or {'L', the
+-- limit that is reached}. Numbers are scattered by the clock and not counted up: where the registry lost its last queues, or
+-- all, a server that still knows one of them must not share its number with a new one.
+local function open(keys, argv)
+  local known = redis.call('HGET', keys[NUMBERS], argv[1])
+  if known and known ~= argv[2] then
+    return { 'K', tonumber(known) }
+  end
+  local full = not known and crowded(keys, argv[1])
+  if full then
+    return full
+  end
+  local time = redis.call('TIME')
+  local queues = redis.call('HLEN', keys[NUMBERS])
+  local number = (tonumber(time[1]) * 1000003 + tonumber(time[2]) * 7919 + queues) % NUMBERS_MAX + 1
+  while redis.call('HEXISTS', keys[PATHS], number) == 1 or string.format('%d', number) == argv[2] do
+    number = number % NUMBERS_MAX + 1
+  end
+  return { 'P', number }
+end
+
+-- KEYS: the META of a shard. ARGV: path; 'new' for a number that was proposed, 'known' for one that the registry names.
+-- Answers 'O' when it is the path's now, else 'X': the number is not to be used for it. A shard that an older server has
+-- written to has no path, and takes it.
+local function settle(keys, argv)
+  local meta = redis.call('HMGET', keys[1], 'path', 'now')
+  if meta[1] then
+    return meta[1] == argv[1] and argv[2] == 'known' and 'O' or 'X'
+  end
+  local written_before = meta[2] ~= false
+  if written_before ~= (argv[2] == 'known') then
+    return 'X'
+  end
+  redis.call('HSET', keys[1], 'path', argv[1], 'schema', SCHEMA)
+  return 'O'
+end
+
+-- ARGV: path, number, the number that it replaces (0 for none). Answers as `open`: 'K' with this number, or with another
+-- that somebody else was faster to register; 'P' when the number is taken meanwhile.
+local function register(keys, argv)
+  local path, number = argv[1], argv[2]
+  local known = redis.call('HGET', keys[NUMBERS], path)
+  if known and known ~= argv[3] then
+    return { 'K', tonumber(known) }
+  end
+  if redis.call('HEXISTS', keys[PATHS], number) == 1 then
+    return { 'P', 0 }
+  end
+  local full = not known and crowded(keys, path)
+  if full then
+    return full
+  end
+  redis.call('HSET', keys[NUMBERS], path, number)
+  redis.call('HSET', keys[PATHS], number, path)
+  redis.call('ZADD', keys[NAMES], 0, path)
+  if known then
+    redis.call('HDEL', keys[PATHS], known)
+  end
+  publish(keys[OPENED], number .. ' ' .. path)
+  return { 'K', tonumber(number) }
+end
+
+-- ARGV: tenant, the name that the page begins behind ('' for none), most queues. Answers paths and numbers in turn.
+local function list(keys, argv)
+  list_names(keys)
+  local first, last = paths_of(argv[1])
+  if argv[2] ~= '' then
+    first = '(' .. argv[1] .. '/' .. argv[2]
+  end
+  local paths = redis.call('ZRANGEBYLEX', keys[NAMES], first, last, 'LIMIT', 0, tonumber(argv[3]))
+  local answer = {}
+  for at = 1, #paths, SLICE do
+    local last_of_slice = math.min(at + SLICE - 1, #paths)
+    local numbers = redis.call('HMGET', keys[NUMBERS], unpack(paths, at, last_of_slice))
+    for offset = 1, last_of_slice - at + 1 do
+      if numbers[offset] then
+        answer[#answer + 1], answer[#answer + 2] = paths[at + offset - 1], tonumber(numbers[offset])
+      end
+    end
+  end
+  return answer
+end
+
+redis.register_function { function_name = 'PREFIX_open', callback = open, flags = { 'allow-oom' } }
+redis.register_function { function_name = 'PREFIX_settle', callback = settle, flags = { 'allow-oom' } }
+redis.register_function { function_name = 'PREFIX_register', callback = register, flags = { 'allow-oom' } }
+redis.register_function { function_name = 'PREFIX_list', callback = list, flags = { 'allow-oom' } }
