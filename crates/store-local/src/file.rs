@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use brisq_model::{QueueName, QueueNumber, Shard, TaskId, TenantName, UnixMs, limits};
+use brisq_model::{QueueName, QueueNumber, Shard, TaskId, TenantName, UnixMs};
 use brisq_store::engine::{Record, Records, ShardTasks, Timetable};
 use brisq_store::{QueueInfo, Registry, StoreError};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError};
@@ -105,8 +105,8 @@ pub struct Contents {
     pub shards: HashMap<Shard, ShardTasks>,
     pub registry: Registry,
     pub sweeps: Timetable,
-    /// Bytes of values that the file holds at most.
-    pub values_max_bytes: u64,
+    /// Bytes of the file on disk when it was read.
+    pub bytes_at_open: u64,
 }
 
 /// The last time that was written down.
@@ -117,7 +117,12 @@ pub fn last_clock(database: &Database) -> Result<UnixMs, StoreError> {
 }
 
 /// Reads a file. A task whose record or key cannot be read becomes a dead letter, which is written down.
-pub fn read(database: &Database, now: UnixMs, progress: &mut Progress) -> Result<Contents, StoreError> {
+pub fn read(
+    database: &Database,
+    bytes_at_open: u64,
+    now: UnixMs,
+    progress: &mut Progress,
+) -> Result<Contents, StoreError> {
     let transaction = database.begin_read().map_err(failed)?;
     let records = transaction.open_table(RECORDS).map_err(failed)?;
     let bodies = transaction.open_table(BODIES).map_err(failed)?;
@@ -154,14 +159,13 @@ pub fn read(database: &Database, now: UnixMs, progress: &mut Progress) -> Result
         shards.entry(id.shard()).or_default().restore(now, id, key, record);
     }
     let registry = read_queues(&transaction)?;
-    let largest = (limits::PAYLOAD_MAX_BYTES + limits::RESULT_MAX_BYTES) as u64;
     drop((records, bodies, transaction));
     bury(database, now, damaged, &mut shards)?;
     let mut sweeps = Timetable::default();
     for (shard, tasks) in &shards {
         sweeps.set(*shard, tasks.next_sweep());
     }
-    Ok(Contents { shards, registry, sweeps, values_max_bytes: total.saturating_mul(2 * largest) })
+    Ok(Contents { shards, registry, sweeps, bytes_at_open })
 }
 
 /// Makes dead letters of tasks whose record (`None`) or body cannot be read.

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use brisq_model::{NewTask, QueueName, QueueNumber, Shard, TaskId, TenantName, UnixMs, limits};
+use brisq_model::{QueueName, QueueNumber, Shard, TaskId, TenantName, UnixMs, limits};
 use brisq_store::engine::{Records, ShardTasks};
 use brisq_store::{QueueCounts, QueueInfo, StoreError};
-use redb::{Database, Durability as Level, WriteTransaction};
+use redb::{CompactionError, Database, Durability as Level, WriteTransaction};
 
 use crate::calls::{Call, Deliver, Read, later, later_or_full};
 use crate::config::Durability;
@@ -23,6 +23,10 @@ pub const SWEEP_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_MAX: usize = 4_096;
 /// What a task costs on disk beside its payload, bytes; a payload costs up to twice its size, in pages.
 const TASK_BYTES: u64 = 4_096;
+/// What any task costs on disk at most, bytes.
+const TASK_MAX_BYTES: u64 = 2 * (limits::PAYLOAD_MAX_BYTES + limits::RESULT_MAX_BYTES) as u64;
+/// A file is compacted only while it holds at most this, bytes: no call waits long for it.
+const COMPACT_MAX_BYTES: u64 = 256 * 1024 * 1024;
 
 /// An open file and what memory knows of it. After an error the two may differ, and it has to be opened anew.
 pub struct OpenStore {
@@ -44,8 +48,8 @@ pub struct Group<'w> {
     pub durability: Durability,
     pub stats: &'w CommitStats,
     pub deliveries: &'w mut Vec<Deliver>,
-    /// What new tasks may bring; asked for once, and only where there are some.
-    pub room: &'w mut dyn FnMut(u64) -> Room,
+    /// What new tasks may bring.
+    pub room: Room,
 }
 
 impl OpenStore {
@@ -72,19 +76,27 @@ impl OpenStore {
         sync.into_iter().chain(sweep).min()
     }
 
-    /// Bytes of a file of this size on disk that hold no value any more, by a cautious guess.
-    fn free_inside(&self, bytes_on_disk: u64) -> u64 {
-        let held = self
-            .contents
-            .values_max_bytes
-            .min(bytes_on_disk)
-            .saturating_add_signed(self.grew.saturating_mul(2));
-        bytes_on_disk.saturating_sub(held) / 2
+    /// Whether most of a file of this size is free inside, and what is not is soon moved.
+    pub fn is_mostly_air(&self, bytes_on_disk: u64) -> bool {
+        let tasks: u64 = self.contents.shards.values().map(ShardTasks::length).sum();
+        let at_open = self.contents.bytes_at_open.saturating_add_signed(self.grew);
+        let live = at_open.min(tasks * TASK_MAX_BYTES);
+        live <= COMPACT_MAX_BYTES && live <= bytes_on_disk / 2
+    }
+
+    /// Moves what lives to the front of the file and gives the rest back to the disk.
+    pub fn compact(&mut self) -> Result<(), StoreError> {
+        let failed = |error| match error {
+            CompactionError::Storage(error) => failed(error),
+            other => StoreError::Unavailable(other.to_string()),
+        };
+        while self.database.compact().map_err(failed)? {}
+        Ok(())
     }
 
     /// Carries a group out and commits it.
-    pub fn commit(&mut self, group: Group<'_>, bytes_on_disk: impl Fn() -> u64) -> Result<(), StoreError> {
-        let Group { calls, now, durability, stats, deliveries, room } = group;
+    pub fn commit(&mut self, group: Group<'_>) -> Result<(), StoreError> {
+        let Group { calls, now, durability, stats, deliveries, mut room } = group;
         let mut transaction = self.database.begin_write().map_err(failed)?;
         let sync_is_due = self.synced_at.elapsed() >= GRAIN;
         let relaxed = durability == Durability::Relaxed && !sync_is_due;
@@ -92,14 +104,10 @@ impl OpenStore {
         let clock_is_due = Duration::from_millis(now.ms_since(self.clock_written)) >= GRAIN;
         let wrote = {
             let mut tables = Tables::open(&transaction)?;
-            let mut left = None;
             for call in calls {
-                if let Call::Enqueue(_, new, _) = &call {
-                    let free = || room(self.free_inside(bytes_on_disk()));
-                    if !left.get_or_insert_with(free).take(on_disk(new)) {
-                        call.refuse(&StoreError::Full("there is too little room on the disk".to_owned()));
-                        continue;
-                    }
+                if !room.take(on_disk(&call)) {
+                    call.refuse(&StoreError::Full("there is too little room on the disk".to_owned()));
+                    continue;
                 }
                 self.apply(call, now, &transaction, &mut tables, deliveries)?;
             }
@@ -243,7 +251,8 @@ impl OpenStore {
     }
 }
 
-/// What these tasks cost on disk at most, bytes.
-fn on_disk(tasks: &[NewTask]) -> u64 {
+/// What the call's new tasks cost on disk at most, bytes.
+pub fn on_disk(call: &Call) -> u64 {
+    let Call::Enqueue(_, tasks, _) = call else { return 0 };
     tasks.iter().map(|task| 2 * task.payload.len() as u64 + TASK_BYTES).sum()
 }

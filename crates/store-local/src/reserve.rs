@@ -26,10 +26,15 @@ pub struct Reserve {
 }
 
 /// Bytes that new tasks may still bring in this group.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Room(u64);
 
 impl Room {
+    /// Whether there are `bytes`.
+    pub fn has(&self, bytes: u64) -> bool {
+        bytes <= self.0
+    }
+
     /// Takes `bytes` if there are as many.
     pub fn take(&mut self, bytes: u64) -> bool {
         let left = self.0.checked_sub(bytes);
@@ -46,13 +51,13 @@ impl Reserve {
         reserve
     }
 
-    /// What new tasks may bring, with `inside` bytes of the store's own file that are free for them.
-    pub fn room(&mut self, inside: u64) -> Room {
+    /// What new tasks may bring.
+    pub fn room(&mut self) -> Room {
         if !self.held {
             self.hold();
         }
         let free = if self.held { self.disk().map_or(0, |disk| disk.free) } else { 0 };
-        Room((free + inside).saturating_sub(COMMIT_BYTES))
+        Room(free.saturating_sub(COMMIT_BYTES))
     }
 
     /// Gives the reserve to whatever is written next.

@@ -58,6 +58,7 @@ impl LocalStore {
         let stats = Arc::new(CommitStats::default());
         let writer = Writer {
             reserve: Reserve::of(file.folder()),
+            compacted_at: None,
             file,
             durability,
             stats: Arc::clone(&stats),

@@ -11,14 +11,16 @@ use tokio::sync::mpsc;
 use crate::calls::{Call, Deliver};
 use crate::config::{Durability, OpenError, Progress};
 use crate::file::{self, StoreFile};
-use crate::open::{GRAIN, Group, OpenStore};
-use crate::reserve::Reserve;
+use crate::open::{GRAIN, Group, OpenStore, on_disk};
+use crate::reserve::{Reserve, Room};
 use crate::stats::CommitStats;
 
 /// Calls of one commit.
 const CALLS_PER_COMMIT_MAX: usize = 512;
 /// Between two tries to open a file that failed.
 const REOPEN_EVERY: Duration = Duration::from_secs(1);
+/// Between two tries to make room inside the file.
+const COMPACT_EVERY: Duration = Duration::from_secs(5);
 
 /// Everything the writer's thread owns.
 pub struct Writer {
@@ -28,6 +30,8 @@ pub struct Writer {
     pub readings: Box<dyn Fn() -> Readings + Send>,
     pub clock: Clock,
     pub reserve: Reserve,
+    /// When the file was compacted last to make room.
+    pub compacted_at: Option<Instant>,
     pub condition: Condition,
 }
 
@@ -56,7 +60,8 @@ pub fn open(
     let last = file::last_clock(&database).map_err(damaged)?;
     let floor = if last == UnixMs(0) { last } else { last.plus_ms(GRAIN.as_millis() as u64) };
     let mut clock = Clock::new(floor, readings);
-    let contents = file::read(&database, clock.tell(readings), progress).map_err(damaged)?;
+    let contents =
+        file::read(&database, file.bytes_on_disk(), clock.tell(readings), progress).map_err(damaged)?;
     Ok((clock, OpenStore::new(database, contents)))
 }
 
@@ -128,16 +133,27 @@ impl Writer {
             }
         };
         let mut deliveries: Vec<Deliver> = Vec::with_capacity(calls.len());
-        let (reserve, file) = (&mut self.reserve, &self.file);
-        let group = Group {
-            calls,
-            now,
-            durability: self.durability,
-            stats: &self.stats,
-            deliveries: &mut deliveries,
-            room: &mut |inside| reserve.room(inside),
+        let wanted: u64 = calls.iter().map(on_disk).sum();
+        let mut room = if wanted > 0 { self.reserve.room() } else { Room::default() };
+        let crowded = !room.has(wanted) && self.compacted_at.is_none_or(|at| at.elapsed() >= COMPACT_EVERY);
+        let compacted = if crowded && open.is_mostly_air(self.file.bytes_on_disk()) {
+            self.compacted_at = Some(Instant::now());
+            let compacted = open.compact();
+            room = self.reserve.room();
+            compacted
+        } else {
+            Ok(())
         };
-        let outcome = open.commit(group, || file.bytes_on_disk());
+        let outcome = compacted.and_then(|()| {
+            open.commit(Group {
+                calls,
+                now,
+                durability: self.durability,
+                stats: &self.stats,
+                deliveries: &mut deliveries,
+                room,
+            })
+        });
         // Calls that were not reached are dropped with their replies, which their callers see as unavailable.
         deliveries.into_iter().for_each(|deliver| deliver(outcome.as_ref().err()));
         if let Err(error) = outcome {

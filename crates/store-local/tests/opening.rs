@@ -1,21 +1,28 @@
-//! What the embedded store does at its start: reads everything again, shows progress, refuses what it cannot use.
+//! What the embedded store does at its start and its stop: reads everything again, shows progress, refuses what it cannot use,
+//! keeps its file to its owner, goes on in time, and loses nothing that was answered.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
     reason = "what a test cannot set up or read fails it, helpers included"
 )]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use brisq_model::{
     IdempotencyKey, LeaseToken, NewTask, Priority, QueueName, Retention, RetryPolicy, Shard, Start, Task,
-    TaskId, TenantName,
+    TaskId, TaskState, TenantName, UnixMs,
 };
-use brisq_store::{ClaimOp, Enqueued, QueueInfo, Store, WorkDone, WorkOp};
+use brisq_store::{ClaimOp, Enqueued, QueueInfo, Readings, Store, StoreError, WorkDone, WorkOp};
 use brisq_store_local::{Durability, LocalConfig, LocalStore, OpenError};
 use bytes::Bytes;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+const RECORDS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("records");
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 fn open(folder: &Path) -> LocalStore {
     LocalStore::open(folder, LocalConfig::default()).expect("a store")
@@ -121,4 +128,212 @@ fn a_foreign_file_and_an_impossible_folder_are_refused() {
     std::fs::write(database.path(), vec![7; 8192]).unwrap();
     let error = LocalStore::open(folder.path(), LocalConfig::default()).unwrap_err();
     assert!(matches!(error, OpenError::Unusable(..) | OpenError::Damaged(..)), "{error}");
+}
+
+fn relaxed() -> LocalConfig {
+    LocalConfig { durability: Durability::Relaxed, ..LocalConfig::default() }
+}
+
+/// The folder as a crash of the machine at this moment would leave it: what is not synced is not in the file's header.
+fn as_after_a_crash(folder: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::copy(folder.join("brisq.redb"), copy.path().join("brisq.redb")).unwrap();
+    copy
+}
+
+async fn ready(store: &LocalStore, queue: &QueueInfo) -> u64 {
+    store.counts(&[queue.shard()]).await.unwrap()[0].of(TaskState::Ready)
+}
+
+#[tokio::test]
+async fn a_relaxed_store_is_synced_by_its_own_timer() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::open(folder.path(), relaxed()).unwrap();
+    let queue = queue(&store).await;
+    // Past the first sync, so that this enqueue is not the one that a second has passed for.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let began = Instant::now();
+    store.enqueue(&queue, vec![task(queue.shard(), 1)]).await.unwrap();
+    store.enqueue(&queue, vec![task(queue.shard(), 2)]).await.unwrap();
+    let copy = as_after_a_crash(folder.path());
+    // Unless this machine took all the time until the sync for it.
+    if began.elapsed() < Duration::from_millis(500) {
+        assert!(ready(&open(copy.path()), &queue).await < 2, "relaxed is not synced at once");
+    }
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let copy = as_after_a_crash(folder.path());
+    assert_eq!(ready(&open(copy.path()), &queue).await, 2, "a second later it is");
+}
+
+#[tokio::test]
+async fn a_stop_syncs_what_is_not() {
+    for closed in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(folder.path(), relaxed()).unwrap();
+        let queue = queue(&store).await;
+        for n in 0..3 {
+            store.enqueue(&queue, vec![task(queue.shard(), n)]).await.unwrap();
+        }
+        if closed {
+            store.close().await;
+            store.close().await;
+            let after = store.get(task(queue.shard(), 0).id).await;
+            assert!(matches!(after, Err(StoreError::Unavailable(_))), "{after:?}");
+            // The file is closed although the handle is still there.
+            assert_eq!(ready(&open(folder.path()), &queue).await, 3);
+        }
+        drop(store);
+        assert_eq!(ready(&open(folder.path()), &queue).await, 3, "closed: {closed}");
+    }
+}
+
+#[test]
+fn payloads_are_nobodys_but_the_owners() {
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("made/here");
+    drop(open(&folder));
+    let file = folder.join("brisq.redb");
+    assert_eq!((mode(&folder), mode(&file)), (0o700, 0o600));
+    // A file of before is closed to others; a folder that somebody made is left as it is.
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o755)).unwrap();
+    drop(open(&folder));
+    assert_eq!((mode(&folder), mode(&file)), (0o755, 0o600));
+}
+
+#[test]
+fn a_file_of_a_newer_program_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()));
+    let set = |schema| {
+        let database = Database::open(folder.path().join("brisq.redb")).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(META).unwrap().insert("format", schema).unwrap();
+        transaction.commit().unwrap();
+    };
+    set(2);
+    let error = LocalStore::open(folder.path(), LocalConfig::default()).unwrap_err();
+    assert!(matches!(error, OpenError::Newer(_, 2)), "{error}");
+    assert!(error.to_string().contains("schema 2") && error.to_string().contains("newer"), "{error}");
+    set(1);
+    drop(open(folder.path()));
+}
+
+/// Clocks that a test sets.
+#[derive(Clone)]
+struct Clocks {
+    began: Instant,
+    /// By how many ms the wall clock is off.
+    off_ms: Arc<Mutex<i64>>,
+    wall_began: u64,
+}
+
+impl Clocks {
+    fn at(wall_began: u64) -> Self {
+        Self { began: Instant::now(), off_ms: Arc::default(), wall_began }
+    }
+
+    fn step(&self, ms: i64) {
+        *self.off_ms.lock().unwrap() += ms;
+    }
+
+    fn config(&self) -> LocalConfig {
+        let clocks = self.clone();
+        let readings = move || {
+            let steady = clocks.began.elapsed();
+            let wall = clocks.wall_began + steady.as_millis() as u64;
+            Readings { wall: UnixMs(wall.saturating_add_signed(*clocks.off_ms.lock().unwrap())), steady }
+        };
+        LocalConfig { readings: Box::new(readings), ..LocalConfig::default() }
+    }
+}
+
+#[tokio::test]
+async fn delays_pass_however_the_wall_clock_steps_also_over_a_restart() {
+    const DAY_MS: i64 = 86_400_000;
+    for (name, steps) in [
+        ("a day ahead and back", &[DAY_MS, -DAY_MS][..]),
+        ("an hour back", &[-3_600_000]),
+        ("back and forth", &[-5_000, 5_000, -5_000]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let clocks = Clocks::at(1_700_000_000_000);
+        let mut store = LocalStore::open(folder.path(), clocks.config()).unwrap();
+        let queue = queue(&store).await;
+        let mut last = UnixMs(0);
+        for (n, step) in (0_u64..).zip(steps) {
+            clocks.step(*step);
+            last = store.counts(&[queue.shard()]).await.unwrap()[0].now.max(last);
+            let delayed = NewTask { start: Start::InMs(100), ..task(queue.shard(), 10 + n) };
+            store.enqueue(&queue, vec![delayed]).await.unwrap();
+            drop(store);
+            store = LocalStore::open(folder.path(), clocks.config()).unwrap();
+            // A restart may go ahead by the grain in which the clock is written down, and never back.
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            assert_eq!(claim(&store, &queue, 10).await.len(), 1, "{name}: step {n}");
+            let now = store.counts(&[queue.shard()]).await.unwrap()[0].now;
+            assert!(now > last, "{name}: step {n}");
+            last = now;
+        }
+    }
+}
+
+/// A file that the first release wrote, with a task in each state; `schema-1.redb` was written by `brisq up` of that time.
+#[tokio::test]
+async fn a_file_of_schema_1_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schema-1.redb");
+    let file = folder.path().join("brisq.redb");
+    std::fs::copy(fixture, &file).unwrap();
+    let (ids, written) = {
+        let database = Database::open(&file).unwrap();
+        let transaction = database.begin_read().unwrap();
+        let records = transaction.open_table(RECORDS).unwrap();
+        let ids: Vec<TaskId> = records
+            .iter()
+            .unwrap()
+            .map(|entry| TaskId::from_bytes(entry.unwrap().0.value()).unwrap())
+            .collect();
+        (ids, transaction.open_table(META).unwrap().get("clock_ms").unwrap().unwrap().value())
+    };
+    let store = LocalStore::open(folder.path(), Clocks::at(written).config()).unwrap();
+    let mut seen = Vec::new();
+    for id in &ids {
+        let task = store.get(*id).await.unwrap().unwrap();
+        let Task { state, attempt, expiries, cancel_requested, .. } = task;
+        let reason = task.dead_reason.map_or("-", |reason| reason.name());
+        let worker =
+            task.lease.and_then(|lease| lease.worker).map_or("-".to_owned(), |name| name.to_string());
+        let text = |bytes: Option<Bytes>| String::from_utf8(bytes.unwrap_or_default().to_vec()).unwrap();
+        let errors: Vec<_> = task.attempts.iter().map(|attempt| attempt.error.message.as_str()).collect();
+        seen.push(format!(
+            "{} {} {attempt} {expiries} {cancel_requested} {reason} {worker} {errors:?} {}{}",
+            text(Some(task.payload)),
+            state.name(),
+            text(task.progress),
+            text(task.result),
+        ));
+    }
+    seen.sort();
+    assert_eq!(
+        seen,
+        [
+            r#""cancelled at release" cancelled 0 0 true - - [] "#,
+            r#""cancelled" cancelled 0 0 true - - [] "#,
+            r#""dead" dead 1 0 false exhausted - ["no"] "#,
+            r#""delayed after a fail" delayed 1 0 false - - ["later"] "#,
+            r#""delayed" delayed 0 0 false - - [] "#,
+            r#""expired" leased 1 1 false - holder [] {"p": 50}"#,
+            r#""failed" failed 1 0 false exhausted - ["no"] "#,
+            r#""ready" ready 0 0 false - - [] "#,
+            r#""released" ready 0 0 false - - [] "#,
+            r#"{"n": "completed"} completed 1 0 false - - [] {"r": 1}"#,
+        ]
+    );
+    let queue = store.queue_info(ids[0].shard().queue).await.unwrap().unwrap();
+    let again =
+        NewTask { idempotency_key: Some(IdempotencyKey::new("k1").unwrap()), ..task(queue.shard(), 1) };
+    let answer = store.enqueue(&queue, vec![again]).await.unwrap();
+    assert!(matches!(&answer.results[..], [Ok(Enqueued::Existing(_))]), "{:?}", answer.results);
 }

@@ -12,6 +12,8 @@ mod line;
 mod place;
 mod record;
 mod shard;
+#[cfg(test)]
+mod tests;
 mod timetable;
 mod work;
 

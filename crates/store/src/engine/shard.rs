@@ -201,6 +201,12 @@ impl ShardTasks {
         QueueCounts { by_state: self.counts, head_ready_at: head.map(|record| record.ready_at), now }
     }
 
+    /// How many tasks there are.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
     /// How many tasks are ready and unclaimed.
     #[must_use]
     pub fn ready(&self) -> u64 {
