@@ -15,7 +15,6 @@ async fn open(handles: usize) -> (Vec<Arc<dyn Store>>, TempDir) {
 }
 
 brisq_store::conformance!(open, 1);
-brisq_store::not_on_redis_yet!(open, 1);
 
 #[tokio::test]
 async fn random_walks_agree_with_the_reference() {

@@ -1,10 +1,5 @@
 //! The peak memory of a process in which small requests ask for much. A program of its own: other tests would be measured too.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "what a test cannot set up or read fails it, helpers included"
-)]
+#![expect(clippy::unwrap_used, reason = "what a test cannot set up or read fails it, helpers included")]
 
 use brisq_model::{
     IdempotencyKey, LeaseToken, NewTask, Priority, QueueName, Retention, RetryPolicy, Start, TaskId,

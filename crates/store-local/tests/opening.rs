@@ -142,7 +142,7 @@ fn as_after_a_crash(folder: &Path) -> tempfile::TempDir {
 }
 
 async fn ready(store: &LocalStore, queue: &QueueInfo) -> u64 {
-    store.counts(&[queue.shard()]).await.unwrap()[0].of(TaskState::Ready)
+    store.counts(&[queue.shard()]).await.unwrap().remove(0).of(TaskState::Ready)
 }
 
 #[tokio::test]

@@ -31,13 +31,11 @@ async fn open(handles: usize) -> (Vec<Arc<dyn Store>>, Arc<Redis>) {
 
 mod one_handle {
     brisq_store::conformance!(super::open, 1);
-    brisq_store::not_on_redis_yet!(super::open, 1);
     brisq_store::wakeups!(super::open, 1);
 }
 
 mod two_handles {
     brisq_store::conformance!(super::open, 2);
-    brisq_store::not_on_redis_yet!(super::open, 2);
     brisq_store::wakeups!(super::open, 2);
 }
 

@@ -70,7 +70,10 @@ cases! {
         an_idempotency_key_holds_after_completion_while_the_task_is_kept
         the_same_key_in_another_queue_is_another_key
         a_thousand_tasks_fit_one_call
-        an_empty_batch_is_answered;
+        an_empty_batch_is_answered
+        a_key_is_free_once_its_tasks_retention_is_over
+        a_key_that_was_given_anew_outlives_the_sweep_of_the_old_task
+        a_queue_that_the_store_does_not_know_is_refused;
     claiming:
         an_empty_queue_answers_no_task
         tasks_come_first_in_first_out
@@ -126,10 +129,16 @@ cases! {
         expiries_consume_no_attempt_and_quarantine_at_their_limit
         a_heartbeat_keeps_a_lease_from_expiring
         cancelling_a_leased_task_takes_effect_when_its_lease_ends
-        time_never_runs_backwards;
+        time_never_runs_backwards
+        equal_due_times_keep_the_order_of_their_enqueues
+        a_call_tells_which_tasks_it_ended;
     sizes:
         a_claim_stops_before_too_many_bytes_and_the_rest_stays
-        one_task_beyond_the_byte_limit_is_still_claimed_alone;
+        one_task_beyond_the_byte_limit_is_still_claimed_alone
+        the_claims_of_one_call_share_its_room
+        attempts_and_progress_take_room_too
+        an_existing_task_is_answered_without_what_may_be_large
+        a_cancelled_task_is_answered_without_what_may_be_large;
     finding:
         counts_follow_every_change
         the_head_of_the_line_tells_since_when_it_is_ready
@@ -144,7 +153,15 @@ cases! {
         cancelling_a_leased_task_asks_its_holder
         cancelling_a_finished_task_is_refused
         cancelling_an_unknown_task_is_not_found
-        the_store_is_ready_and_says_what_it_is;
+        the_store_is_ready_and_says_what_it_is
+        a_tenant_that_has_all_its_queues_leaves_room_for_others;
+    keeping:
+        a_completed_task_is_gone_when_its_retention_is_over
+        a_dead_letter_is_kept_by_its_own_retention
+        retention_is_swept_without_a_call
+        who_waits_learns_the_end_of_a_task_that_is_not_kept
+        a_remembered_end_answers_only_its_holder
+        an_end_is_forgotten_after_a_while;
 }
 
 cases! {
@@ -157,30 +174,4 @@ cases! {
         a_later_time_is_not_told
         a_queue_that_opens_is_told
         a_queue_that_nobody_asked_for_wakes_nobody;
-}
-
-// The list has to become empty: what stands here moves up as soon as Redis holds it.
-cases! {
-    not_on_redis_yet in cases_not_on_redis_yet:
-    enqueueing:
-        a_key_is_free_once_its_tasks_retention_is_over
-        a_key_that_was_given_anew_outlives_the_sweep_of_the_old_task
-        a_queue_that_the_store_does_not_know_is_refused;
-    timing:
-        equal_due_times_keep_the_order_of_their_enqueues
-        a_call_tells_which_tasks_it_ended;
-    keeping:
-        a_completed_task_is_gone_when_its_retention_is_over
-        a_dead_letter_is_kept_by_its_own_retention
-        retention_is_swept_without_a_call
-        who_waits_learns_the_end_of_a_task_that_is_not_kept
-        a_remembered_end_answers_only_its_holder
-        an_end_is_forgotten_after_a_while;
-    sizes:
-        the_claims_of_one_call_share_its_room
-        attempts_and_progress_take_room_too
-        an_existing_task_is_answered_without_what_may_be_large
-        a_cancelled_task_is_answered_without_what_may_be_large;
-    finding:
-        a_tenant_that_has_all_its_queues_leaves_room_for_others;
 }

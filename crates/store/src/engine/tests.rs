@@ -153,8 +153,9 @@ fn picks_of_lower(bench: &mut Bench, picks: usize) -> Vec<(usize, u8)> {
 
 #[test]
 fn a_lower_band_is_served_in_every_eighth_pick_once_its_head_waited_long_enough() {
-    // (what waits, how long before the picks begin, which picks take it)
-    let cases: [(&[u8], u64, &[(usize, u8)]); 4] = [
+    // What waits, how long before the picks begin, and which picks take it.
+    type Case<'a> = (&'a [u8], u64, &'a [(usize, u8)]);
+    let cases: [Case<'_>; 4] = [
         (&[4], 60_000, &[(8, 4)]),
         (&[0, 4], 60_000, &[(8, 0), (16, 4)]),
         (&[4, 4, 4], 59_800, &[(24, 4), (32, 4), (40, 4)]),
