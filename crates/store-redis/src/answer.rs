@@ -3,17 +3,14 @@
 use std::time::Duration;
 
 use brisq_model::{
-    Attempt, DeadReason, IdempotencyKey, Lease, LeaseToken, Priority, Task, TaskError, TaskId, TaskState,
-    UnixMs, WorkerName,
+    Attempt, Claim, DeadReason, Facts, IdempotencyKey, LeaseEnd, LeaseToken, Priority, State, Task,
+    TaskError, TaskId, TaskState, UnixMs, WorkerName,
 };
 use brisq_store::{Answer, Enqueued, QueueCounts, Refused, StoreError, WorkDone, WorkResult};
 use bytes::Bytes;
 use redis::Value;
 
 type Read<T> = Result<T, StoreError>;
-
-/// Codes of a lease that runs or ended well: its attempt counts.
-const ENDED_COUNTING: [i64; 2] = [0, 1];
 
 fn strange(what: &str) -> StoreError {
     StoreError::Corrupt(format!("Redis answered something else than {what}"))
@@ -199,49 +196,50 @@ pub(crate) fn optional_task(value: Value) -> Read<Option<Task>> {
 /// The library's `view`.
 fn task(value: Value) -> Read<Task> {
     let mut f = Fields::of(value, "a task")?;
-    let id = f.id()?;
-    let payload = f.bytes()?;
-    let state = f.state()?;
-    let band = u8::try_from(f.int()?).map_err(|_| strange("a band"))?;
-    let priority =
-        Priority::HIGHEST.checked_sub(band).and_then(Priority::new).ok_or_else(|| strange("a band"))?;
+    let (id, payload, state) = (f.id()?, f.bytes()?, f.state()?);
+    let band = u8::try_from(f.int()?).ok();
+    let priority = band.and_then(Priority::of_band).ok_or_else(|| strange("a band"))?;
     let (failed, expiries, max_attempts) = (f.u32()?, f.u32()?, f.u32()?);
-    let (created_at, ready_at, until, started) = (f.ms()?, f.ms()?, f.ms()?, f.int()?);
-    let token: Option<[u8; 16]> = f.bytes()?.as_ref().try_into().ok();
-    let (worker, ended, cancel, reason) = (f.worker()?, f.int()?, f.int()?, f.int()?);
+    let (created_at, ready_at, until, started_at) = (f.ms()?, f.ms()?, f.ms()?, f.optional_ms()?);
+    let (token, worker) = (<[u8; 16]>::try_from(f.bytes()?.as_ref()).ok(), f.worker()?);
+    let (end, cancel, reason) = (f.int()?, f.int()?, u8::try_from(f.int()?).ok());
+    let end = match end {
+        0 => None,
+        1 => Some(LeaseEnd::Completed),
+        2 => Some(LeaseEnd::Failed),
+        3 => Some(LeaseEnd::Released),
+        4 => Some(LeaseEnd::Expired),
+        _ => return Err(strange("how a lease ended")),
+    };
+    // The length of a lease is the library's to know.
+    let claim = token.zip(started_at).map(|(token, started_at)| {
+        (Claim { token: LeaseToken::from_bytes(token), lease_ms: 0, started_at, worker }, end)
+    });
+    let (state, last) = State::from_fields(state, until, reason.and_then(DeadReason::from_code), claim)
+        .ok_or_else(|| strange("a state that can be"))?;
     let key = f.text()?;
     let (progress, result) = (f.optional_bytes()?, f.optional_bytes()?);
     let attempts = match f.next()? {
         Value::Array(items) => items.into_iter().map(attempt).collect::<Read<Vec<_>>>()?,
         _ => return Err(strange("attempts")),
     };
-    let started_at = u64::try_from(started).ok().map(UnixMs);
-    let runs = started_at.is_some() && ENDED_COUNTING.contains(&ended);
-    let lease = token.filter(|_| state == TaskState::Leased).map(|token| Lease {
-        token: LeaseToken::from_bytes(token),
-        expires_at: until,
-        worker,
-    });
-    Ok(Task {
+    Ok(Task::of(Facts {
         id,
-        state,
         payload,
         priority,
-        attempt: failed + u32::from(runs),
         max_attempts,
-        expiries,
-        created_at,
-        ready_at,
-        started_at,
-        finished_at: state.is_final().then_some(until),
-        lease,
-        cancel_requested: cancel == 1,
-        progress,
-        attempts,
-        dead_reason: u8::try_from(reason).ok().and_then(DeadReason::from_code),
-        result,
         idempotency_key: if key.is_empty() { None } else { IdempotencyKey::new(&key).ok() },
-    })
+        created_at,
+        state,
+        last,
+        ready_at,
+        failed,
+        expiries,
+        cancel_requested: cancel == 1,
+        attempts,
+        progress,
+        result,
+    }))
 }
 
 fn attempt(value: Value) -> Read<Attempt> {

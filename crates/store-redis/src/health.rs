@@ -92,7 +92,8 @@ impl Health {
     }
 
     async fn look_at_rights(&self, link: &Link) -> Result<(), StoreError> {
-        let mut command = link.function("ready", &[PATHS]);
+        // It touches no key, and can be called by a user who may touch none.
+        let mut command = link.function::<&str>("ready", &[]);
         for words in rights() {
             command.arg(&words);
         }

@@ -1,6 +1,7 @@
 //! The function library's text and name.
 
 use brisq_model::{QueueNumber, limits};
+use brisq_store::engine::Bounds;
 use sha2::{Digest, Sha256};
 
 /// In this order: a part uses what those before it define.
@@ -24,23 +25,17 @@ pub(crate) struct Library {
     text: String,
 }
 
-impl Default for Library {
-    fn default() -> Self {
-        Self::of(&format!("{}{}", limits_in_lua(), PARTS.concat()))
-    }
-}
-
 /// The limits as locals of the library: servers with other limits load another library.
-fn limits_in_lua() -> String {
+fn limits_in_lua(bounds: &Bounds) -> String {
     let values: [(&str, u64); 11] = [
         ("SWEEP_SLICE", limits::SWEEP_SLICE as u64),
-        ("KEPT_MAX", limits::COMPLETED_KEPT_MAX),
+        ("KEPT_MAX", bounds.kept_max),
         ("EXPIRIES_MAX", u64::from(limits::EXPIRIES_MAX)),
-        ("CLAIM_MAX_BYTES", limits::CLAIM_MAX_BYTES as u64),
-        ("ANSWER_MAX_BYTES", limits::ANSWER_MAX_BYTES as u64),
+        ("CLAIM_MAX_BYTES", bounds.claim_bytes as u64),
+        ("ANSWER_MAX_BYTES", bounds.answer_bytes as u64),
         ("REMEMBERED_MS", limits::REMEMBERED_MS),
-        ("AGING_MS", limits::AGING_MS),
-        ("AGING_PICKS", limits::AGING_PICKS),
+        ("AGING_MS", bounds.aging_ms),
+        ("AGING_PICKS", bounds.aging_picks),
         ("CORRUPT_KEPT_MS", limits::RETENTION_DEAD_DEFAULT_MS),
         ("QUEUES_PER_TENANT_MAX", u64::from(limits::QUEUES_PER_TENANT_MAX)),
         ("QUEUES_MAX", u64::from(limits::QUEUES_MAX)),
@@ -50,6 +45,11 @@ fn limits_in_lua() -> String {
 }
 
 impl Library {
+    /// The library with these bounds.
+    pub(crate) fn new(bounds: &Bounds) -> Self {
+        Self::of(&format!("{}{}", limits_in_lua(bounds), PARTS.concat()))
+    }
+
     fn of(text: &str) -> Self {
         let hash = Sha256::digest(text.as_bytes());
         let short: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
@@ -76,6 +76,11 @@ mod tests {
     #[test]
     fn another_text_has_other_names() {
         assert_ne!(Library::of("a").function("work"), Library::of("b").function("work"));
-        assert!(Library::default().text().starts_with("#!lua name=brisq_"));
+        let lowered = Bounds { kept_max: 1, ..Bounds::default() };
+        assert_ne!(
+            Library::new(&lowered).function("work"),
+            Library::new(&Bounds::default()).function("work")
+        );
+        assert!(Library::new(&lowered).text().starts_with("#!lua name=brisq_"));
     }
 }

@@ -51,10 +51,10 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    pub(crate) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client, library: Library) -> Self {
         Self {
             client,
-            library: Library::default(),
+            library,
             current: Mutex::new(None),
             failures: Mutex::new(0),
             connecting: tokio::sync::Mutex::new(None),
@@ -225,9 +225,17 @@ impl Request<'_> {
     async fn send(self, connection: &mut MultiplexedConnection) -> Result<Value, RedisError> {
         match self {
             Self::One(command) => command.query_async(connection).await,
-            Self::Many(pipeline) => pipeline.query_async(connection).await.map(Value::Array),
+            Self::Many(pipeline) => {
+                pipeline.query_async(connection).await.map(Value::Array).map_err(first_of)
+            }
         }
     }
+}
+
+/// What the first call that failed was answered: the error of a pipeline has no code of its own.
+fn first_of(error: RedisError) -> RedisError {
+    let first = error.clone().into_server_errors().and_then(|errors| errors.first().cloned());
+    first.map_or(error, |(_, error)| error.into())
 }
 
 fn is_unknown_function(error: &RedisError) -> bool {

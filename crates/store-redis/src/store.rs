@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName};
+use brisq_store::engine::Bounds;
 use brisq_store::{
     Answer, Enqueued, QueueCounts, QueueInfo, Refused, Store, StoreError, Wake, WorkOp, WorkResult,
 };
@@ -18,6 +19,7 @@ use crate::connect::{ConnectError, check_version, client, persistence};
 use crate::error::failed;
 use crate::health::Health;
 use crate::keys::shard_keys;
+use crate::library::Library;
 use crate::link::Link;
 use crate::said::Said;
 use crate::sweep::Sweeps;
@@ -66,11 +68,23 @@ impl RedisStore {
     /// # Errors
     /// When Redis cannot be reached or used.
     pub async fn connect(urls: &[String]) -> Result<Self, ConnectError> {
-        let link = Link::new(client(urls)?);
+        Self::connect_bounded(urls, &Bounds::default()).await
+    }
+
+    /// As [`Self::connect`], with other bounds; tests lower them.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_bounded(urls: &[String], bounds: &Bounds) -> Result<Self, ConnectError> {
+        let link = Link::new(client(urls)?, Library::new(bounds));
         let mut connection = link.connection().await?;
         check_version(&mut connection).await?;
         let persistence = persistence(&mut connection).await;
-        link.load().await.map_err(without_functions)?;
+        match link.load().await {
+            // Another server may have loaded it; `ready` names the right.
+            Err(error) if error.code() == Some("NOPERM") => {}
+            loaded => loaded.map_err(without_functions)?,
+        }
         let inner = Arc::new(Inner { link, health: Health::default(), sweeps: Sweeps::default() });
         // What is missing is told where it is found, and by `ready`: the server starts, and says so.
         let _ = inner.health.look(&inner.link).await;

@@ -6,6 +6,7 @@
 mod api_server;
 mod browser;
 mod cgroup;
+mod forwarder;
 mod http;
 mod kubectl;
 mod process;
@@ -16,6 +17,7 @@ mod tools;
 pub use api_server::ApiServer;
 pub use browser::Browser;
 pub use cgroup::CpuGroup;
+pub use forwarder::Forwarder;
 pub use http::{Answer, Http};
 pub use kubectl::Kubectl;
 pub use process::Process;

@@ -1,12 +1,25 @@
-//! What Redis does to its clients: it refuses keys that were not declared, forgets functions, fills up, and restarts.
-#![expect(clippy::unwrap_used, reason = "what a test cannot set up or read fails it, helpers included")]
+//! What Redis does to its clients: it refuses keys that were not declared, forgets functions, fills up, restarts, comes back
+//! with less, takes rights away, and was written to by another version.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what a test cannot set up or read fails it, helpers included"
+)]
+
+mod costs;
+mod returns;
+mod rights;
+mod time;
+mod versions;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use brisq_model::TenantName;
 use brisq_model::{
-    LeaseToken, NewTask, Priority, QueueName, Retention, RetryPolicy, Shard, Start, TaskId, TaskState,
+    LeaseToken, NewTask, Priority, QueueName, Retention, RetryPolicy, Shard, Start, Task, TaskId, TaskState,
+    TenantName,
 };
 use brisq_store::conformance::{Queue, cases, follows_the_model};
 use brisq_store::{ClaimOp, QueueInfo, Store, StoreError, WorkDone, WorkOp};
@@ -24,9 +37,51 @@ async fn connect(redis: &Redis) -> Arc<dyn Store> {
 }
 
 async fn queue(store: &Arc<dyn Store>) -> QueueInfo {
-    let (tenant, name) = (TenantName::new("t").unwrap(), QueueName::new("q").unwrap());
+    named(store, "q").await
+}
+
+async fn named(store: &Arc<dyn Store>, name: &str) -> QueueInfo {
+    let (tenant, name) = (TenantName::new("t").unwrap(), QueueName::new(name).unwrap());
     let number = store.open_queue(&tenant, &name).await.unwrap();
     QueueInfo { number, tenant, name }
+}
+
+/// An id that no other test task has.
+fn fresh(shard: Shard) -> TaskId {
+    static IDS: AtomicU64 = AtomicU64::new(0);
+    TaskId::new(1_700_000_000_000, shard, IDS.fetch_add(1, Ordering::Relaxed))
+}
+
+async fn add(store: &Arc<dyn Store>, queue: &QueueInfo, task: NewTask) -> TaskId {
+    let id = fresh(queue.shard());
+    let answer = store.enqueue(queue, vec![NewTask { id, ..task }]).await.unwrap();
+    assert!(answer.results[0].is_ok(), "{:?}", answer.results);
+    id
+}
+
+async fn claimed(store: &Arc<dyn Store>, queue: &QueueInfo, op: WorkOp) -> Vec<Task> {
+    match store.work(queue, vec![op]).await.unwrap().results.remove(0) {
+        Ok(WorkDone::Claimed(tasks)) => tasks,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn pause(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+/// Waits until it holds.
+async fn soon(what: &str, holds: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not in ten seconds: {what}");
+        pause(50).await;
+    }
+}
+
+/// Key of the shard's META.
+fn meta(queue: &QueueInfo) -> String {
+    format!("{{q{}.0}}:meta", queue.number.get())
 }
 
 fn task(shard: Shard, n: u64, bytes: usize) -> NewTask {
@@ -57,11 +112,15 @@ async fn every_key_is_declared_and_lies_in_its_shards_slot() {
     }
     let store = connect(&redis).await;
     follows_the_model(Arc::clone(&store), 7).await;
-    let fresh = || Queue::new(Arc::clone(&store));
-    cases::an_idempotency_key_answers_the_task_that_holds_it(&fresh().await).await;
-    cases::counts_follow_every_change(&fresh().await).await;
-    cases::expiries_consume_no_attempt_and_quarantine_at_their_limit(&fresh().await).await;
-    cases::queues_are_listed_by_name_for_their_tenant_alone(&fresh().await).await;
+    let own = || Queue::new(Arc::clone(&store));
+    cases::an_idempotency_key_answers_the_task_that_holds_it(&own().await).await;
+    cases::counts_follow_every_change(&own().await).await;
+    cases::expiries_consume_no_attempt_and_quarantine_at_their_limit(&own().await).await;
+    cases::queues_are_listed_page_by_page(&own().await).await;
+    cases::many_shards_are_counted_at_once(&own().await).await;
+    cases::who_waits_learns_the_end_of_a_task_that_is_not_kept(&own().await).await;
+    cases::retention_is_swept_without_a_call(&own().await).await;
+    cases::the_store_is_ready_and_says_what_it_is(&own().await).await;
 }
 
 #[tokio::test]
@@ -112,11 +171,7 @@ async fn work_goes_on_after_redis_was_killed_and_nothing_is_lost() {
     assert!(matches!(store.ready().await, Err(StoreError::Unavailable(_))));
     assert!(store.work(&queue, vec![claim(1)]).await.is_err());
     redis.restart().unwrap();
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while store.ready().await.is_err() {
-        assert!(std::time::Instant::now() < deadline, "it does not recover");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    soon("ready again", async || store.ready().await.is_ok()).await;
     let answer = store.work(&queue, vec![claim(256)]).await.unwrap();
     assert!(matches!(&answer.results[..], [Ok(WorkDone::Claimed(tasks))] if tasks.len() == 50));
 }
