@@ -10,7 +10,7 @@ use brisq_crd::{Manifest, TaskQueueSpec};
 use brisq_profiler::{Artifacts, Event, Profiler, ProfilerConfig};
 use brisq_recorder::{ClaimLog, Recorder, RecorderConfig};
 use brisq_server::{Auth, Console, Options, Running};
-use brisq_slo::{Limits, Objective};
+use brisq_slo::{CaptureLimits, Objective};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, channel};
 
@@ -188,11 +188,11 @@ fn profiler(recorder: &Recorder, plan: &Plan, data: &Path, board: &Board) -> any
         artifacts: Artifacts::folder(data, "captures")?,
         managed: false,
         objective: plan.objective,
-        limits: Limits {
+        limits: CaptureLimits {
             cooldown_ms: limits.cooldown_seconds * 1_000,
             captures_per_day: limits.per_day,
             attempts_per_day: limits.per_day * ATTEMPTS_PER_CAPTURE,
-            ..Limits::default()
+            ..CaptureLimits::default()
         },
         pre_seconds: capture.pre_seconds,
         post_seconds: capture.post_seconds,

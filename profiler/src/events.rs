@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use brisq_slo::{Limits, NotCaptured, Objective};
+use brisq_slo::{CaptureLimits, NotCaptured, Objective};
 
 use crate::analysis::TopFunction;
 use crate::artifacts::Artifacts;
@@ -22,7 +22,7 @@ pub struct ProfilerConfig {
     /// Armed from the start, if given.
     pub objective: Option<Objective>,
     /// What bounds captures.
-    pub limits: Limits,
+    pub limits: CaptureLimits,
     /// Seconds of the window before the onset.
     pub pre_seconds: u32,
     /// Seconds recorded after the freeze.

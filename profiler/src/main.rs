@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use brisq_profiler::{Artifacts, Profiler, ProfilerConfig};
 use brisq_recorder::{Received, receive_frames, spawn_thread};
-use brisq_slo::Limits;
+use brisq_slo::CaptureLimits;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -214,7 +214,7 @@ fn accept(listener: &UnixListener, flags: &Flags, captures: &Arc<Captures>) {
             artifacts: captures.artifacts.clone(),
             managed: flags.managed,
             objective,
-            limits: Limits::default(),
+            limits: CaptureLimits::default(),
             pre_seconds: settings.pre_seconds,
             post_seconds: settings.post_seconds,
             goodbye: Some(goodbye),

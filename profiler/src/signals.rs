@@ -3,20 +3,25 @@
 use std::sync::Arc;
 
 use brisq_diagnosis::Signals;
-use brisq_recorder::wire::{Frame, SlowCommand, Stage, Tick};
+use brisq_recorder::wire::{Frame, SlowCommand, Stage, TICK_MS, Tick};
 use brisq_slo::Histogram;
 
 /// Share of ticks that may be worse than what a canary is quoted with.
 const CANARY_QUANTILE: f64 = 0.95;
 
-/// What the frames say. Totals become rates over the time between the first and the last tick that has them.
+/// Frames follow each other without a gap; one that begins later than this after the one before does not adjoin it.
+const ADJOINING_MS: u64 = TICK_MS;
+
+/// What the frames say. Totals become rates within runs of adjoining frames: what a total grew by while no frame was kept
+/// belongs to another time, such as a breach between two calm minutes.
 pub(crate) fn signals(frames: &[Arc<Frame>]) -> Signals {
+    let runs = runs(frames);
     let ticks: Vec<&Tick> = frames.iter().flat_map(|frame| &frame.ticks).collect();
     let seconds = frames.iter().map(|f| f.to_ms.saturating_sub(f.from_ms)).sum::<u64>() as f64 / 1_000.0;
     let claims = latency(frames);
-    let cores = |get: fn(&Tick) -> Option<u64>| rate(&ticks, get).map(|us_per_second| us_per_second / 1e6);
-    let commits = rate(&ticks, |tick| tick.commits_total);
-    let commit_us = rate(&ticks, |tick| tick.commit_us_total);
+    let cores = |get: fn(&Tick) -> Option<u64>| rate(&runs, get).map(|us_per_second| us_per_second / 1e6);
+    let commits = rate(&runs, |tick| tick.commits_total);
+    let commit_us = rate(&runs, |tick| tick.commit_us_total);
     let commit_mean_us = match (commit_us, commits) {
         (Some(us), Some(commits)) if commits > 0.0 => Some(us / commits),
         _ => None,
@@ -44,7 +49,7 @@ pub(crate) fn signals(frames: &[Arc<Frame>]) -> Signals {
         commit_mean_us,
         commit_in_flight_us: quantile(&ticks, |tick| tick.commit_in_flight_us),
         commit_share: commit_us.map(|us| us / 1e6),
-        major_faults: rate(&ticks, |tick| tick.major_faults_total),
+        major_faults: rate(&runs, |tick| tick.major_faults_total),
         resident_bytes: ticks.iter().rev().find_map(|tick| tick.resident_bytes).map(|bytes| bytes as f64),
         claims_per_second: (seconds > 0.0).then(|| claims.total() as f64 / seconds),
     }
@@ -113,11 +118,63 @@ fn quantile(ticks: &[&Tick], get: fn(&Tick) -> Option<u64>) -> Option<f64> {
     values.get(rank).map(|us| *us as f64)
 }
 
-/// Growth of a total, per second.
-fn rate(ticks: &[&Tick], get: fn(&Tick) -> Option<u64>) -> Option<f64> {
-    let mut known = ticks.iter().filter_map(|tick| get(tick).map(|total| (tick.at_ms, total)));
-    let (first_ms, first) = known.next()?;
-    let (last_ms, last) = known.next_back()?;
-    let seconds = last_ms.saturating_sub(first_ms) as f64 / 1_000.0;
-    (seconds > 0.0).then(|| last.saturating_sub(first) as f64 / seconds)
+/// Ticks of the frames, cut where a frame does not adjoin the one before.
+fn runs(frames: &[Arc<Frame>]) -> Vec<Vec<&Tick>> {
+    let adjoin = |before: &Arc<Frame>, after: &Arc<Frame>| after.from_ms <= before.to_ms + ADJOINING_MS;
+    let runs = frames.chunk_by(adjoin);
+    runs.map(|run| run.iter().flat_map(|frame| &frame.ticks).collect()).collect()
+}
+
+/// Growth of a total within runs, per second of theirs.
+fn rate(runs: &[Vec<&Tick>], get: fn(&Tick) -> Option<u64>) -> Option<f64> {
+    let growth = |run: &Vec<&Tick>| {
+        let mut known = run.iter().filter_map(|tick| get(tick).map(|total| (tick.at_ms, total)));
+        let (first_ms, first) = known.next()?;
+        let (last_ms, last) = known.next_back()?;
+        Some((last.saturating_sub(first), last_ms.saturating_sub(first_ms)))
+    };
+    let (grown, ms) = runs
+        .iter()
+        .filter_map(growth)
+        .fold((0, 0), |(grown, ms), run: (u64, u64)| (grown + run.0, ms + run.1));
+    (ms > 0).then(|| grown as f64 / (ms as f64 / 1_000.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A second of a process that used `cores` in it, after `used_us` before.
+    fn frame(second: u64, used_us: u64, cores: f64) -> Arc<Frame> {
+        let from_ms = second * 1_000;
+        let tick = |n: u64| Tick {
+            at_ms: from_ms + n * TICK_MS,
+            process_cpu_us_total: Some(used_us + (n as f64 * 100_000.0 * cores) as u64),
+            ..Tick::default()
+        };
+        let ticks = (1..=10).map(tick).collect();
+        Arc::new(Frame { from_ms, to_ms: from_ms + 1_000, ticks, ..Frame::default() })
+    }
+
+    #[test]
+    fn what_grew_while_no_frame_was_kept_is_no_rate() {
+        // Seconds without a frame, and cores in use meanwhile.
+        for (gap, cores) in [(0, 0.0), (1, 1.8), (2, 1.8), (8, 1.8), (300, 1.8), (500, 0.0)] {
+            let grown = (gap as f64 * cores * 1e6) as u64;
+            let calm = |n: u64| {
+                if n < 3 { frame(n, n * 300_000, 0.3) } else { frame(n + gap, n * 300_000 + grown, 0.3) }
+            };
+            let frames: Vec<_> = (0..6).map(calm).collect();
+            let found = signals(&frames).process_cores.unwrap();
+            assert!((found - 0.3).abs() < 0.01, "{gap} s: {found}");
+        }
+    }
+
+    #[test]
+    fn frames_that_all_stand_alone_have_rates_of_their_own() {
+        let frames: Vec<_> = (0..10).map(|n| frame(n * 2, n * 5_000_000, 0.5)).collect();
+        let found = signals(&frames).process_cores.unwrap();
+        assert!((found - 0.5).abs() < 0.01, "{found}");
+        assert_eq!(signals(&[]).process_cores, None);
+    }
 }

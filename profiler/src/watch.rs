@@ -22,6 +22,8 @@ use crate::signals;
 
 /// Calm seconds kept aside as a baseline, so that a long breach cannot push them out of the ring.
 const CALM_SECONDS: usize = 60;
+/// Calm seconds that lie so far behind the newest one say little of it, ms.
+const CALM_AGE_MAX_MS: u64 = 600_000;
 /// Seconds that are told at once of those just past: longer than a leading operator takes to be replaced, so that the next
 /// one misses none.
 pub const RECENT_SECONDS: usize = 30;
@@ -248,7 +250,9 @@ impl Watch {
         let calm = evaluation.is_none_or(|e| e.calm && e.onset_ms.is_none());
         if calm && self.tails.is_empty() && self.held.is_none() {
             self.calm.push_back(Arc::clone(frame));
-            while self.calm.len() > CALM_SECONDS {
+            // While a breach goes on no second is added, so those before it stay, however long it takes.
+            let aged = |calm: &Arc<Frame>| calm.to_ms + CALM_AGE_MAX_MS < frame.to_ms;
+            while self.calm.len() > CALM_SECONDS || self.calm.front().is_some_and(aged) {
                 self.calm.pop_front();
             }
         }

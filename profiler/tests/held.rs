@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use brisq_profiler::{Artifacts, Event, Part, Profiler, ProfilerConfig, Settings, Wanted};
 use brisq_recorder::wire::{ClaimCounts, Frame, Hello, PROTOCOL_VERSION};
-use brisq_slo::{Limits, NotCaptured, Objective};
+use brisq_slo::{CaptureLimits, NotCaptured, Objective};
 
 const BEGAN_MS: u64 = 1_800_000_000_000;
 const CLAIMS_PER_SECOND: u64 = 100;
@@ -32,7 +32,7 @@ impl Rig {
             artifacts: Artifacts::folder(folder.path(), "captures").expect("a folder"),
             managed: true,
             objective: Some(Objective::new(99.0, 50_000, 60, 50).expect("an objective")),
-            limits: Limits::default(),
+            limits: CaptureLimits::default(),
             pre_seconds: 10,
             post_seconds: 5,
             goodbye: None,

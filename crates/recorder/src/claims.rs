@@ -140,7 +140,8 @@ pub struct ClaimFinish<'a> {
     pub tasks: u32,
 }
 
-/// A claim in flight. Dropped unfinished (the client went away), it leaves the log uncounted.
+/// A claim in flight. Dropped unfinished (the client went away, the store failed), it counts as a slow one when it was slow
+/// by then, and leaves the log uncounted otherwise: a client that gives up makes no claim fast.
 #[derive(Debug)]
 pub struct ClaimTicket {
     stripe: Arc<Mutex<Stripe>>,
@@ -171,9 +172,8 @@ impl ClaimTicket {
 
 impl Drop for ClaimTicket {
     fn drop(&mut self) {
-        if !matches!(self.place, Place::Out) {
-            self.park();
-        }
+        let place = mem::replace(&mut self.place, Place::Out);
+        self.stripe.lock().give_up(place);
     }
 }
 
@@ -248,6 +248,17 @@ impl Stripe {
             }
         }
         self.in_flight -= 1;
+    }
+
+    fn give_up(&mut self, place: Place) {
+        if let Place::Slot(number) = place
+            && let Some(since) = self.slots.get(number).copied().flatten()
+            && since.elapsed() > self.threshold
+        {
+            self.finished_total += 1;
+            self.slow_total += 1;
+        }
+        self.leave(place);
     }
 
     fn count(&mut self, finish: ClaimFinish<'_>) {
@@ -380,14 +391,18 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_ticket_leaves_without_a_count() {
-        let log = ClaimLog::new(THRESHOLD);
-        drop(log.start(ago(100)));
-        let mut parked = log.start(Instant::now());
-        parked.park();
-        drop(parked);
-        let counts = log.counts();
-        assert_eq!((counts.finished_total, counts.in_flight, counts.oldest_in_flight_us), (0, 0, 0));
+    fn a_dropped_ticket_counts_only_when_its_claim_was_slow_and_in_flight() {
+        for (age_ms, parks, counted) in [(0, false, 0), (0, true, 0), (90_000, true, 0), (90_000, false, 1)] {
+            let log = ClaimLog::new(Duration::from_secs(60));
+            let mut ticket = log.start(ago(age_ms));
+            if parks {
+                ticket.park();
+            }
+            drop(ticket);
+            let counts = log.counts();
+            assert_eq!((counts.finished_total, counts.slow_total), (counted, counted), "{age_ms} {parks}");
+            assert_eq!((counts.in_flight, counts.oldest_in_flight_us), (0, 0));
+        }
     }
 
     #[test]

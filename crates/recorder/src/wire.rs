@@ -126,9 +126,9 @@ pub struct Thread {
 /// Claims since the process started. Counts add up over processes; percentiles do not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimCounts {
-    /// Claims finished.
+    /// Claims finished, and those that were slow when their clients gave up on them.
     pub finished_total: u64,
-    /// Finished claims whose latency was above the threshold.
+    /// Of these, the ones whose latency was above the threshold.
     pub slow_total: u64,
     /// Claims in flight now, parked ones not counted.
     pub in_flight: u64,

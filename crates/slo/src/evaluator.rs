@@ -1,68 +1,50 @@
 //! Each second: do the counts break the objective?
+//!
+//! The newest 10 s, the newest window and the newest five windows are judged, each cut into seconds, which are blocks that
+//! do not overlap. An objective is broken in a span when two things are rare while it is kept, by the exact binomial tail:
+//! that many slow claims in all `n` seconds (noise does not explain them), and that many in the `n - 3` that are left without
+//! the three worst (one moment does not explain them, such as a store that stood still for a second or two).
+//!
+//! What that costs and sees stands in the table of `tests/rates.rs`.
 
-use std::collections::VecDeque;
+use crate::episode::{CLOSE_SECONDS, RECOVER_SECONDS};
+use crate::onset::Onset;
+use crate::second::{Counts, Seconds};
+use crate::tail::is_rarer;
+use crate::{Objective, Second};
 
-use crate::Objective;
-
-/// The short window sees a breach at full strength within seconds, whatever the objective's window is.
-pub const SHORT_SECONDS: usize = 5;
-/// Claims from which on the short window is judged.
+/// Seconds whose share of slow claims is told, and by which things are calm again at once.
+const SHARE_SECONDS: usize = 5;
+/// The shortest span sees a breach at full strength within seconds, whatever the objective's window is.
+const SHORT_SECONDS: usize = 10;
+/// Claims from which on the shortest span is judged.
 const SHORT_SAMPLES_MIN: u64 = 50;
-/// A claim in flight for this many thresholds, and for [`STALL_MIN_US`], is a stall: no completion is needed.
-pub const STALL_FACTOR: u64 = 10;
-/// See [`STALL_FACTOR`].
-pub const STALL_MIN_US: u64 = 1_000_000;
-/// Standard deviations of the short window's Wilson bound: one false alarm in about 700 windows at the very objective,
-/// before it has to be sustained.
-const SHORT_Z: f64 = 3.0;
-/// Standard deviations of the long window's Wilson bound.
-const LONG_Z: f64 = 1.96;
-/// Bad evaluations, out of [`SUSTAIN_OF`], that make a breach.
-const SUSTAIN: usize = 3;
-/// See [`SUSTAIN`].
-const SUSTAIN_OF: usize = 5;
-
-/// Counts of one second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Second {
-    /// Unix ms of its end.
-    pub at_ms: u64,
-    /// Claims finished in it.
-    pub finished: u64,
-    /// Of these, above the threshold.
-    pub slow: u64,
-    /// Claims in flight above the threshold at its end.
-    pub in_flight_slow: u64,
-    /// Latency so far of the oldest claim in flight, µs.
-    pub oldest_in_flight_us: u64,
-}
-
-impl Second {
-    /// The same second of two processes together.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self {
-            at_ms: self.at_ms.max(other.at_ms),
-            finished: self.finished + other.finished,
-            slow: self.slow + other.slow,
-            in_flight_slow: self.in_flight_slow + other.in_flight_slow,
-            oldest_in_flight_us: self.oldest_in_flight_us.max(other.oldest_in_flight_us),
-        }
-    }
-
-    /// Slow claims, finished or not.
-    const fn bad(&self) -> u64 {
-        self.slow + self.in_flight_slow
-    }
-
-    /// Claims that were judged.
-    const fn judged(&self) -> u64 {
-        self.finished + self.in_flight_slow
-    }
-}
+/// The longest span, in windows: at 5 claims a second one window of a minute cannot tell three times the allowed share from
+/// noise, whatever the test; five can.
+const LONG_WINDOWS: u32 = 5;
+/// Part of a longer span that must have more slow claims than allowed by itself: what is over is not held against now.
+const NEWEST_PART: usize = 10;
+/// Fewer slow claims than this in a span say nothing.
+const SLOW_MIN: u64 = 5;
+/// A span breaks the objective when so many slow claims in it have a lesser chance while the objective is kept. In 30 days
+/// 7.8 million spans are judged, most of whose claims they share with their neighbours.
+const NOISE_CHANCE: f64 = 5e-8;
+/// The same for what is left of it without its worst seconds.
+const MOMENT_CHANCE: f64 = 2e-3;
+/// A claim in flight for this many thresholds, and for [`STALL_MIN_US`], at the end of two seconds that adjoin is a stall:
+/// no completion is needed.
+const STALL_FACTOR: u64 = 10;
+/// A stall is this long at least, µs.
+const STALL_MIN_US: u64 = 1_000_000;
+/// A breach is worse when its slow share is this many times that of its opening ...
+const ESCALATION_FACTOR: f64 = 2.0;
+/// ... and would have a lesser chance than this had the share stayed: of few claims, two slow ones are twice one.
+const ESCALATION_CHANCE: f64 = 1e-3;
+/// An episode is over this many seconds after its last bad one: what it left behind is forgotten then.
+const REMEMBERED_SECONDS: usize = (RECOVER_SECONDS + CLOSE_SECONDS) as usize;
 
 /// What a second led to.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Evaluation {
     /// Unix ms of the second's end.
     pub at_ms: u64,
@@ -70,36 +52,64 @@ pub struct Evaluation {
     pub breached: bool,
     /// The newest seconds keep the objective.
     pub calm: bool,
-    /// A claim in flight is far above the threshold.
+    /// A claim in flight is far above the threshold, and was a second ago.
     pub stalled: bool,
-    /// Share of slow claims in the short window.
+    /// Share of slow claims in the newest 5 s.
     pub share: f64,
-    /// Claims in the short window.
+    /// Claims in the newest 5 s.
     pub samples: u64,
     /// Unix ms at which the first second of the present run of bad seconds began.
     pub onset_ms: Option<u64>,
 }
 
-/// Holds the sliding windows of one objective.
+impl Evaluation {
+    /// Whether a breach that opened at this share has become worse than noise around it explains.
+    pub(crate) fn is_worse_than(&self, opening_share: f64) -> bool {
+        let slow = (self.share * self.samples as f64).round() as u64;
+        self.breached
+            && self.share >= opening_share * ESCALATION_FACTOR
+            && is_rarer(slow, self.samples, opening_share, ESCALATION_CHANCE)
+    }
+}
+
+/// A span of the newest seconds that is judged.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    seconds: usize,
+    /// Claims from which on it is judged.
+    samples_min: u64,
+}
+
+/// Holds the newest seconds against one objective.
 #[derive(Clone, Debug)]
 pub struct Evaluator {
     objective: Objective,
-    seconds: VecDeque<Second>,
-    verdicts: VecDeque<bool>,
-    onset_ms: Option<u64>,
-    good_in_a_row: u32,
+    allowed: f64,
+    /// The shortest first.
+    spans: [Span; 3],
+    seconds: Seconds,
+    onset: Onset,
+    /// Seconds since the last breached one, while what it left behind is remembered.
+    since_breach: Option<usize>,
 }
 
 impl Evaluator {
-    /// Empty windows.
+    /// Knows of no second yet.
     #[must_use]
     pub fn new(objective: Objective) -> Self {
+        let (window, samples) = (objective.window_seconds(), objective.min_samples());
+        let span = |seconds, samples_min| Span { seconds, samples_min };
         Self {
             objective,
-            seconds: VecDeque::new(),
-            verdicts: VecDeque::new(),
-            onset_ms: None,
-            good_in_a_row: 0,
+            allowed: objective.allowed_share(),
+            spans: [
+                span(SHORT_SECONDS, SHORT_SAMPLES_MIN),
+                span(window as usize, samples),
+                span((window * LONG_WINDOWS) as usize, samples.saturating_mul(LONG_WINDOWS.into())),
+            ],
+            seconds: Seconds::default(),
+            onset: Onset::new(objective.allowed_share()),
+            since_breach: None,
         }
     }
 
@@ -111,71 +121,49 @@ impl Evaluator {
 
     /// Takes one second in.
     pub fn add(&mut self, second: Second) -> Evaluation {
-        self.seconds.push_back(second);
-        while self.seconds.len() > self.objective.window_seconds() as usize {
-            self.seconds.pop_front();
-        }
-        let threshold = self.objective.threshold_us();
-        let stalled = second.oldest_in_flight_us > STALL_MIN_US.max(threshold.saturating_mul(STALL_FACTOR));
-        self.follow_onset(&second, stalled);
-        let allowed = self.objective.allowed_share();
-        let (bad, judged) = self.sum(SHORT_SECONDS);
-        let share = if judged == 0 { 0.0 } else { bad as f64 / judged as f64 };
-        let short = judged >= SHORT_SAMPLES_MIN && wilson_lower(bad, judged, SHORT_Z) > allowed;
-        let (long_bad, long_judged) = self.sum(self.seconds.len());
-        let long = long_judged >= self.objective.min_samples()
-            && wilson_lower(long_bad, long_judged, LONG_Z) > allowed
-            && share > allowed;
-        self.verdicts.push_back(short || long);
-        while self.verdicts.len() > SUSTAIN_OF {
-            self.verdicts.pop_front();
-        }
-        let sustained = self.verdicts.iter().filter(|bad| **bad).count() >= SUSTAIN;
-        let breached = stalled || sustained;
-        let calm = !(stalled || short || long) && share <= allowed;
+        let longest = self.spans.last().map_or(SHORT_SECONDS, |span| span.seconds.max(SHORT_SECONDS));
+        self.seconds.add(Counts { slow: second.slow, judged: second.judged }, longest);
+        let newest = self.seconds.newest(SHARE_SECONDS);
+        let limit_us = STALL_MIN_US.max(self.objective.threshold_us().saturating_mul(STALL_FACTOR));
+        let (late, stalled) = (second.oldest_in_flight_us > limit_us, second.stuck_us > limit_us);
+        let began_ms = second.at_ms.saturating_sub(1_000.max(second.oldest_in_flight_us / 1_000));
+        self.onset.add(second.slow, second.judged, newest.judged, late, began_ms);
+        // Longer spans remember; the newest seconds say whether it goes on.
+        let above = newest.excess(self.allowed) > 0.0;
+        let breached = stalled || (above && self.spans.iter().any(|span| self.breaks(*span)));
+        self.forget(breached);
         Evaluation {
             at_ms: second.at_ms,
             breached,
-            calm,
+            calm: !(stalled || late || above),
             stalled,
-            share,
-            samples: judged,
-            onset_ms: self.onset_ms,
+            share: newest.share(),
+            samples: newest.judged,
+            onset_ms: self.onset.began_ms(),
         }
     }
 
-    /// A run of bad seconds begins with its first and survives single good ones.
-    fn follow_onset(&mut self, second: &Second, stalled: bool) {
-        let share = second.bad() as f64 / second.judged().max(1) as f64;
-        let began = second.at_ms.saturating_sub(1_000.max(second.oldest_in_flight_us / 1_000));
-        if stalled || (second.bad() > 0 && share > self.objective.allowed_share()) {
-            self.onset_ms = Some(self.onset_ms.unwrap_or(began));
-            self.good_in_a_row = 0;
-        } else {
-            self.good_in_a_row += 1;
-            if self.good_in_a_row >= 2 {
-                self.onset_ms = None;
+    fn breaks(&self, span: Span) -> bool {
+        let (seconds, allowed) = (&self.seconds, self.allowed);
+        let all = seconds.newest(span.seconds);
+        all.judged >= span.samples_min
+            && all.slow >= SLOW_MIN
+            && all.is_rarer(allowed, NOISE_CHANCE)
+            && seconds.newest(SHARE_SECONDS.max(span.seconds / NEWEST_PART)).excess(allowed) > 0.0
+            && seconds.without_worst(span.seconds, allowed).is_rarer(allowed, MOMENT_CHANCE)
+    }
+
+    /// A breach that is over is not held against the next seconds.
+    fn forget(&mut self, breached: bool) {
+        self.since_breach = match self.since_breach {
+            _ if breached => Some(0),
+            Some(seconds) if seconds >= REMEMBERED_SECONDS => {
+                self.seconds.keep(REMEMBERED_SECONDS);
+                None
             }
-        }
+            since => since.map(|seconds| seconds + 1),
+        };
     }
-
-    fn sum(&self, seconds: usize) -> (u64, u64) {
-        let newest = self.seconds.iter().rev().take(seconds);
-        newest.fold((0, 0), |(bad, judged), second| (bad + second.bad(), judged + second.judged()))
-    }
-}
-
-/// Lower bound of the share `bad / total` (E. B. Wilson, 1927), `z` standard deviations wide.
-fn wilson_lower(bad: u64, total: u64, z: f64) -> f64 {
-    if total == 0 {
-        return 0.0;
-    }
-    let n = total as f64;
-    let p = bad as f64 / n;
-    let z2 = z * z;
-    let centre = p + z2 / (2.0 * n);
-    let spread = z * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
-    ((centre - spread) / (1.0 + z2 / n)).max(0.0)
 }
 
 #[cfg(test)]
@@ -186,51 +174,55 @@ mod tests {
         Evaluator::new(Objective::new(99.0, 5_000, 60, 200).unwrap())
     }
 
-    fn second(n: u64, finished: u64, slow: u64) -> Second {
-        Second { at_ms: (n + 1) * 1_000, finished, slow, ..Second::default() }
+    fn second(n: u64, judged: u64, slow: u64) -> Second {
+        Second { at_ms: (n + 1) * 1_000, judged, slow, ..Second::default() }
     }
 
     #[test]
-    fn a_real_breach_is_seen_within_five_seconds_and_its_onset_known() {
+    fn a_real_breach_is_seen_within_seconds_and_its_onset_known() {
         let mut evaluator = evaluator();
         for n in 0..60 {
             assert!(!evaluator.add(second(n, 200, 1)).breached);
         }
-        let seen = (60..66).find(|n| evaluator.add(second(*n, 200, 10)).breached).unwrap();
-        assert!(seen < 65, "{seen}");
-        assert_eq!(evaluator.add(second(66, 200, 10)).onset_ms, Some(60_000));
+        let seen = (60..70).find(|n| evaluator.add(second(*n, 200, 10)).breached).unwrap();
+        assert!(seen < 67, "{seen}");
+        assert_eq!(evaluator.add(second(70, 200, 10)).onset_ms, Some(60_000));
     }
 
     #[test]
-    fn a_calm_day_with_noise_below_the_objective_gives_none() {
-        let mut evaluator = evaluator();
-        let mut chance = 1_u64;
-        for n in 0..24 * 3_600 {
-            let slow = (0..100)
-                .filter(|_| {
-                    chance = chance
-                        .wrapping_mul(6_364_136_223_846_793_005)
-                        .wrapping_add(1_442_695_040_888_963_407);
-                    (chance >> 33) % 1_000 < 5
-                })
-                .count() as u64;
-            assert!(!evaluator.add(second(n, 100, slow)).breached, "second {n}");
+    fn a_moment_breaks_nothing_however_bad_and_four_seconds_do() {
+        for (bad_seconds, breaks) in [(1, false), (2, false), (3, false), (4, true)] {
+            let mut evaluator = evaluator();
+            let slow = |n: u64| if (60..60 + bad_seconds).contains(&n) { 200 } else { n % 2 };
+            let breached = (0..400).any(|n| evaluator.add(second(n, 200, slow(n))).breached);
+            assert_eq!(breached, breaks, "{bad_seconds}");
         }
     }
 
     #[test]
     fn few_claims_are_not_judged_but_a_stall_is() {
         let mut evaluator = evaluator();
-        for n in 0..100 {
+        for n in 0..1_000 {
             assert!(!evaluator.add(second(n, 3, 1)).breached);
         }
-        let stalled = Second { oldest_in_flight_us: 2_500_000, in_flight_slow: 1, ..second(100, 0, 0) };
+        let (oldest_in_flight_us, stuck_us) = (2_500_000, 1_500_000);
+        let stalled = Second { oldest_in_flight_us, stuck_us, ..second(1_000, 0, 0) };
         let evaluation = evaluator.add(stalled);
         assert!(evaluation.breached && evaluation.stalled);
     }
 
     #[test]
-    fn recovery_is_calm_at_once_though_the_long_window_remembers() {
+    fn one_claim_of_more_than_a_second_is_no_breach() {
+        let mut evaluator = evaluator();
+        for n in 0..3_600 {
+            let oldest_in_flight_us = if n == 1_800 { 1_150_000 } else { 0 };
+            let one = Second { oldest_in_flight_us, ..second(n, 10, u64::from(n == 1_801)) };
+            assert!(!evaluator.add(one).breached, "{n}");
+        }
+    }
+
+    #[test]
+    fn recovery_is_calm_at_once_though_longer_spans_remember() {
         let mut evaluator = evaluator();
         for n in 0..20 {
             evaluator.add(second(n, 200, 20));
@@ -240,9 +232,16 @@ mod tests {
     }
 
     #[test]
-    fn the_wilson_bound_is_below_the_share_and_grows_with_samples() {
-        assert!(wilson_lower(5, 100, 3.0) < 0.05);
-        assert!(wilson_lower(50, 1_000, 3.0) > wilson_lower(5, 100, 3.0));
-        assert!(wilson_lower(0, 0, 3.0) >= 0.0);
+    fn what_is_over_is_forgotten() {
+        for (calm_seconds, breached) in [(20, true), (REMEMBERED_SECONDS as u64 + 2, false)] {
+            let mut evaluator = evaluator();
+            let again = 100 + calm_seconds;
+            for n in 0..again {
+                evaluator.add(second(n, 200, if n < 100 { 20 } else { 0 }));
+            }
+            // Somewhat more than is allowed: with what lies behind it a breach, by itself none.
+            let seen = (again..again + 10).any(|n| evaluator.add(second(n, 200, 3)).breached);
+            assert_eq!(seen, breached, "{calm_seconds}");
+        }
     }
 }

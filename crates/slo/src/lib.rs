@@ -9,9 +9,13 @@ mod evaluator;
 mod fleet;
 mod histogram;
 mod objective;
+mod onset;
+mod second;
+mod tail;
 
-pub use episode::{Action, Episode, Limits, NotCaptured, Phase, Reason, Saved, Tick};
-pub use evaluator::{Evaluation, Evaluator, SHORT_SECONDS, STALL_FACTOR, STALL_MIN_US, Second};
+pub use episode::{Action, CaptureLimits, Episode, NotCaptured, Phase, Reason, Saved, Tick};
+pub use evaluator::{Evaluation, Evaluator};
 pub use fleet::{Fleet, ProcessId, Reading};
 pub use histogram::{BUCKETS, Histogram, bucket_of};
 pub use objective::{Objective, ObjectiveError};
+pub use second::Second;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brisq_crd::{ProfilingPolicySpec, TaskQueue};
-use brisq_slo::{Limits, NotCaptured, Objective};
+use brisq_slo::{CaptureLimits, NotCaptured, Objective};
 use futures_util::StreamExt;
 use futures_util::stream::iter;
 use k8s_openapi::api::core::v1::Pod;
@@ -146,8 +146,8 @@ fn objective_of(queue: &TaskQueue) -> Option<Objective> {
     Objective::new(latency.percentile, threshold_us, latency.window_seconds, latency.min_samples).ok()
 }
 
-fn limits_of(policy: &ProfilingPolicySpec, refuse: Option<NotCaptured>) -> Limits {
-    Limits {
+fn limits_of(policy: &ProfilingPolicySpec, refuse: Option<NotCaptured>) -> CaptureLimits {
+    CaptureLimits {
         cooldown_ms: policy.limits.cooldown_seconds.saturating_mul(1_000),
         captures_per_day: policy.limits.per_day,
         attempts_per_day: policy.limits.per_day.saturating_mul(ATTEMPTS_PER_CAPTURE),

@@ -1,11 +1,12 @@
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use brisq_crd::{EpisodePhase, ProfileCapture, ProfilingStatus, SloState, TaskQueue};
 use brisq_slo::{
-    Action, Episode, Evaluator, Fleet, Limits, NotCaptured, Objective, Phase, ProcessId, Reading, Reason,
-    Saved, Second, Tick,
+    Action, CaptureLimits, Episode, Evaluator, Fleet, NotCaptured, Objective, Phase, ProcessId, Reading,
+    Reason, Saved, Second, Tick,
 };
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -22,6 +23,10 @@ use crate::task_queue::is_true;
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Seconds over which pods are compared.
 const COMPARED_SECONDS: usize = 15;
+/// A claim in flight for longer at the end of two seconds makes its pod worse than any number of slow ones.
+const STOOD_STILL_US: u64 = 1_000_000;
+/// Seconds that wait to be judged, behind one that made a capture due. A cooldown is 10 s or more, so six captures.
+const UNJUDGED_MAX: usize = 60;
 
 /// A capture that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,10 +78,11 @@ impl PodView {
         seconds
     }
 
-    /// Slow claims, and all of them.
-    fn badness(&self) -> (u64, u64) {
-        let slow = self.seconds.iter().map(|second| second.slow + second.in_flight_slow).sum();
-        (slow, self.seconds.iter().map(|second| second.finished).sum())
+    /// Seconds in which a claim stood still, slow claims, and how few there were at all: the more, the worse.
+    fn badness(&self) -> (usize, u64, Reverse<u64>) {
+        let stood_still = self.seconds.iter().filter(|second| second.stuck_us > STOOD_STILL_US).count();
+        let sum = |get: fn(&Second) -> u64| self.seconds.iter().map(get).sum::<u64>();
+        (stood_still, sum(|second| second.slow), Reverse(sum(|second| second.judged)))
     }
 }
 
@@ -96,6 +102,7 @@ pub struct View {
     evaluator: Option<Evaluator>,
     episode: Episode,
     pods: HashMap<String, PodView>,
+    unjudged: VecDeque<Second>,
     heard: Instant,
     /// What stands in the status, or is to stand there.
     pub status: ProfilingStatus,
@@ -113,6 +120,7 @@ impl View {
             evaluator: None,
             episode: Episode::resume(saved(&profiling)),
             pods: HashMap::new(),
+            unjudged: VecDeque::new(),
             heard: Instant::now(),
             slo: status.and_then(|status| status.slo).unwrap_or(SloState::Unknown),
             status: profiling,
@@ -127,6 +135,7 @@ impl View {
     /// There is no objective, and so no breach of one.
     pub fn disarm(&mut self) {
         self.evaluator = None;
+        self.unjudged.clear();
         self.slo = SloState::Unknown;
         self.episode.close();
         self.note_episode();
@@ -169,35 +178,34 @@ impl View {
         objective: Objective,
         pods: &[Arc<Pod>],
         token: &str,
-        limits: &Limits,
+        limits: &CaptureLimits,
+    ) -> Option<Due> {
+        let seconds = add_up(&self.ask(pods, token, objective.threshold_us()).await);
+        self.judge_seconds(objective, seconds, limits)
+    }
+
+    /// Judges these seconds behind those that still wait, until one makes a capture due. A status tells of one capture that
+    /// is not made yet, so what lies behind that second waits for the next look.
+    fn judge_seconds(
+        &mut self,
+        objective: Objective,
+        seconds: Vec<Second>,
+        limits: &CaptureLimits,
     ) -> Option<Due> {
         let evaluator = self.evaluator.take().filter(|evaluator| *evaluator.objective() == objective);
         let mut evaluator = evaluator.unwrap_or_else(|| Evaluator::new(objective));
-        let mut due = None;
-        for second in add_up(&self.ask(pods, token, objective.threshold_us()).await) {
+        if !seconds.is_empty() {
             self.heard = Instant::now();
-            let evaluation = evaluator.add(second);
-            let before = self.episode.phase;
-            let action = self.episode.tick(Tick { now_ms: evaluation.at_ms, evaluation }, limits);
-            if self.episode.phase != before {
-                self.status.last_transition_time = Some(time(second.at_ms));
-            }
-            let kept = matches!(self.episode.phase, Phase::Closed | Phase::Recovering);
-            self.slo = if kept && !evaluation.breached { SloState::Met } else { SloState::Breached };
-            match action {
-                Some(Action::Capture { episode, ordinal, reason }) => {
-                    let onset_ms = evaluation.onset_ms.unwrap_or(evaluation.at_ms);
-                    due = Some(Due {
-                        episode,
-                        ordinal,
-                        reason,
-                        onset_ms: (reason != Reason::Control).then_some(onset_ms),
-                        seen_ms: evaluation.at_ms,
-                    });
-                }
-                Some(Action::Suppressed { why, .. }) => self.suppress(why),
-                None => {}
-            }
+        }
+        self.unjudged.extend(seconds);
+        while self.unjudged.len() > UNJUDGED_MAX {
+            self.unjudged.pop_front();
+        }
+        let mut due = None;
+        while due.is_none()
+            && let Some(second) = self.unjudged.pop_front()
+        {
+            due = self.judge_second(&mut evaluator, second, limits);
         }
         self.evaluator = Some(evaluator);
         if self.heard.elapsed() > SILENCE_MAX {
@@ -205,6 +213,38 @@ impl View {
         }
         self.note_episode();
         due
+    }
+
+    fn judge_second(
+        &mut self,
+        evaluator: &mut Evaluator,
+        second: Second,
+        limits: &CaptureLimits,
+    ) -> Option<Due> {
+        let evaluation = evaluator.add(second);
+        let before = self.episode.phase;
+        let action = self.episode.tick(Tick { now_ms: evaluation.at_ms, evaluation }, limits);
+        if self.episode.phase != before {
+            self.status.last_transition_time = Some(time(second.at_ms));
+        }
+        let kept = matches!(self.episode.phase, Phase::Closed | Phase::Recovering);
+        self.slo = if kept && !evaluation.breached { SloState::Met } else { SloState::Breached };
+        match action? {
+            Action::Capture { episode, ordinal, reason } => {
+                let onset_ms = evaluation.onset_ms.unwrap_or(evaluation.at_ms);
+                Some(Due {
+                    episode,
+                    ordinal,
+                    reason,
+                    onset_ms: (reason != Reason::Control).then_some(onset_ms),
+                    seen_ms: evaluation.at_ms,
+                })
+            }
+            Action::Suppressed { why, .. } => {
+                self.suppress(why);
+                None
+            }
+        }
     }
 
     fn suppress(&mut self, why: NotCaptured) {
@@ -245,12 +285,9 @@ impl View {
 
     /// Pods by how bad they are in the seconds just past, the worst first.
     pub fn worst_first(&self) -> Vec<String> {
-        let mut pods: Vec<(&String, (u64, u64))> =
-            self.pods.iter().map(|(name, view)| (name, view.badness())).collect();
-        pods.sort_by(|(a, (slow_a, all_a)), (b, (slow_b, all_b))| {
-            (slow_b, all_a, a).cmp(&(slow_a, all_b, b))
-        });
-        pods.into_iter().map(|(name, _)| name.clone()).collect()
+        let mut pods: Vec<_> = self.pods.iter().map(|(name, view)| (Reverse(view.badness()), name)).collect();
+        pods.sort_unstable();
+        pods.into_iter().map(|(_, name)| name.clone()).collect()
     }
 }
 
@@ -315,25 +352,54 @@ mod tests {
 
     use super::*;
 
-    fn second(at_ms: u64, finished: u64) -> Second {
-        Second { at_ms, finished, ..Second::default() }
+    fn second(at_ms: u64, judged: u64) -> Second {
+        Second { at_ms, judged, ..Second::default() }
     }
 
     #[test]
     fn seconds_of_pods_are_aligned_at_the_newest() {
         let pods = [vec![second(1, 1), second(2, 2)], vec![second(2, 10)], Vec::new()];
-        let sums: Vec<u64> = add_up(&pods).iter().map(|second| second.finished).collect();
+        let sums: Vec<u64> = add_up(&pods).iter().map(|second| second.judged).collect();
         assert_eq!(sums, [1, 12]);
     }
 
     #[test]
     fn the_worst_pod_comes_first_and_the_healthiest_last() {
         let mut view = View::resume(&TaskQueue::new("q", brisq_crd::TaskQueueSpec::default()));
-        for (name, slow) in [("a", 0), ("b", 7), ("c", 1)] {
-            let seconds = VecDeque::from([Second { slow, finished: 10, ..Second::default() }]);
+        for (name, judged, slow, stuck_us) in
+            [("a", 10, 0, 0), ("b", 10, 7, 0), ("c", 10, 1, 0), ("d", 2, 0, 0), ("e", 10, 1, 5_000_000)]
+        {
+            let seconds = VecDeque::from([Second { slow, judged, stuck_us, ..Second::default() }]);
             view.pods.insert(name.to_owned(), PodView { seconds, ..PodView::default() });
         }
-        assert_eq!(view.worst_first(), ["b", "c", "a"]);
+        assert_eq!(view.worst_first(), ["e", "b", "c", "d", "a"]);
+    }
+
+    #[test]
+    fn each_capture_that_is_due_within_one_look_is_ordered_in_its_turn() {
+        const START_MS: u64 = 1_800_000_000_000;
+        let objective = Objective::new(99.0, 5_000, 60, 200).unwrap();
+        let limits = CaptureLimits { cooldown_ms: 10_000, ..CaptureLimits::default() };
+        // Calm, a breach, and one four times as bad after the cooldown: all learnt at once, as after a failover.
+        let slow = |n| match n {
+            0..10 => 0,
+            10..22 => 20,
+            _ => 100,
+        };
+        let seconds: Vec<Second> =
+            (0..40).map(|n| Second { slow: slow(n), ..second(START_MS + n * 1_000, 200) }).collect();
+        for at_once in [1, 5, 30, 40] {
+            let mut view = View::resume(&TaskQueue::new("q", brisq_crd::TaskQueueSpec::default()));
+            let mut due = Vec::new();
+            for batch in seconds.chunks(at_once) {
+                due.extend(view.judge_seconds(objective, batch.to_vec(), &limits));
+            }
+            // Looks that learn nothing new.
+            due.extend((0..3).filter_map(|_| view.judge_seconds(objective, Vec::new(), &limits)));
+            let reasons: Vec<Reason> = due.iter().map(|due| due.reason).collect();
+            assert_eq!(reasons, [Reason::Breach, Reason::Escalation], "{at_once} at once");
+            assert!(view.unjudged.is_empty());
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use brisq_profiler::{ProfilerConfig, Settings};
 use brisq_recorder::wire::{Hello, PROTOCOL_VERSION};
-use brisq_slo::Limits;
+use brisq_slo::CaptureLimits;
 use tempfile::TempDir;
 
 use super::*;
@@ -38,7 +38,7 @@ fn server_with(
         artifacts: captures.artifacts.clone(),
         managed: true,
         objective: None,
-        limits: Limits::default(),
+        limits: CaptureLimits::default(),
         pre_seconds: 10,
         post_seconds: 5,
         goodbye,

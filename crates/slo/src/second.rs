@@ -1,0 +1,119 @@
+//! Seconds of claims, and sums over the newest of them.
+
+use std::collections::VecDeque;
+
+use crate::tail::is_rarer;
+
+/// Seconds that are left out as the worst: a stall of two seconds touches three.
+const WORST_SECONDS: usize = 3;
+
+/// What the claims of one second add to the objective. Seconds of several processes add up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Second {
+    /// Unix ms of its end.
+    pub at_ms: u64,
+    /// Claims that finished in it or, still in flight, crossed the threshold: each is counted once.
+    pub judged: u64,
+    /// Of these, above the threshold.
+    pub slow: u64,
+    /// Latency so far of the oldest claim in flight, µs.
+    pub oldest_in_flight_us: u64,
+    /// How old the oldest claim of one process was at the end of this second and of the one before, µs: the less of both.
+    pub stuck_us: u64,
+}
+
+impl Second {
+    /// The same second of two processes together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            at_ms: self.at_ms.max(other.at_ms),
+            judged: self.judged + other.judged,
+            slow: self.slow + other.slow,
+            oldest_in_flight_us: self.oldest_in_flight_us.max(other.oldest_in_flight_us),
+            stuck_us: self.stuck_us.max(other.stuck_us),
+        }
+    }
+}
+
+/// Claims of some seconds together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) slow: u64,
+    pub(crate) judged: u64,
+}
+
+impl Counts {
+    fn and(self, other: Self) -> Self {
+        Self { slow: self.slow + other.slow, judged: self.judged + other.judged }
+    }
+
+    fn without(self, part: Self) -> Self {
+        Self { slow: self.slow - part.slow, judged: self.judged - part.judged }
+    }
+
+    /// Slow claims beyond those that are allowed.
+    pub(crate) fn excess(self, allowed: f64) -> f64 {
+        self.slow as f64 - self.judged as f64 * allowed
+    }
+
+    /// Share of slow claims; 0 where there are none.
+    pub(crate) fn share(self) -> f64 {
+        self.slow as f64 / self.judged.max(1) as f64
+    }
+
+    pub(crate) fn is_rarer(self, allowed: f64, chance: f64) -> bool {
+        is_rarer(self.slow, self.judged, allowed, chance)
+    }
+}
+
+/// The newest seconds, as totals up to each: the sum over any of them is one difference.
+#[derive(Clone, Debug)]
+pub(crate) struct Seconds(VecDeque<Counts>);
+
+impl Default for Seconds {
+    fn default() -> Self {
+        Self(VecDeque::from([Counts::default()]))
+    }
+}
+
+impl Seconds {
+    /// Appends one, and keeps no more than `kept`.
+    pub(crate) fn add(&mut self, second: Counts, kept: usize) {
+        let total = self.total(0).and(second);
+        self.0.push_back(total);
+        self.keep(kept);
+    }
+
+    /// Forgets all but the newest.
+    pub(crate) fn keep(&mut self, seconds: usize) {
+        while self.0.len() > seconds + 1 {
+            self.0.pop_front();
+        }
+    }
+
+    /// Sum over the newest, or over all where there are fewer.
+    pub(crate) fn newest(&self, seconds: usize) -> Counts {
+        self.total(0).without(self.total(seconds))
+    }
+
+    /// The same without the worst of them.
+    pub(crate) fn without_worst(&self, seconds: usize, allowed: f64) -> Counts {
+        let mut worst = [Counts::default(); WORST_SECONDS];
+        for back in 0..seconds.min(self.0.len() - 1) {
+            let mut second = self.total(back).without(self.total(back + 1));
+            for kept in &mut worst {
+                if second.excess(allowed) > kept.excess(allowed) {
+                    std::mem::swap(&mut second, kept);
+                }
+            }
+        }
+        worst.into_iter().fold(self.newest(seconds), Counts::without)
+    }
+
+    /// Of all up to the newest but so many.
+    fn total(&self, back: usize) -> Counts {
+        let index = (self.0.len() - 1).saturating_sub(back);
+        self.0.get(index).copied().unwrap_or_default()
+    }
+}
