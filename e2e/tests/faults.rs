@@ -3,12 +3,13 @@
 #![expect(clippy::indexing_slicing, reason = "what a test cannot read fails it, helpers included")]
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::Mutex;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use brisq_e2e::{Up, load};
-use brisq_testkit::{CpuGroup, Http};
+use brisq_testkit::{CpuGroup, Http, Process};
 use serde_json::Value;
 
 /// Tasks a second.
@@ -149,6 +150,36 @@ fn a_cpu_quota_is_cgroup_cpu_throttled() {
     });
     assert_eq!(capture.cause(), "CgroupCpuThrottled", "{}", capture.diagnosis);
     drop(up);
+}
+
+/// A small request on a full node: no quota, few shares, and neighbours that take all they get.
+#[test]
+fn few_shares_beside_busy_neighbours_are_node_cpu_contention() {
+    let _alone = machine();
+    for shares in [60, 20] {
+        let group = CpuGroup::new("shares").expect("a cgroup");
+        group.set_shares(shares).expect("shares");
+        let up = Up::start(group.under(), false, &manifest(100)).expect("brisq up");
+        // They leave once the tail is recorded, because here the bundle is written by the starved process too.
+        let capture = std::thread::scope(|scope| {
+            capture_of(&up, RATE, || {
+                let neighbours = [(); 4].map(|()| spinning());
+                scope.spawn(|| {
+                    sleep(Duration::from_secs(24));
+                    drop(neighbours);
+                });
+                now_ms()
+            })
+        });
+        assert_eq!(capture.cause(), "NodeCpuContention", "{shares} shares: {}", capture.diagnosis);
+        drop(up);
+    }
+}
+
+/// A process that computes until it is dropped.
+fn spinning() -> Process {
+    let mut command = Command::new("sh");
+    Process::spawn(command.args(["-c", "while :; do :; done"])).expect("a neighbour")
 }
 
 /// The disk is slowed by delaying its syncs in the kernel's entry: everything above it is what is released.

@@ -21,6 +21,7 @@ pub(crate) const SURE: f64 = 0.5;
 /// The rules in causal order, from the machine upward.
 pub(crate) const RULES: &[fn(&Evidence) -> Opinion] = &[
     cgroup_cpu_throttled,
+    node_cpu_contention,
     cpu_saturated,
     blocking_in_async_worker,
     cpu_in_long_poll,
@@ -35,9 +36,14 @@ const EMBEDDED: &str = "tasks are kept in the embedded store";
 /// A departure of a worker's lateness that callers feel: well above a timer's grain.
 const LATE_US: f64 = 4_000.0;
 
+/// Lateness of a sleeping OS thread that only a lack of CPU explains.
+const STARVED_US: f64 = 15_000.0;
+/// What is believed where nobody knows how busy others were.
+const UNKNOWN_OTHERS: f64 = 0.7;
+
 /// What a commit takes where calm time does not tell: longer than on most disks.
 const USUAL_COMMIT_US: f64 = 1_000.0;
-/// The same of a PING.
+/// What a PING takes where calm time does not tell.
 const USUAL_PING_US: f64 = 500.0;
 
 fn ms(us: f64) -> String {
@@ -83,6 +89,39 @@ fn cgroup_cpu_throttled(e: &Evidence) -> Opinion {
         before(calm, |share| format!("{share:.2} s"))
     );
     opinion(Cause::CgroupCpuThrottled, ramp(risen, 0.01, 0.05), reason).against(&[("throttled_share", calm)])
+}
+
+/// Others had the CPUs: threads queued for one, even a thread that only sleeps woke late, and what this process used is far
+/// from its limit. The common case of a small CPU request on a node that is full.
+fn node_cpu_contention(e: &Evidence) -> Opinion {
+    let (Some(used), Some(delay), Some(late)) =
+        (e.breach.process_cores, e.breach.run_delay_cores, e.breach.os_late_us)
+    else {
+        let needs = ["process_cores", "run_delay_cores", "os_late_us"];
+        return unknown(Cause::NodeCpuContention, &needs);
+    };
+    let (calm_delay, calm_late) = (e.baseline.run_delay_cores, e.baseline.os_late_us);
+    let share = used / e.cpus.max(0.01);
+    let others = e.breach.node_cores.map(|node| (node - used).max(0.0));
+    let score = ramp(delay - calm_delay.unwrap_or(0.0), 0.1, 0.4)
+        * ramp(late - calm_late.unwrap_or(0.0), STARVED_US / 3.0, STARVED_US)
+        * (1.0 - ramp(share, 0.7, 0.9))
+        * others.map_or(UNKNOWN_OTHERS, |others| ramp(others, 0.25, 0.75));
+    let reason = format!(
+        "threads queued {delay:.2} s a second for a CPU, {}, and one that only sleeps woke {} late, {}, while this process \
+         used {:.0} % of {:.1} CPUs and others {}",
+        before(calm_delay, |seconds| format!("{seconds:.2} s")),
+        ms(late),
+        before(calm_late, ms),
+        share * 100.0,
+        e.cpus,
+        others.map_or_else(|| "an unknown part".to_owned(), |others| format!("{others:.1} cores")),
+    );
+    opinion(Cause::NodeCpuContention, score, reason).against(&[
+        ("run_delay_cores", calm_delay),
+        ("os_late_us", calm_late),
+        ("node_cores", others),
+    ])
 }
 
 /// We used all the CPU there is for us, and threads queued for it.

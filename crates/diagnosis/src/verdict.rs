@@ -6,6 +6,8 @@ use crate::signals::{Evidence, SIGNALS};
 pub enum Cause {
     /// The cgroup's CPU quota was used up.
     CgroupCpuThrottled,
+    /// Other processes of the machine had the CPUs.
+    NodeCpuContention,
     /// All CPUs that the process may use were busy with it.
     CpuSaturated,
     /// A runtime worker waited for something without giving way.
@@ -28,6 +30,7 @@ impl Cause {
     pub const fn name(self) -> &'static str {
         match self {
             Self::CgroupCpuThrottled => "CgroupCpuThrottled",
+            Self::NodeCpuContention => "NodeCpuContention",
             Self::CpuSaturated => "CpuSaturated",
             Self::BlockingInAsyncWorker => "BlockingInAsyncWorker",
             Self::CpuInLongPoll => "CpuInLongPoll",
@@ -43,6 +46,9 @@ impl Cause {
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::CgroupCpuThrottled => "The kernel stopped the process because its CPU quota was used up.",
+            Self::NodeCpuContention => {
+                "Other processes of the machine had the CPUs, and this one queued for them."
+            }
             Self::CpuSaturated => "The process used all the CPU it may use, and its threads queued for more.",
             Self::BlockingInAsyncWorker => "A call blocked a runtime worker, and requests behind it waited.",
             Self::CpuInLongPoll => {
@@ -59,6 +65,9 @@ impl Cause {
         match self {
             Self::CgroupCpuThrottled => {
                 "Raise or remove the CPU limit; until then spread the load over more replicas."
+            }
+            Self::NodeCpuContention => {
+                "Raise the CPU request: beside busy neighbours a container gets CPU in proportion to it. Or move the neighbours off the node."
             }
             Self::CpuSaturated => {
                 "Open the differential flame graph: if one function grew, mend it; if all grew alike, add replicas or CPUs."

@@ -62,6 +62,60 @@ fn a_used_up_quota_is_throttling_though_everything_is_late() {
 }
 
 #[test]
+fn busy_neighbours_that_leave_no_cpu_are_contention_though_everything_is_late() {
+    // CPU that is used here and on the whole machine, seconds queued a second, lateness of the sleeping thread.
+    for (used, node, queued, late_ms) in [
+        // Shares of 60 and of 20 beside four spinning processes on two cores.
+        (0.06, 2.0, 4.0, 500.0),
+        (0.02, 2.0, 4.1, 900.0),
+        // A request of a tenth of a CPU on a full node.
+        (0.1, 16.0, 1.2, 60.0),
+        // Half of the CPUs were wanted by others, and all by us.
+        (1.0, 2.0, 0.9, 20.0),
+    ] {
+        for stolen in [None, Some(0.0)] {
+            let contended = |s: &mut Signals| {
+                s.throttled_share = stolen;
+                s.process_cores = Some(used);
+                s.node_cores = Some(node);
+                s.run_delay_cores = Some(queued);
+                s.os_late_us = Some(late_ms * 1_000.0);
+                s.runtime_late_us = Some(late_ms * 1_500.0);
+                s.runtime_busy_cores = Some(used + queued / 2.0);
+                s.slow_runtime_us = Some(late_ms * 1_000.0);
+                s.commit_mean_us = Some(late_ms * 800.0);
+                s.commit_in_flight_us = Some(late_ms * 900.0);
+            };
+            check(&evidence(contended, Some(("everything", 0.02))), Cause::NodeCpuContention);
+        }
+    }
+}
+
+#[test]
+fn what_queues_for_a_cpu_is_contention_only_where_others_have_them() {
+    // CPU used here and on the whole machine, seconds queued a second, lateness of the sleeping thread, throttled.
+    for (used, node, queued, late_ms, throttled, cause) in [
+        (1.92, 2.0, 1.4, 60.0, 0.0, Cause::CpuSaturated),
+        (0.2, 0.4, 1.4, 60.0, 0.3, Cause::CgroupCpuThrottled),
+        (0.2, 2.0, 1.4, 60.0, 0.3, Cause::CgroupCpuThrottled),
+        // Busy neighbours that leave room.
+        (0.3, 1.9, 0.06, 0.4, 0.0, Cause::Unknown),
+        // Nobody else is busy: no rule knows what the threads queued for.
+        (0.3, 0.4, 1.4, 60.0, 0.0, Cause::Unknown),
+    ] {
+        let queuing = |s: &mut Signals| {
+            s.throttled_share = Some(throttled);
+            s.process_cores = Some(used);
+            s.node_cores = Some(node);
+            s.run_delay_cores = Some(queued);
+            s.os_late_us = Some(late_ms * 1_000.0);
+            s.runtime_late_us = Some(late_ms * 1_000.0);
+        };
+        check(&evidence(queuing, None), cause);
+    }
+}
+
+#[test]
 fn all_cpus_busy_with_us_is_saturation_though_commits_are_slow_too() {
     let saturated = |s: &mut Signals| {
         s.process_cores = Some(1.92);

@@ -150,7 +150,7 @@ impl World {
 }
 
 fn evaluator() -> Evaluator {
-    Evaluator::new(Objective::new(99.0, 5_000, WINDOW_SECONDS, 200).unwrap())
+    Evaluator::new(Objective::new(99.0, 5_000, WINDOW_SECONDS, 200).expect("an objective"))
 }
 
 /// Episodes that open in 30 days, by kind of noise. Between its stalls a month with stalls is the month without: only what

@@ -42,6 +42,20 @@ impl CpuGroup {
             .into()
     }
 
+    /// Weighs so much against others that want CPU, of which each process outside of any group weighs 1,024. Kubernetes sets
+    /// these shares from a container's request, 1,024 for each CPU.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_shares(&self, shares: u64) -> io::Result<()> {
+        if self.unified {
+            // As Kubernetes converts them.
+            let weight = 1 + shares.saturating_sub(2) * 9_999 / 262_142;
+            return std::fs::write(self.folder.join("cpu.weight"), weight.to_string());
+        }
+        std::fs::write(self.folder.join("cpu.shares"), shares.to_string())
+    }
+
     /// Grants so many CPUs from now on.
     ///
     /// # Errors
