@@ -3,7 +3,7 @@
 use crate::signals::Evidence;
 use crate::verdict::Cause;
 
-/// What a rule says.
+/// How a rule judges the evidence.
 #[derive(Clone, Debug)]
 pub(crate) struct Opinion {
     pub(crate) cause: Cause,
@@ -11,11 +11,11 @@ pub(crate) struct Opinion {
     pub(crate) score: f64,
     /// Why it is or is not the cause, in numbers.
     pub(crate) reason: String,
-    /// Signals it would have needed.
+    /// Signals that the rule would have needed.
     pub(crate) missing: Vec<&'static str>,
 }
 
-/// A rule from here on is believed.
+/// The score from which on a rule is believed.
 pub(crate) const SURE: f64 = 0.5;
 
 /// The rules in causal order, from the machine upward.
@@ -64,13 +64,14 @@ fn unknown(cause: Cause, missing: &[&'static str]) -> Opinion {
     Opinion { cause, score: 0.0, reason, missing: missing.to_vec() }
 }
 
-/// What stood in calm time; unknown is said so and never zero.
+/// Tells the calm value; one that is unknown is said to be, and is never zero.
 fn before(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
     value.map_or_else(|| "unknown before".to_owned(), |value| format!("{} before", show(value)))
 }
 
 impl Opinion {
-    /// Without its calm value a signal cannot be said to have risen: it is judged by what it is, and counts as missing.
+    /// Names signals whose calm value the rule compares with. A signal without one cannot be said to have risen: it is judged
+    /// by its value alone, and counts as missing.
     fn against(mut self, calm: &[(&'static str, Option<f64>)]) -> Self {
         self.missing.extend(calm.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name));
         self
@@ -157,12 +158,12 @@ fn own_lateness_us(e: &Evidence) -> Option<f64> {
     canary.into_iter().chain(claims).reduce(f64::max)
 }
 
-/// Whichever of the two was known in calm time.
+/// The calm value of either lateness, whichever is known.
 fn calm_lateness(e: &Evidence) -> Option<f64> {
     e.baseline.runtime_late_us.or(e.baseline.slow_runtime_us)
 }
 
-/// How a growth is told, where what it grew from may be unknown.
+/// Tells a growth whose calm value may be unknown.
 const fn more(calm: Option<f64>) -> &'static str {
     if calm.is_some() { " more" } else { " (unknown before)" }
 }

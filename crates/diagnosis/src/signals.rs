@@ -25,7 +25,7 @@ pub struct Signals {
     pub ping_share: Option<f64>,
     /// Share of time in which Redis ran commands that it calls slow.
     pub redis_slow_share: Option<f64>,
-    /// The longest of them.
+    /// The longest slow command of Redis.
     pub redis_slow_us: Option<f64>,
     /// CPU of this process.
     pub process_cores: Option<f64>,
@@ -54,18 +54,15 @@ pub struct Signals {
 /// The function whose CPU grew most.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hot {
-    /// Its name.
     pub function: String,
-    /// By how much, in cores.
     pub grown_cores: f64,
 }
 
-/// All that a diagnosis stands on.
+/// The facts that a diagnosis stands on.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evidence {
-    /// The breach.
     pub breach: Signals,
-    /// Calm time before it.
+    /// Calm time before the breach.
     pub baseline: Signals,
     /// CPUs that the process may use.
     pub cpus: f64,

@@ -1,26 +1,17 @@
 use crate::rules::{Opinion, RULES, SURE};
 use crate::signals::{Evidence, SIGNALS};
 
-/// What made claims slow.
+/// What made claims slow; [`Cause::sentence`] says each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// The cgroup's CPU quota was used up.
     CgroupCpuThrottled,
-    /// Other processes of the machine had the CPUs.
     NodeCpuContention,
-    /// All CPUs that the process may use were busy with it.
     CpuSaturated,
-    /// A runtime worker waited for something without giving way.
     BlockingInAsyncWorker,
-    /// A runtime worker computed for long without giving way.
     CpuInLongPoll,
-    /// The embedded store's commits waited for the disk.
     DiskSlow,
-    /// Commands that ran long in Redis held up all others.
     RedisSlowCommand,
-    /// Redis, or the way to it, did not answer.
     RedisUnresponsive,
-    /// No rule is sure enough.
     Unknown,
 }
 
@@ -41,7 +32,6 @@ impl Cause {
         }
     }
 
-    /// The cause in a sentence.
     #[must_use]
     pub const fn sentence(self) -> &'static str {
         match self {
@@ -99,29 +89,23 @@ impl Cause {
 pub struct EvidenceItem {
     /// Name, with its unit last.
     pub signal: &'static str,
-    /// In the breach.
     pub value: f64,
-    /// In calm time, if known.
+    /// The value in calm time, where that is known.
     pub baseline: Option<f64>,
     /// Value by baseline, where the baseline is not almost nothing.
     pub ratio: Option<f64>,
-    /// Where it comes from.
     pub source: &'static str,
 }
 
-/// A cause that it was not.
+/// A cause that the evidence does not fit, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RuledOut {
-    /// The cause.
     pub cause: Cause,
-    /// Why not.
     pub reason: String,
 }
 
-/// What was found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Diagnosis {
-    /// The cause.
     pub cause: Cause,
     /// Why this cause, in numbers.
     pub reason: String,
@@ -129,11 +113,9 @@ pub struct Diagnosis {
     pub confidence: f64,
     /// All signals, largest departure from the baseline first.
     pub evidence: Vec<EvidenceItem>,
-    /// The other causes.
     pub ruled_out: Vec<RuledOut>,
     /// Signals that were not there: in the breach, or in the calm time that a rule compares it with.
     pub missing: Vec<&'static str>,
-    /// What to do first.
     pub next_step: String,
 }
 

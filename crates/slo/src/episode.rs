@@ -10,16 +10,16 @@ pub(crate) const CLOSE_SECONDS: u32 = 60;
 const ESCALATION_SECONDS: u32 = 3;
 const DAY_MS: u64 = 86_400_000;
 
-/// What bounds captures.
+/// How many captures there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CaptureLimits {
     /// Shortest time between two captures.
     pub cooldown_ms: u64,
-    /// Captures that succeed, in a day.
+    /// Captures a day, failed ones not counted.
     pub captures_per_day: u32,
-    /// Captures that are tried, in a day: a failing store must not be hammered.
+    /// Captures a day, failed ones counted: a failing store must not be hammered.
     pub attempts_per_day: u32,
-    /// Why none is made at all, for now.
+    /// Why no capture is made at all, for now.
     pub refuse: Option<NotCaptured>,
 }
 
@@ -29,28 +29,23 @@ impl Default for CaptureLimits {
     }
 }
 
-/// Where an episode is.
+/// The state of an episode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// No breach.
     #[default]
     Closed,
-    /// A breach.
     Open,
-    /// A breach that became worse.
     Escalated,
-    /// Calm again, but not for long.
+    /// Calm, but not for long enough to be over.
     Recovering,
 }
 
 /// Why a capture is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The objective broke.
     Breach,
-    /// The breach became worse.
     Escalation,
-    /// To compare with, after recovery.
+    /// After recovery, to compare the breach with.
     Control,
 }
 
@@ -66,18 +61,16 @@ impl Reason {
     }
 }
 
-/// Why none is made.
+/// Why a capture that was due is not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotCaptured {
-    /// The last one is too recent.
     Cooldown,
-    /// Enough for a day.
+    /// As many captures as a day may have were made.
     DailyQuota,
-    /// Enough tries for a day.
+    /// As many captures as a day may have were tried.
     AttemptQuota,
-    /// An operator judged all servers together the whole time, and did not ask for this one.
+    /// An operator judged all servers together the whole time, and did not ask for this server's.
     NotAsked,
-    /// Captures are suspended.
     Suspended,
     /// The policy that bounds captures is missing or has mistakes.
     NoPolicy,
@@ -98,25 +91,13 @@ impl NotCaptured {
     }
 }
 
-/// What a second asks for.
+/// What the newest second leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Capture now.
-    Capture {
-        /// Number of the episode, from 1.
-        episode: u64,
-        /// Number of the capture in it, from 1.
-        ordinal: u32,
-        /// Why.
-        reason: Reason,
-    },
+    /// A capture is made now. Episodes, and the captures of each, have numbers from 1.
+    Capture { episode: u64, ordinal: u32, reason: Reason },
     /// A capture was due and is not made.
-    Suppressed {
-        /// What it would have been.
-        reason: Reason,
-        /// Why not.
-        why: NotCaptured,
-    },
+    Suppressed { reason: Reason, why: NotCaptured },
 }
 
 /// One step of time.
@@ -124,14 +105,12 @@ pub enum Action {
 pub struct Tick {
     /// Unix ms.
     pub now_ms: u64,
-    /// What the counts say.
     pub evaluation: Evaluation,
 }
 
-/// The state machine. Plain data: what is persisted and read back goes on where it was.
+/// The state machine. Plain data: an episode that is saved and resumed goes on where it was.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Episode {
-    /// Where it is.
     pub phase: Phase,
     /// Number of the present or last episode.
     pub number: u64,
@@ -139,9 +118,9 @@ pub struct Episode {
     pub ordinal: u32,
     /// Seconds in breach after the first of the episode: what a naive trigger would have captured again.
     pub repeats: u64,
-    /// When the last capture was begun.
+    /// When the last capture was begun, Unix ms.
     pub last_capture_ms: Option<u64>,
-    /// Slow share at the opening.
+    /// Share of slow claims at the opening.
     pub opening_share: f64,
     /// An escalation that still waits for the end of a cooldown.
     pub escalation_due: bool,
@@ -155,7 +134,6 @@ pub struct Episode {
 
 /// The part of an [`Episode`] that outlives a restart of the program that judges: it decides whether a capture is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[expect(missing_docs, reason = "the fields are those of Episode")]
 pub struct Saved {
     pub phase: Phase,
     pub number: u64,
@@ -163,16 +141,15 @@ pub struct Saved {
     pub opening_share: f64,
     pub last_capture_ms: Option<u64>,
     pub escalation_due: bool,
-    /// Whether it became worse, also while it recovers.
+    /// Whether the episode escalated, also while it recovers.
     pub escalated: bool,
     /// Captures on the day of the last one.
     pub captures_today: u32,
-    /// Tries on that day.
+    /// Captures that were tried on that day.
     pub attempts_today: u32,
 }
 
 impl Episode {
-    /// What is to be kept.
     #[must_use]
     pub const fn save(&self) -> Saved {
         Saved {
@@ -188,7 +165,6 @@ impl Episode {
         }
     }
 
-    /// Goes on where it was.
     #[must_use]
     pub fn resume(saved: Saved) -> Self {
         Self {
@@ -231,7 +207,7 @@ impl Episode {
         }
     }
 
-    /// There is nothing to breach any more.
+    /// Ends the episode: there is no objective any more.
     pub fn close(&mut self) {
         self.phase = Phase::Closed;
         self.escalation_due = false;

@@ -9,7 +9,7 @@ pub struct Objective {
     min_samples: u64,
 }
 
-/// What is wrong with an objective.
+/// The bound that an objective breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectiveError {
     /// Not above 0 and below 100.
