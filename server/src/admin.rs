@@ -10,12 +10,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use brisq_api::{ApiError, ErrorCode};
 use brisq_recorder::Recorder;
-use hyper::StatusCode;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use hyper::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Scope;
 use crate::error::{Answered, Failure, json, no_such_path};
+use crate::metrics::Format;
 use crate::routes;
 use crate::state::App;
 
@@ -73,12 +74,15 @@ async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Resp
     next.run(request).await
 }
 
-async fn metrics(State(admin): State<Admin>) -> Answered {
-    let text = admin.app.metrics.render().map_err(|error| {
+/// In the format that the scraper accepts.
+async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Answered {
+    let format = Format::accepted(headers.get(ACCEPT).and_then(|value| value.to_str().ok()));
+    admin.app.refresh_gauges().await;
+    let text = admin.app.metrics.render(format).map_err(|error| {
         tracing::error!(%error, "metrics could not be written");
         ApiError::new(ErrorCode::Internal, "The metrics could not be written; the log says more.")
     })?;
-    Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
+    Ok(([(CONTENT_TYPE, format.content_type())], text).into_response())
 }
 
 #[derive(Deserialize)]
@@ -114,11 +118,10 @@ async fn heap_profile() -> Answered {
         let message = "The allocator of this build keeps no heap profile. Use a release build on Linux.";
         return Err(ApiError::new(ErrorCode::NotSupported, message).into());
     };
-    let profile = match control.lock().await.dump_pprof() {
-        Ok(profile) => Ok(profile),
-        Err(error) => Err(error.to_string()),
-    };
-    gzip_profile(profile)
+    let mut control = control.clone().lock_owned().await;
+    // Writing it takes long enough to be felt by claims on the same worker.
+    let profile = tokio::task::spawn_blocking(move || control.dump_pprof().map_err(|error| error.to_string()));
+    gzip_profile(profile.await.unwrap_or_else(|error| Err(error.to_string())))
 }
 
 fn gzip_profile(profile: Result<Vec<u8>, String>) -> Answered {

@@ -9,12 +9,18 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
+use brisq_model::{UnixMs, limits};
 use brisq_store::{Answer, StoreError};
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::budget::{Budget, Share};
+
 /// Operations that wait in one lane; more are refused.
 pub const LANE_PENDING_MAX: usize = 20_000;
+/// What an operation weighs beside the bytes of its user's.
+const OP_BYTES: usize = 256;
 /// Operations of one store call. A batch request is never split, so a call can be this much and one batch longer.
 pub const CALL_OPS_MAX: usize = 1_000;
 /// Bytes of one store call, likewise.
@@ -36,33 +42,44 @@ pub type Reply<O> = Result<(Vec<O>, CallTimes, Meta), StoreError>;
 #[derive(Clone, Copy, Debug)]
 pub struct Meta {
     /// The store's time of the call.
-    pub now: brisq_model::UnixMs,
+    pub now: UnixMs,
 }
 
-/// Why an operation did not get into the lane.
+/// Why an operation did not get into the lane: the lane or the process holds as many, or as many bytes of them, as it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneFull;
 
-/// Size of an operation for [`CALL_BYTES_MAX`].
+/// Size of an operation, for the bounds of the lane, of its calls and of the process.
 pub trait Weight {
     /// Bytes of the user's that it carries.
     fn bytes(&self) -> usize;
 }
 
+/// Operations that one caller handed in together.
 struct Pending<I, O> {
     ops: Vec<I>,
+    asker: Asker<O>,
+}
+
+/// Who waits for how many results of a call.
+struct Asker<O> {
+    ops: usize,
     reply: oneshot::Sender<Reply<O>>,
+    /// What the operations take of the process's bytes until they are answered.
+    share: Share,
 }
 
 struct State<I, O> {
     pending: VecDeque<Pending<I, O>>,
     ops: usize,
+    bytes: usize,
     driven: bool,
 }
 
 /// One lane of a shard.
 pub struct Lane<I, O> {
     state: Mutex<State<I, O>>,
+    budget: Arc<Budget>,
 }
 
 impl<I, O> fmt::Debug for Lane<I, O> {
@@ -71,97 +88,112 @@ impl<I, O> fmt::Debug for Lane<I, O> {
     }
 }
 
-impl<I, O> Default for Lane<I, O> {
-    fn default() -> Self {
-        Self { state: Mutex::new(State { pending: VecDeque::new(), ops: 0, driven: false }) }
-    }
-}
-
 /// What a lane sends its calls to.
-pub trait Caller<I, O>: Send + Sync + 'static {
-    /// Makes one store call.
+pub trait StoreCalls<I, O>: Send + Sync + 'static {
+    /// Makes one store call. Whatever must follow from it, whether its askers are there or not, follows here.
     fn call(&self, ops: Vec<I>) -> impl Future<Output = Result<Answer<O>, StoreError>> + Send;
 
-    /// Sees every answer before its callers do.
+    /// Sees every answer before its askers do.
     fn answered(self: &Arc<Self>, answer: &Answer<O>, times: CallTimes);
 
-    /// Results whose caller is gone.
+    /// A call failed for this many askers.
+    fn failed(self: &Arc<Self>, error: &StoreError, askers: usize);
+
+    /// Results whose asker is gone.
     fn unclaimed(self: &Arc<Self>, results: Vec<O>);
 }
 
 impl<I: Weight + Send + 'static, O: Send + 'static> Lane<I, O> {
+    /// An idle lane, whose operations take their bytes from `budget`.
+    pub fn new(budget: Arc<Budget>) -> Self {
+        let state = State { pending: VecDeque::new(), ops: 0, bytes: 0, driven: false };
+        Self { state: Mutex::new(state), budget }
+    }
+
     /// Hands operations in; the receiver resolves when the store has answered them.
     ///
     /// # Errors
-    /// When the lane holds [`LANE_PENDING_MAX`] operations already.
+    /// When the lane or the process holds as much as it may.
     pub fn submit<C>(
         self: &Arc<Self>,
         ops: Vec<I>,
-        caller: &Arc<C>,
+        calls: &Arc<C>,
     ) -> Result<oneshot::Receiver<Reply<O>>, LaneFull>
     where
-        C: Caller<I, O>,
+        C: StoreCalls<I, O>,
     {
         let (reply, receiver) = oneshot::channel();
+        let bytes = ops.iter().map(|op| OP_BYTES + op.bytes()).sum::<usize>();
+        let share = self.budget.try_take(bytes).ok_or(LaneFull)?;
         let start = {
             let mut state = self.state.lock();
-            if state.ops >= LANE_PENDING_MAX {
+            let full = state.ops >= LANE_PENDING_MAX || state.bytes >= limits::LANE_PENDING_MAX_BYTES;
+            if full {
                 return Err(LaneFull);
             }
             state.ops += ops.len();
-            state.pending.push_back(Pending { ops, reply });
+            state.bytes += bytes;
+            let asker = Asker { ops: ops.len(), reply, share };
+            state.pending.push_back(Pending { ops, asker });
             !std::mem::replace(&mut state.driven, true)
         };
         if start {
-            tokio::spawn(drive(Arc::clone(self), Arc::clone(caller)));
+            tokio::spawn(drive(Arc::clone(self), Arc::clone(calls)));
         }
         Ok(receiver)
     }
 
-    /// The next call's operations and who waits for how many of their results; `None` ends the driver.
-    fn next_call(&self) -> Option<(Vec<I>, Vec<Waiting<O>>)> {
+    /// The next call's operations and who waits for them; `None` ends the driver.
+    fn next_call(&self) -> Option<(Vec<I>, Vec<Asker<O>>)> {
         let mut state = self.state.lock();
         let mut ops = Vec::new();
         let mut bytes = 0;
-        let mut waiting = Vec::new();
+        let mut askers = Vec::new();
         while ops.len() < CALL_OPS_MAX && bytes < CALL_BYTES_MAX {
             let Some(pending) = state.pending.pop_front() else { break };
-            waiting.push((pending.ops.len(), pending.reply));
-            bytes += pending.ops.iter().map(Weight::bytes).sum::<usize>();
+            bytes += pending.asker.share.bytes();
+            askers.push(pending.asker);
             ops.extend(pending.ops);
         }
         state.ops -= ops.len();
-        if waiting.is_empty() {
+        state.bytes -= bytes;
+        if askers.is_empty() {
             state.driven = false;
             return None;
         }
-        Some((ops, waiting))
+        Some((ops, askers))
     }
 }
 
-type Waiting<O> = (usize, oneshot::Sender<Reply<O>>);
-
-/// Makes calls until nothing is pending.
-async fn drive<I, O, C>(lane: Arc<Lane<I, O>>, caller: Arc<C>)
+/// Makes calls until nothing is pending. A call that panics fails its own askers; those behind it are served.
+async fn drive<I, O, C>(lane: Arc<Lane<I, O>>, calls: Arc<C>)
 where
     I: Weight + Send + 'static,
     O: Send + 'static,
-    C: Caller<I, O>,
+    C: StoreCalls<I, O>,
 {
-    while let Some((ops, waiting)) = lane.next_call() {
-        let sent = Instant::now();
-        let answer = caller.call(ops).await;
-        let times = CallTimes { sent, answered: Instant::now() };
-        match answer {
-            Ok(answer) => {
-                caller.answered(&answer, times);
-                deliver(answer, waiting, times, &caller);
-            }
-            Err(error) => {
-                for (_, reply) in waiting {
-                    // Whoever is gone has nothing to give back: the call failed.
-                    let _ = reply.send(Err(error.clone()));
-                }
+    while let Some((ops, askers)) = lane.next_call() {
+        let call = std::panic::AssertUnwindSafe(make_call(&calls, ops, askers));
+        if call.catch_unwind().await.is_err() {
+            tracing::error!("a store call panicked: its callers are answered with an error, the queue goes on");
+        }
+    }
+}
+
+async fn make_call<I, O, C: StoreCalls<I, O>>(calls: &Arc<C>, ops: Vec<I>, askers: Vec<Asker<O>>) {
+    let sent = Instant::now();
+    let answer = calls.call(ops).await;
+    let times = CallTimes { sent, answered: Instant::now() };
+    match answer {
+        Ok(answer) => {
+            calls.answered(&answer, times);
+            deliver(answer, askers, times, calls);
+        }
+        Err(error) => {
+            calls.failed(&error, askers.len());
+            for asker in askers {
+                // An asker that is gone has nothing to give back: the call failed.
+                let _ = asker.reply.send(Err(error.clone()));
             }
         }
     }
@@ -169,16 +201,105 @@ where
 
 fn deliver<I, O>(
     answer: Answer<O>,
-    waiting: Vec<Waiting<O>>,
+    askers: Vec<Asker<O>>,
     times: CallTimes,
-    caller: &Arc<impl Caller<I, O>>,
+    calls: &Arc<impl StoreCalls<I, O>>,
 ) {
     let meta = Meta { now: answer.now };
     let mut results = answer.results.into_iter();
-    for (count, reply) in waiting {
-        let own: Vec<O> = results.by_ref().take(count).collect();
-        if let Err(Ok((own, ..))) = reply.send(Ok((own, times, meta))) {
-            caller.unclaimed(own);
+    for asker in askers {
+        let own: Vec<O> = results.by_ref().take(asker.ops).collect();
+        if let Err(Ok((own, ..))) = asker.reply.send(Ok((own, times, meta))) {
+            calls.unclaimed(own);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    impl Weight for usize {
+        fn bytes(&self) -> usize {
+            *self
+        }
+    }
+
+    /// Answers each operation with itself; the operation 13 panics, and 7 never ends.
+    struct Echo;
+
+    impl StoreCalls<usize, usize> for Echo {
+        async fn call(&self, ops: Vec<usize>) -> Result<Answer<usize>, StoreError> {
+            if ops.contains(&7) {
+                std::future::pending::<()>().await;
+            }
+            assert!(!ops.contains(&13), "the operation that panics");
+            Ok(Answer { results: ops, now: UnixMs(1), ready: 0, next_due: None, ended: Vec::new() })
+        }
+
+        fn answered(self: &Arc<Self>, _: &Answer<usize>, _: CallTimes) {}
+
+        fn failed(self: &Arc<Self>, _: &StoreError, _: usize) {}
+
+        fn unclaimed(self: &Arc<Self>, _: Vec<usize>) {}
+    }
+
+    fn lane(bytes: usize) -> (Arc<Lane<usize, usize>>, Arc<Budget>) {
+        let budget = Budget::new(bytes);
+        (Arc::new(Lane::new(Arc::clone(&budget))), budget)
+    }
+
+    #[tokio::test]
+    async fn a_call_that_panics_fails_its_own_askers_only() {
+        let (lane, budget) = lane(1 << 20);
+        let bad = lane.submit(vec![13], &Arc::new(Echo)).unwrap();
+        assert!(bad.await.is_err(), "its asker learns it");
+        for op in [1, 2] {
+            let good = lane.submit(vec![op], &Arc::new(Echo)).unwrap();
+            let answer = tokio::time::timeout(Duration::from_secs(5), good).await.expect("answered");
+            assert_eq!(answer.unwrap().unwrap().0, [op]);
+        }
+        assert_eq!(budget.taken(), 0, "what the operations took came back");
+    }
+
+    #[tokio::test]
+    async fn operations_behind_one_that_panics_are_served() {
+        let (lane, _) = lane(1 << 20);
+        let echo = Arc::new(Echo);
+        let (bad, good) = (lane.submit(vec![13], &echo).unwrap(), lane.submit(vec![1], &echo));
+        assert!(bad.await.is_err());
+        // Both may have shared the call; then the next one is served.
+        let good = match good.unwrap().await {
+            Ok(answer) => answer,
+            Err(_) => lane.submit(vec![1], &echo).unwrap().await.expect("served"),
+        };
+        assert_eq!(good.unwrap().0, [1]);
+    }
+
+    #[tokio::test]
+    async fn a_lane_refuses_by_operations_by_bytes_and_by_those_of_the_process() {
+        let echo = Arc::new(Echo);
+        let cases: [(usize, usize, usize); 3] = [
+            // Budget of the process, bytes of each operation, how many are taken at least before the refusal.
+            (1 << 30, 0, LANE_PENDING_MAX),
+            (1 << 30, 1 << 20, limits::LANE_PENDING_MAX_BYTES >> 20),
+            (8 << 20, 1 << 20, 7),
+        ];
+        for (budget, bytes, least) in cases {
+            let (lane, budget) = lane(budget);
+            let stalled = lane.submit(vec![7], &echo).unwrap();
+            tokio::task::yield_now().await;
+            let mut taken = Vec::new();
+            while let Ok(receiver) = lane.submit(vec![bytes], &echo) {
+                taken.push(receiver);
+                assert!(taken.len() <= LANE_PENDING_MAX, "it never refuses");
+            }
+            let (few, many) = (least - 1, least + 1);
+            assert!((few..=many).contains(&taken.len()), "{bytes} bytes each: {}", taken.len());
+            assert!(budget.taken() > taken.len() * bytes);
+            drop(stalled);
         }
     }
 }

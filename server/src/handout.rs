@@ -8,6 +8,7 @@ use brisq_recorder::wire::Stage;
 use brisq_recorder::{ClaimFinish, ClaimTicket};
 use brisq_store::WorkOp;
 
+use crate::metrics::{Metrics, Moved};
 use crate::shard::ShardHandle;
 
 /// Times of one claim as it passes the stages.
@@ -57,7 +58,9 @@ pub struct HandedOut {
     pub(crate) ticket: ClaimTicket,
     pub(crate) times: ClaimTimes,
     pub(crate) queue: QueueName,
-    pub(crate) tasks: Held,
+    pub(crate) metrics: Arc<Metrics>,
+    /// `None` when the claim found nothing.
+    pub(crate) tasks: Option<Undelivered>,
 }
 
 impl HandedOut {
@@ -67,38 +70,51 @@ impl HandedOut {
         let written = Instant::now();
         let latency = self.times.latency(written);
         let stages_us = self.times.stages_us(written);
-        self.tasks.shard.metrics().claim(latency, &stages_us, self.tasks.ids.len());
+        let tasks = self.tasks.as_ref().map_or(0, Undelivered::len);
+        self.metrics.claim(latency, &stages_us, tasks);
         self.ticket.finish(ClaimFinish {
             latency,
             parked: self.times.parked,
             stages_us,
             queue: self.queue.as_str(),
-            tasks: u32::try_from(self.tasks.ids.len()).unwrap_or(u32::MAX),
+            tasks: u32::try_from(tasks).unwrap_or(u32::MAX),
         });
-        self.tasks.keep();
+        if let Some(tasks) = self.tasks {
+            tasks.delivered();
+        }
     }
 }
 
-/// Leases that are released when this is dropped before [`Held::keep`].
+/// Leases that are released when this is dropped before [`Undelivered::delivered`].
 #[derive(Debug)]
-pub struct Held {
+pub struct Undelivered {
     shard: Arc<ShardHandle>,
     token: LeaseToken,
     ids: Vec<TaskId>,
 }
 
-impl Held {
+impl Undelivered {
     pub fn new(shard: Arc<ShardHandle>, token: LeaseToken, tasks: &[Task]) -> Self {
         Self { shard, token, ids: tasks.iter().map(|task| task.id).collect() }
     }
 
+    /// Tasks whose leases these are.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Counts the tasks as handed to a worker.
+    pub fn count(&self) {
+        self.shard.meter.moved(Moved::Claimed, self.ids.len() as u64);
+    }
+
     /// The client has them.
-    pub fn keep(mut self) {
+    pub fn delivered(mut self) {
         self.ids.clear();
     }
 }
 
-impl Drop for Held {
+impl Drop for Undelivered {
     fn drop(&mut self) {
         if self.ids.is_empty() {
             return;

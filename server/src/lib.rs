@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod answers;
 mod auth;
+mod budget;
 mod coalescer;
 mod config;
 mod connection;
@@ -15,13 +17,17 @@ mod error;
 mod extract;
 #[cfg(feature = "faults")]
 mod faults;
+mod gauges;
 mod handout;
 mod metrics;
+mod parking;
+mod queue;
 mod queues;
 mod results;
 mod router;
 mod routes;
 mod running;
+mod scoped;
 mod shard;
 mod state;
 mod work;

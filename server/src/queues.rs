@@ -1,158 +1,265 @@
-//! The queues that this server has met, each with its shard's lanes.
+//! The queues that this server has met: by name, which is how clients say them, and by number, which is how ids do.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use brisq_api::ApiError;
 use brisq_model::{QueueName, QueueNumber, TaskId, TenantName};
-use brisq_store::{QueueInfo, Store, Wake};
-use parking_lot::RwLock;
-use tokio::sync::mpsc;
+use brisq_store::{QueueInfo, StoreError, Wake};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Semaphore, mpsc};
 
-use crate::error::store_error;
-use crate::metrics::Metrics;
-use crate::routes::queues::LIST_MAX;
-use crate::shard::ShardHandle;
+use crate::queue::{LOOKUPS_MAX, Queue};
+use crate::shard::{ShardHandle, Shared};
 
-type ByName = HashMap<TenantName, HashMap<QueueName, Arc<ShardHandle>>>;
+/// Names without a queue that are kept before those that nobody waits for are forgotten. Names of queues are bounded by
+/// the store's own limit.
+const NAMES_UNOPENED_MAX: usize = 1_024;
+/// How long it is remembered that no queue has a number: ids are cheap to make up.
+const UNKNOWN_REMEMBERED: Duration = Duration::from_secs(1);
+/// Such numbers that are remembered.
+const UNKNOWN_MAX: usize = 4_096;
 
-/// Registry of shards; bounded by the store's own limit of queues.
+#[derive(Default)]
+struct Names {
+    by_tenant: HashMap<TenantName, HashMap<QueueName, Arc<Queue>>>,
+    /// Names that came without a queue since the last sweep.
+    unopened: usize,
+    /// How many of them bring the next sweep.
+    sweep_at: usize,
+}
+
+/// Registry of queues.
 pub struct Queues {
-    store: Arc<dyn Store>,
-    metrics: Arc<Metrics>,
-    by_name: RwLock<ByName>,
+    shared: Arc<Shared>,
+    names: RwLock<Names>,
     by_number: RwLock<HashMap<QueueNumber, Arc<ShardHandle>>>,
+    unknown: Mutex<HashMap<QueueNumber, Instant>>,
+    /// Queues that were opened, here or elsewhere: an answer from before one says nothing about a number after it.
+    opened: AtomicU64,
+    lookups: Semaphore,
 }
 
 impl Queues {
-    pub fn new(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
-        Self { store, metrics, by_name: RwLock::default(), by_number: RwLock::default() }
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            names: RwLock::default(),
+            by_number: RwLock::default(),
+            unknown: Mutex::default(),
+            opened: AtomicU64::new(0),
+            lookups: Semaphore::new(LOOKUPS_MAX),
+        }
     }
 
-    /// The queue, made on first use.
-    pub async fn open(&self, tenant: &TenantName, name: &QueueName) -> Result<Arc<ShardHandle>, ApiError> {
+    /// The queue of this name, whether the store has it or not.
+    pub fn named(&self, tenant: &TenantName, name: &QueueName) -> Arc<Queue> {
         if let Some(known) = self.known(tenant, name) {
+            return known;
+        }
+        let mut names = self.names.write();
+        if names.unopened >= names.sweep_at.max(NAMES_UNOPENED_MAX) {
+            sweep(&mut names);
+        }
+        let queues = names.by_tenant.entry(tenant.clone()).or_default();
+        if let Some(known) = queues.get(name) {
+            return Arc::clone(known);
+        }
+        let queue = Arc::new(Queue::new(tenant.clone(), name.clone(), Arc::clone(&self.shared)));
+        queues.insert(name.clone(), Arc::clone(&queue));
+        names.unopened += 1;
+        queue
+    }
+
+    /// The queue of this name, if this server has met it.
+    pub fn known(&self, tenant: &TenantName, name: &QueueName) -> Option<Arc<Queue>> {
+        self.names.read().by_tenant.get(tenant)?.get(name).cloned()
+    }
+
+    /// The queue in the store, made on first use.
+    ///
+    /// # Errors
+    /// When the store does not answer, or takes no further queue.
+    pub async fn open(&self, queue: &Arc<Queue>) -> Result<Arc<ShardHandle>, StoreError> {
+        match queue.present() {
+            Some(present) => Ok(present),
+            None => Ok(self.adopt(queue, queue.open_number().await?)),
+        }
+    }
+
+    /// The queue in the store, if it was ever used.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn find(&self, queue: &Arc<Queue>) -> Result<Option<Arc<ShardHandle>>, StoreError> {
+        match queue.present() {
+            Some(present) => Ok(Some(present)),
+            None => Ok(queue.find_number(&self.lookups).await?.map(|info| self.adopt(queue, info))),
+        }
+    }
+
+    /// The queue that a task's id names, if there is one.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn of_task(&self, id: TaskId) -> Result<Option<Arc<ShardHandle>>, StoreError> {
+        let shard = self.of_number(id.shard().queue).await?;
+        Ok(shard.filter(|shard| shard.shard() == id.shard()))
+    }
+
+    async fn of_number(&self, number: QueueNumber) -> Result<Option<Arc<ShardHandle>>, StoreError> {
+        let known = self.by_number.read().get(&number).cloned();
+        if known.is_some() {
             return Ok(known);
         }
-        let number = self.store.open_queue(tenant, name).await.map_err(store_error)?;
-        Ok(self.remember(QueueInfo { number, tenant: tenant.clone(), name: name.clone() }))
-    }
-
-    /// The queue, if it was ever used.
-    pub async fn find(
-        &self,
-        tenant: &TenantName,
-        name: &QueueName,
-    ) -> Result<Option<Arc<ShardHandle>>, ApiError> {
-        if let Some(known) = self.known(tenant, name) {
-            return Ok(Some(known));
+        let remembered = self.unknown.lock().get(&number).is_some_and(|at| at.elapsed() < UNKNOWN_REMEMBERED);
+        // While messages may be missed another server's new queue is told to nobody.
+        if remembered && self.shared.metrics.wakeups_lost.get() == 0 {
+            return Ok(None);
         }
-        let number = self.store.find_queue(tenant, name).await.map_err(store_error)?;
-        Ok(number
-            .map(|number| self.remember(QueueInfo { number, tenant: tenant.clone(), name: name.clone() })))
-    }
-
-    /// The queue of a task, if it is the tenant's.
-    pub async fn of_task(&self, tenant: &TenantName, id: TaskId) -> Result<Arc<ShardHandle>, ApiError> {
-        let number = id.shard().queue;
-        let known = self.by_number.read().get(&number).cloned();
-        let shard = match known {
-            Some(shard) => Some(shard),
+        let opened = self.opened.load(Ordering::SeqCst);
+        let _place = self.lookups.acquire().await;
+        match self.shared.store.queue_info(number).await? {
+            Some(info) => Ok(Some(self.adopt(&self.named(&info.tenant, &info.name), info))),
             None => {
-                let info = self.store.queue_info(number).await.map_err(store_error)?;
-                info.map(|info| self.remember(info))
+                self.remember_unknown(number, opened);
+                Ok(None)
             }
-        };
-        shard
-            .filter(|shard| shard.info.tenant == *tenant && shard.shard() == id.shard())
-            .ok_or_else(ApiError::task_not_found)
+        }
     }
 
-    /// All queues of a tenant, by name.
-    pub async fn all(&self, tenant: &TenantName) -> Result<Vec<Arc<ShardHandle>>, ApiError> {
-        let infos = self.store.queues(tenant, None, LIST_MAX).await.map_err(store_error)?;
-        Ok(infos.into_iter().map(|info| self.remember(info)).collect())
+    fn remember_unknown(&self, number: QueueNumber, opened: u64) {
+        let mut unknown = self.unknown.lock();
+        if unknown.len() >= UNKNOWN_MAX {
+            unknown.retain(|_, at| at.elapsed() < UNKNOWN_REMEMBERED);
+        }
+        if unknown.len() < UNKNOWN_MAX && self.opened.load(Ordering::SeqCst) == opened {
+            unknown.insert(number, Instant::now());
+        }
+    }
+
+    /// The store does not know the shard any more: it was emptied, or came back older. The claims that wait for the queue
+    /// wait for its name.
+    pub fn forget(&self, shard: &Arc<ShardHandle>) {
+        let info = &shard.info;
+        let known = {
+            let mut by_number = self.by_number.write();
+            let known = by_number.get(&info.number).is_some_and(|known| Arc::ptr_eq(known, shard));
+            if known {
+                by_number.remove(&info.number);
+            }
+            known
+        };
+        if let Some(queue) = self.known(&info.tenant, &info.name) {
+            queue.forget(shard);
+        }
+        if known {
+            tracing::error!(queue = %info.name, number = info.number.get(), "the store came back without this queue: what it held is lost");
+        }
+    }
+
+    fn adopt(&self, queue: &Arc<Queue>, info: QueueInfo) -> Arc<ShardHandle> {
+        let number = info.number;
+        let shard = queue.adopt(info);
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        self.unknown.lock().remove(&number);
+        let before = self.by_number.write().insert(number, Arc::clone(&shard));
+        if let Some(before) = before.filter(|before| !Arc::ptr_eq(before, &shard))
+            && let Some(other) = self.known(&before.info.tenant, &before.info.name)
+        {
+            other.forget(&before);
+        }
+        shard
+    }
+
+    /// Up to `most` queues that have series of their own among the metrics.
+    pub fn labelled(&self, most: usize) -> Vec<Arc<ShardHandle>> {
+        let by_number = self.by_number.read();
+        by_number.values().filter(|shard| shard.meter.label.is_some()).take(most).cloned().collect()
     }
 
     /// Lets every parked claim of every queue look once.
     pub fn wake_all(&self) {
-        for shard in self.by_number.read().values() {
-            shard.wake_all();
+        for queue in self.names.read().by_tenant.values().flat_map(HashMap::values) {
+            queue.parking.wake_all();
         }
     }
 
     /// Passes the store's wake-ups on to parked claims until the channel ends.
     pub async fn pass_on(self: Arc<Self>, mut wakeups: mpsc::Receiver<Wake>) {
         while let Some(wake) = wakeups.recv().await {
-            match wake {
-                Wake::Ready(shard) => {
-                    let known = self.by_number.read().get(&shard.queue).cloned();
-                    if let Some(shard) = known {
-                        shard.wake(1);
-                    }
+            self.take_in(wake);
+        }
+    }
+
+    fn take_in(self: &Arc<Self>, wake: Wake) {
+        match wake {
+            Wake::Ready(shard) => {
+                if let Some(shard) = self.by_number.read().get(&shard.queue) {
+                    shard.parking().wake(1);
                 }
-                Wake::Due(shard, delay) => {
-                    let known = self.by_number.read().get(&shard.queue).cloned();
-                    if let Some(shard) = known {
-                        shard.look_again_in(delay);
-                    }
+            }
+            Wake::Due(shard, delay) => {
+                if let Some(shard) = self.by_number.read().get(&shard.queue) {
+                    shard.parking().look_again_in(delay);
                 }
-                // A claim opens its queue itself so far.
-                Wake::Opened(_) => {}
-                Wake::Lost => {
-                    self.metrics.wakeups_lost.set(1);
-                    tracing::warn!("wake-ups of other servers may be missed: parked claims poll slowly");
-                    self.wake_all();
-                }
-                Wake::Restored => {
-                    self.check_numbers().await;
-                    self.metrics.wakeups_lost.set(0);
-                    tracing::info!("wake-ups of other servers flow again");
-                    self.wake_all();
-                }
+            }
+            Wake::Opened(info) => self.opened_elsewhere(info),
+            Wake::Lost => {
+                self.shared.metrics.wakeups_lost.set(1);
+                tracing::warn!("wake-ups of other servers may be missed: parked claims poll slowly");
+                self.wake_all();
+            }
+            Wake::Restored => {
+                self.shared.metrics.wakeups_lost.set(0);
+                tracing::info!("wake-ups of other servers flow again");
+                self.wake_all();
+                tokio::spawn(Arc::clone(self).check_numbers());
             }
         }
     }
 
-    /// A store that was away may have come back without what it had (an emptied Redis, a lost volume), and gives the numbers
-    /// of queues anew: one that has another number now is forgotten here, or it would share its tasks with another queue.
-    async fn check_numbers(&self) {
+    /// A number is one queue's: whoever had it before lost it with the store.
+    fn opened_elsewhere(&self, info: QueueInfo) {
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        self.unknown.lock().remove(&info.number);
+        let before = self.by_number.read().get(&info.number).cloned();
+        if let Some(before) = before.filter(|before| before.info != info) {
+            self.forget(&before);
+        }
+        if let Some(queue) = self.known(&info.tenant, &info.name) {
+            self.adopt(&queue, info);
+        }
+    }
+
+    /// Messages were missed, among them perhaps that a number is another queue's now.
+    async fn check_numbers(self: Arc<Self>) {
         let known: Vec<Arc<ShardHandle>> = self.by_number.read().values().cloned().collect();
         for shard in known {
-            let info = &shard.info;
-            match self.store.open_queue(&info.tenant, &info.name).await {
-                Ok(number) if number == info.number => {}
+            match self.shared.store.queue_info(shard.info.number).await {
+                Ok(Some(info)) if info == shard.info => {}
                 Ok(_) => {
-                    tracing::error!(queue = %info.name, "the store came back without its queues");
                     self.forget(&shard);
+                    shard.parking().wake_all();
                 }
+                // The store's next answer about the queue says as much.
                 Err(error) => {
-                    tracing::warn!(queue = %info.name, %error, "a queue's number could not be checked");
+                    tracing::debug!(queue = %shard.info.name, %error, "a number could not be checked");
                 }
             }
         }
     }
+}
 
-    fn forget(&self, shard: &Arc<ShardHandle>) {
-        let other = |known: &Arc<ShardHandle>| !Arc::ptr_eq(known, shard);
-        if let Some(queues) = self.by_name.write().get_mut(&shard.info.tenant) {
-            queues.retain(|_, known| other(known));
-        }
-        self.by_number.write().retain(|_, known| other(known));
+/// Forgets names that no queue has and nobody waits for.
+fn sweep(names: &mut Names) {
+    let used = |queue: &Arc<Queue>| Arc::strong_count(queue) > 1 || queue.present().is_some();
+    for queues in names.by_tenant.values_mut() {
+        queues.retain(|_, queue| used(queue));
     }
-
-    fn known(&self, tenant: &TenantName, name: &QueueName) -> Option<Arc<ShardHandle>> {
-        self.by_name.read().get(tenant)?.get(name).cloned()
-    }
-
-    fn remember(&self, info: QueueInfo) -> Arc<ShardHandle> {
-        let mut by_name = self.by_name.write();
-        let queues = by_name.entry(info.tenant.clone()).or_default();
-        let shard = queues.entry(info.name.clone()).or_insert_with(|| {
-            Arc::new(ShardHandle::new(info.clone(), Arc::clone(&self.store), Arc::clone(&self.metrics)))
-        });
-        let shard = Arc::clone(shard);
-        self.by_number.write().insert(info.number, Arc::clone(&shard));
-        shard
-    }
+    names.by_tenant.retain(|_, queues| !queues.is_empty());
+    let waited_for = |queue: &&Arc<Queue>| queue.present().is_none();
+    names.unopened = names.by_tenant.values().flat_map(HashMap::values).filter(waited_for).count();
+    names.sweep_at = names.unopened * 2;
 }

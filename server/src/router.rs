@@ -1,4 +1,4 @@
-//! All routes in one list, each with the scope it needs; the OpenAPI document comes from the same list.
+//! All routes in one list, each with the scope it needs beside its handler; the OpenAPI document comes from the same list.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,55 +7,22 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use brisq_api::{ApiError, ErrorCode};
-use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue};
-use hyper::{Method, Version};
+use hyper::Version;
+use hyper::header::{CONNECTION, HeaderValue};
 use utoipa::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::auth::Scope;
+use crate::console;
 use crate::error::{Failure, no_such_path};
-use crate::routes::leases::Handled;
-use crate::routes::{leases, queues, service, tasks};
+use crate::routes::{Handled, leases, queues, service, tasks};
+use crate::scoped::{Need, ScopedRouter};
 use crate::state::App;
-
-/// What a route asks of its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
-    /// Nothing: probes and the contract.
-    Open,
-    /// A known token with this scope.
-    Scope(Scope),
-}
 
 /// The one path of claims.
 pub const CLAIMS: &str = "/v1/queues/{queue}/claims";
-
-/// Every route. One that is missing here is refused, so a new one cannot be open by oversight.
-pub const NEEDS: &[(Method, &str, Need)] = &[
-    (Method::POST, "/v1/queues/{queue}/tasks", Need::Scope(Scope::TasksWrite)),
-    (Method::GET, "/v1/tasks/{id}", Need::Scope(Scope::TasksRead)),
-    (Method::GET, "/v1/tasks/{id}/result", Need::Scope(Scope::TasksRead)),
-    (Method::DELETE, "/v1/tasks/{id}", Need::Scope(Scope::TasksWrite)),
-    (Method::POST, CLAIMS, Need::Scope(Scope::Work)),
-    (Method::POST, "/v1/tasks/{id}/complete", Need::Scope(Scope::Work)),
-    (Method::POST, "/v1/tasks/{id}/fail", Need::Scope(Scope::Work)),
-    (Method::POST, "/v1/tasks/{id}/release", Need::Scope(Scope::Work)),
-    (Method::POST, "/v1/tasks/{id}/heartbeat", Need::Scope(Scope::Work)),
-    (Method::POST, "/v1/leases/complete", Need::Scope(Scope::Work)),
-    (Method::POST, "/v1/leases/fail", Need::Scope(Scope::Work)),
-    (Method::POST, "/v1/leases/release", Need::Scope(Scope::Work)),
-    (Method::POST, "/v1/leases/heartbeat", Need::Scope(Scope::Work)),
-    (Method::GET, "/v1/queues", Need::Scope(Scope::TasksRead)),
-    (Method::GET, "/v1/queues/{queue}", Need::Scope(Scope::TasksRead)),
-    (Method::GET, "/", Need::Scope(Scope::TasksRead)),
-    (Method::GET, "/console/events", Need::Scope(Scope::TasksRead)),
-    (Method::GET, "/captures/{*path}", Need::Scope(Scope::TasksRead)),
-    (Method::GET, "/healthz", Need::Open),
-    (Method::GET, "/readyz", Need::Open),
-    (Method::GET, "/openapi.json", Need::Open),
-];
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -65,30 +32,38 @@ pub const NEEDS: &[(Method, &str, Need)] = &[
 ))]
 struct Document;
 
-fn contract() -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(Document::openapi())
-        .routes(routes!(tasks::enqueue))
-        .routes(routes!(tasks::get, tasks::cancel))
-        .routes(routes!(tasks::result))
-        .routes(routes!(leases::claim))
-        .routes(routes!(leases::complete))
-        .routes(routes!(leases::fail))
-        .routes(routes!(leases::release))
-        .routes(routes!(leases::heartbeat))
-        .routes(routes!(leases::complete_batch))
-        .routes(routes!(leases::fail_batch))
-        .routes(routes!(leases::release_batch))
-        .routes(routes!(leases::heartbeat_batch))
-        .routes(routes!(queues::list))
-        .routes(routes!(queues::get))
-        .routes(routes!(service::healthz))
-        .routes(routes!(service::readyz))
-        .routes(routes!(service::openapi))
+/// Every route. There is no way to add one without saying what it needs.
+fn all_routes(app: Option<&App>) -> ScopedRouter {
+    let read = Need::Scope(Scope::TasksRead);
+    let write = Need::Scope(Scope::TasksWrite);
+    let work = Need::Scope(Scope::Work);
+    ScopedRouter::new(app, Document::openapi())
+        .routes(write, routes!(tasks::enqueue))
+        .routes(read, routes!(tasks::get))
+        .routes(write, routes!(tasks::cancel))
+        .routes(read, routes!(tasks::result))
+        .routes(work, routes!(leases::claim))
+        .routes(work, routes!(leases::complete))
+        .routes(work, routes!(leases::fail))
+        .routes(work, routes!(leases::release))
+        .routes(work, routes!(leases::heartbeat))
+        .routes(work, routes!(leases::complete_batch))
+        .routes(work, routes!(leases::fail_batch))
+        .routes(work, routes!(leases::release_batch))
+        .routes(work, routes!(leases::heartbeat_batch))
+        .routes(read, routes!(queues::list))
+        .routes(read, routes!(queues::get))
+        .routes(Need::Open, routes!(service::healthz))
+        .routes(Need::Open, routes!(service::readyz))
+        .routes(Need::Open, routes!(service::openapi))
+        .page(read, "/", get(console::page))
+        .page(read, "/console/events", get(console::events))
+        .page(read, "/captures/{*path}", get(console::capture_file))
 }
 
 /// The OpenAPI document, pretty-printed.
 pub fn openapi_document() -> String {
-    let document = contract().into_openapi();
+    let document = all_routes(None).into_openapi();
     document.to_pretty_json().expect("invariant: the document is made of strings and numbers") + "\n"
 }
 
@@ -97,8 +72,7 @@ pub type InClaim = fn();
 
 /// The public routes over `app`.
 pub fn router(app: &App, in_claim: Option<InClaim>) -> Router {
-    let (routes, _) = contract().split_for_parts();
-    let routes = routes.merge(crate::console::routes()).method_not_allowed_fallback(method_not_allowed);
+    let routes = all_routes(Some(app)).into_router().method_not_allowed_fallback(method_not_allowed);
     let mut routes = routes.with_state(Arc::clone(app));
     if let Some(in_claim) = in_claim {
         routes = routes.route_layer(from_fn_with_state(in_claim, slow_claim));
@@ -107,7 +81,7 @@ pub fn router(app: &App, in_claim: Option<InClaim>) -> Router {
     {
         routes = routes.route_layer(axum::middleware::from_fn(crate::faults::in_claim));
     }
-    routes.route_layer(from_fn_with_state(Arc::clone(app), admit)).fallback(not_found)
+    routes.route_layer(from_fn_with_state(Arc::clone(app), note)).fallback(not_found)
 }
 
 async fn slow_claim(
@@ -123,32 +97,9 @@ async fn slow_claim(
     response
 }
 
-/// Lets a request in whose caller may make it.
-async fn admit(
-    State(app): State<App>,
-    matched: Option<MatchedPath>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let handled = Instant::now();
-    let need = matched.as_ref().and_then(|path| need_of(request.method(), path.as_str()));
-    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    match need {
-        Some(Need::Open) => {}
-        Some(Need::Scope(scope)) => {
-            let caller = match app.auth.caller(header) {
-                Ok(caller) => caller,
-                Err(error) => return Failure(error).into_response(),
-            };
-            if let Err(error) = caller.check_scope(scope) {
-                return Failure(error).into_response();
-            }
-            request.extensions_mut().insert(caller);
-        }
-        // Reached by known paths with another method only: those answer 405 by themselves.
-        None => {}
-    }
-    request.extensions_mut().insert(Handled(handled));
+/// Notes when a request met the first code of ours, and sends clients away while the server goes down.
+async fn note(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(Handled(Instant::now()));
     let persistent = request.version() < Version::HTTP_2;
     let mut response = next.run(request).await;
     // Sent away while there is still an answer to do it with, a client does not meet a closed connection.
@@ -156,11 +107,6 @@ async fn admit(
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
-}
-
-fn need_of(method: &Method, path: &str) -> Option<Need> {
-    let method = if *method == Method::HEAD { &Method::GET } else { method };
-    NEEDS.iter().find(|(m, p, _)| m == method && *p == path).map(|(.., need)| *need)
 }
 
 async fn not_found(request: Request) -> Response {
@@ -178,20 +124,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_route_of_the_contract_has_its_need() {
-        let document = contract().into_openapi();
-        let mut routes: Vec<String> = Vec::new();
+    fn the_routes_and_their_scopes_are_the_committed_ones() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api/routes.md");
+        let mut text = "# Routes\n\nEvery route of the public listener and the scope that its caller's token needs. A test holds this page to the\ncode; `BRISQ_UPDATE_GOLDEN=1 cargo test -p brisq-server` writes it.\n\n| method | path | scope |\n|---|---|---|\n".to_owned();
+        for (method, path, need) in all_routes(None).needs() {
+            let scope = match need {
+                Need::Open => "none",
+                Need::Scope(scope) => scope.name(),
+            };
+            text += &format!("| {method} | `{path}` | {scope} |\n");
+        }
+        if std::env::var_os("BRISQ_UPDATE_GOLDEN").is_some() {
+            std::fs::write(path, &text).unwrap();
+        }
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(text, committed, "look at it, then BRISQ_UPDATE_GOLDEN=1");
+    }
+
+    #[test]
+    fn every_operation_of_the_document_is_in_the_list() {
+        let routes = all_routes(None);
+        let needs: Vec<String> =
+            routes.needs().iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+        let document = routes.into_openapi();
         for (path, item) in &document.paths.paths {
             for (method, operation) in
                 [("GET", &item.get), ("POST", &item.post), ("PUT", &item.put), ("DELETE", &item.delete)]
             {
-                if operation.is_some() {
-                    let method: Method = method.parse().unwrap();
-                    assert!(need_of(&method, path).is_some(), "{method} {path} has no need");
-                    routes.push(format!("{method} {path}"));
-                }
+                let listed = needs.contains(&format!("{method} {path}"));
+                assert_eq!(operation.is_some(), listed, "{method} {path}");
             }
         }
-        assert_eq!(routes.len(), NEEDS.len() - 3, "all but the console's three: {routes:#?}");
     }
 }

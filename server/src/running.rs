@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use brisq_model::limits;
 use brisq_recorder::{ClaimLog, Recorder};
 use brisq_store::{Store, StoreError};
 use tokio::sync::watch;
@@ -11,12 +12,15 @@ use tokio::task::JoinHandle;
 
 use crate::admin::{self, Admin};
 use crate::auth::Auth;
+use crate::budget::Budget;
 use crate::connection::{Limits, bind, serve};
-use crate::console::Console;
+use crate::console::{Console, Viewers};
+use crate::gauges::Gauges;
 use crate::metrics::Metrics;
 use crate::queues::Queues;
 use crate::results::ResultWaiters;
 use crate::router::{InClaim, router};
+use crate::shard::Shared;
 use crate::state::{App, AppState};
 
 /// Pause between two looks at a store that is not ready.
@@ -84,7 +88,14 @@ impl Running {
         let (draining, is_draining) = watch::channel(false);
         let (closing, going_down) = watch::channel(false);
         let metrics = Arc::new(Metrics::default());
-        let queues = Arc::new(Queues::new(Arc::clone(&store), Arc::clone(&metrics)));
+        let results = Arc::new(ResultWaiters::default());
+        let bodies = Budget::new(limits::BODIES_IN_FLIGHT_MAX_BYTES);
+        let queues = Arc::new(Queues::new(Arc::new(Shared {
+            store: Arc::clone(&store),
+            metrics: Arc::clone(&metrics),
+            results: Arc::clone(&results),
+            pending: Arc::clone(&bodies),
+        })));
         if let Some(wakeups) = store.wakeups() {
             tokio::spawn(Arc::clone(&queues).pass_on(wakeups));
         }
@@ -96,7 +107,11 @@ impl Running {
             metrics: Arc::clone(&metrics),
             claims,
             auth: options.auth,
-            results: ResultWaiters::default(),
+            results,
+            bodies,
+            answers: Budget::new(limits::ANSWERS_IN_FLIGHT_MAX_BYTES),
+            viewers: Viewers::default(),
+            gauges: Gauges::default(),
             console: options.console,
             shutdown: is_draining,
         });
@@ -146,6 +161,8 @@ impl Running {
                 Err(error) => tracing::error!(%error, "a listener did not end by itself"),
             }
         }
+        // Before the runtime ends, and with it every thread that could do it.
+        self.store.close().await;
     }
 }
 

@@ -1,68 +1,82 @@
-//! A queue's shard as this server sees it: two lanes to the store, and the claims parked on it.
+//! A queue under its number in the store: two lanes of calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use brisq_model::{NewTask, Shard, TaskState};
+use brisq_model::{NewTask, Shard, Task, TaskId, TaskState};
 use brisq_store::{Answer, Enqueued, QueueInfo, Refused, Store, StoreError, WorkDone, WorkOp, WorkResult};
-use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
-use tokio::task::AbortHandle;
+use tokio::sync::oneshot;
 
-use crate::coalescer::{CallTimes, Caller, Lane, LaneFull, Reply, Weight};
-use crate::metrics::Metrics;
+use crate::budget::Budget;
+use crate::coalescer::{CallTimes, Lane, LaneFull, Reply, StoreCalls, Weight};
+use crate::metrics::{Metrics, Moved, QueueMeter};
+use crate::parking::Parking;
+use crate::results::ResultWaiters;
 
-/// Shortest time to the next look at due tasks, so that a backlog of them is no busy loop.
-const DUE_PAUSE: Duration = Duration::from_millis(1);
+/// After a failed call one parked claim looks again in this time: the answer that would have set the next look is missing.
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
+/// What a task of a queue is taken to weigh before one was seen.
+const TASK_BYTES_DEFAULT: usize = 1024;
+/// What a task weighs beside its payload, attempts and progress: names, ids and times.
+const TASK_BYTES_BASE: usize = 512;
 
 /// Answer of an enqueue by index.
 pub type EnqueueResult = Result<Enqueued, Refused>;
 
-/// A shard's lanes and parked claims. Enqueues have a lane of their own, because a full store refuses them while
-/// everything else must go on.
+/// What all shards of a server share.
+pub struct Shared {
+    /// Where tasks live.
+    pub store: Arc<dyn Store>,
+    /// Counted by everyone.
+    pub metrics: Arc<Metrics>,
+    /// Who waits for results.
+    pub results: Arc<ResultWaiters>,
+    /// Bytes of operations that the store has not answered yet.
+    pub pending: Arc<Budget>,
+}
+
+/// A shard's lanes. Enqueues have a lane of their own, because a full store refuses them while everything else must go on.
 pub struct ShardHandle {
     /// The queue it belongs to.
     pub info: QueueInfo,
-    shard: Shard,
+    /// Where the queue's tasks are counted.
+    pub meter: Arc<QueueMeter>,
+    /// The claims that wait for the queue, by its name: they outlive a number.
+    parking: Arc<Parking>,
+    shared: Arc<Shared>,
     enqueues: Arc<Lane<NewTask, EnqueueResult>>,
     works: Arc<Lane<WorkOp, WorkResult>>,
-    store: Arc<dyn Store>,
-    metrics: Arc<Metrics>,
-    wake: Notify,
-    waiting: AtomicUsize,
-    due: Mutex<Option<(Instant, AbortHandle)>>,
+    task_bytes: AtomicUsize,
 }
 
 impl std::fmt::Debug for ShardHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ShardHandle").field("info", &self.info).field("shard", &self.shard).finish()
+        f.debug_struct("ShardHandle").field("info", &self.info).finish_non_exhaustive()
     }
 }
 
 impl ShardHandle {
-    pub fn new(info: QueueInfo, store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(info: QueueInfo, parking: Arc<Parking>, shared: Arc<Shared>) -> Self {
         Self {
-            shard: Shard::first(info.number),
+            meter: shared.metrics.meter(&info.tenant, &info.name),
             info,
-            enqueues: Arc::default(),
-            works: Arc::default(),
-            store,
-            metrics,
-            wake: Notify::new(),
-            waiting: AtomicUsize::new(0),
-            due: Mutex::new(None),
+            parking,
+            enqueues: Arc::new(Lane::new(Arc::clone(&shared.pending))),
+            works: Arc::new(Lane::new(Arc::clone(&shared.pending))),
+            shared,
+            task_bytes: AtomicUsize::new(TASK_BYTES_DEFAULT),
         }
     }
 
     /// Its place in the store.
     pub fn shard(&self) -> Shard {
-        self.shard
+        self.info.shard()
     }
 
-    /// Where its calls and claims are counted.
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
+    /// Where the claims of its queue wait.
+    pub fn parking(&self) -> &Arc<Parking> {
+        &self.parking
     }
 
     /// Hands new tasks to the store.
@@ -89,79 +103,52 @@ impl ShardHandle {
         }
     }
 
-    /// Claims parked here now.
-    pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+    /// What a task of this queue weighs, as far as it was seen: the heaviest mean of the last answers.
+    pub fn task_bytes(&self) -> usize {
+        self.task_bytes.load(Ordering::Relaxed)
     }
 
-    /// Counts the caller among the parked claims until the guard is dropped.
-    pub fn enter_waiting(&self) -> Waiting<'_> {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        Waiting(self)
-    }
-
-    /// Resolves at the next wake-up that is meant for one parked claim.
-    pub fn woken(&self) -> tokio::sync::futures::Notified<'_> {
-        self.wake.notified()
-    }
-
-    /// Wakes up to `claims` parked claims, in the order in which they came.
-    pub fn wake(&self, claims: u64) {
-        let waiting = self.waiting() as u64;
-        for _ in 0..claims.min(waiting) {
-            self.wake.notify_one();
-        }
-    }
-
-    /// Lets every parked claim look once.
-    pub fn wake_all(&self) {
-        self.wake.notify_waiters();
-    }
-
-    /// One timer for all parked claims: at the earliest time at which something falls due, one of them looks, and the
-    /// store's answer sets the next.
-    pub fn look_again_in(self: &Arc<Self>, delay: Duration) {
-        if self.waiting() == 0 {
-            return;
-        }
-        let at = Instant::now() + delay.max(DUE_PAUSE);
-        let mut due = self.due.lock();
-        if let Some((earlier, _)) = &*due
-            && *earlier <= at
-        {
-            return;
-        }
-        let shard = Arc::clone(self);
-        let timer = tokio::spawn(async move {
-            tokio::time::sleep_until(at.into()).await;
-            *shard.due.lock() = None;
-            shard.wake(1);
+    fn note_weights(&self, answer: &Answer<WorkResult>) {
+        let claimed = answer.results.iter().filter_map(|result| match result {
+            Ok(WorkDone::Claimed(tasks)) => Some(tasks),
+            _ => None,
         });
-        if let Some((_, replaced)) = due.replace((at, timer.abort_handle())) {
-            replaced.abort();
+        let (tasks, bytes) =
+            claimed.flatten().fold((0_usize, 0_usize), |(n, sum), task| (n + 1, sum + weight(task)));
+        if let Some(mean) = bytes.checked_div(tasks) {
+            let before = self.task_bytes();
+            self.task_bytes.store(mean.max(before - before / 8), Ordering::Relaxed);
         }
     }
 
-    fn note<T>(self: &Arc<Self>, answer: &Answer<T>, times: CallTimes, newly_ready: u64) {
-        self.metrics.store_call(answer.results.len(), times.answered - times.sent);
-        if self.waiting() == 0 {
+    fn note<T>(&self, answer: &Answer<T>, times: CallTimes, newly_ready: u64) {
+        self.shared.metrics.store_call(answer.results.len(), times.answered - times.sent);
+        if self.parking.waiting() == 0 {
             return;
         }
-        self.wake(newly_ready.max(u64::from(answer.ready > 0)));
+        self.parking.wake(newly_ready.max(u64::from(answer.ready > 0)));
         if let Some(next) = answer.next_due {
-            self.look_again_in(next);
+            self.parking.look_again_in(next);
         }
+    }
+
+    /// The one line about a failed call, however many waited for it.
+    fn note_failure(&self, error: &StoreError, askers: usize) {
+        if !matches!(error, StoreError::UnknownQueue) {
+            tracing::warn!(queue = %self.info.name, askers, %error, "a store call failed");
+        }
+        self.parking.look_again_in(FAILED_PAUSE);
     }
 }
 
-/// See [`ShardHandle::enter_waiting`].
-#[derive(Debug)]
-pub struct Waiting<'a>(&'a ShardHandle);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-    }
+/// What a task weighs in an answer.
+pub fn weight(task: &Task) -> usize {
+    let attempts = task.attempts.iter().map(|attempt| {
+        let error = &attempt.error;
+        error.message.len() + error.kind.len() + error.detail.as_ref().map_or(0, bytes::Bytes::len) + 64
+    });
+    let progress = task.progress.as_ref().map_or(0, bytes::Bytes::len);
+    TASK_BYTES_BASE + task.payload.len() + progress + attempts.sum::<usize>()
 }
 
 impl Weight for NewTask {
@@ -172,36 +159,66 @@ impl Weight for NewTask {
 
 impl Weight for WorkOp {
     fn bytes(&self) -> usize {
-        match self {
-            Self::Complete { result, .. } => result.as_ref().map_or(0, bytes::Bytes::len),
-            _ => 0,
-        }
+        let sent = match self {
+            Self::Complete { result, .. } => result.as_ref(),
+            Self::Heartbeat(beat) => beat.progress.as_ref(),
+            Self::Fail(fail) => fail.error.detail.as_ref(),
+            Self::Claim(_) | Self::Release { .. } | Self::Cancel { .. } => None,
+        };
+        sent.map_or(0, bytes::Bytes::len)
     }
 }
 
-/// The lanes call the store through an `Arc` of their shard, so that wake-ups reach its parked claims.
-impl Caller<NewTask, EnqueueResult> for ShardHandle {
+/// The lanes call the store through their shard, so that wake-ups reach its parked claims.
+impl StoreCalls<NewTask, EnqueueResult> for ShardHandle {
     async fn call(&self, tasks: Vec<NewTask>) -> Result<Answer<EnqueueResult>, StoreError> {
-        self.store.enqueue(&self.info, tasks).await
+        self.shared.store.enqueue(&self.info, tasks).await
     }
 
     fn answered(self: &Arc<Self>, answer: &Answer<EnqueueResult>, times: CallTimes) {
-        let ready =
-            |result: &&EnqueueResult| matches!(result, Ok(Enqueued::Created { state: TaskState::Ready, .. }));
-        let newly_ready = answer.results.iter().filter(ready).count() as u64;
-        self.note(answer, times, newly_ready);
+        let created = |state: Option<TaskState>| {
+            let counts = |result: &&EnqueueResult| match result {
+                Ok(Enqueued::Created { state: is, .. }) => state.is_none_or(|state| state == *is),
+                _ => false,
+            };
+            answer.results.iter().filter(counts).count() as u64
+        };
+        self.meter.moved(Moved::Enqueued, created(None));
+        self.note(answer, times, created(Some(TaskState::Ready)));
+    }
+
+    fn failed(self: &Arc<Self>, error: &StoreError, askers: usize) {
+        self.note_failure(error, askers);
     }
 
     fn unclaimed(self: &Arc<Self>, _: Vec<EnqueueResult>) {}
 }
 
-impl Caller<WorkOp, WorkResult> for ShardHandle {
+impl StoreCalls<WorkOp, WorkResult> for ShardHandle {
+    /// Whoever waits for a result is woken here, where no client can leave in between; also after an error, because the
+    /// call may have run.
     async fn call(&self, ops: Vec<WorkOp>) -> Result<Answer<WorkResult>, StoreError> {
-        self.store.work(&self.info, ops).await
+        let may_end: Vec<TaskId> = ops.iter().filter_map(ended_by).collect();
+        let answer = self.shared.store.work(&self.info, ops).await;
+        self.shared.results.wake(&may_end);
+        if let Ok(answer) = &answer {
+            self.shared.results.wake(&answer.ended);
+        }
+        answer
     }
 
     fn answered(self: &Arc<Self>, answer: &Answer<WorkResult>, times: CallTimes) {
+        let count = |wanted: fn(&WorkDone) -> bool| {
+            answer.results.iter().filter(|result| result.as_ref().is_ok_and(wanted)).count() as u64
+        };
+        self.meter.moved(Moved::Completed, count(|done| matches!(done, WorkDone::Completed)));
+        self.meter.moved(Moved::Failed, count(|done| matches!(done, WorkDone::Failed { .. })));
+        self.note_weights(answer);
         self.note(answer, times, 0);
+    }
+
+    fn failed(self: &Arc<Self>, error: &StoreError, askers: usize) {
+        self.note_failure(error, askers);
     }
 
     fn unclaimed(self: &Arc<Self>, results: Vec<WorkResult>) {
@@ -213,12 +230,26 @@ impl Caller<WorkOp, WorkResult> for ShardHandle {
     }
 }
 
+/// The task that an operation may end.
+fn ended_by(op: &WorkOp) -> Option<TaskId> {
+    match op {
+        WorkOp::Complete { id, .. } | WorkOp::Cancel { id } => Some(*id),
+        WorkOp::Fail(fail) => Some(fail.id),
+        WorkOp::Claim(_) | WorkOp::Release { .. } | WorkOp::Heartbeat(_) => None,
+    }
+}
+
 /// What gives the claimed tasks of `results` back.
 pub fn releases(results: &[WorkResult]) -> Vec<WorkOp> {
     let claimed = results.iter().filter_map(|result| match result {
         Ok(WorkDone::Claimed(tasks)) => Some(tasks),
         _ => None,
     });
-    let leased = claimed.flatten().filter_map(|task| Some((task.id, task.lease.as_ref()?.token)));
-    leased.map(|(id, token)| WorkOp::Release { id, token, delay_ms: 0 }).collect()
+    claimed.flatten().filter_map(release).collect()
+}
+
+/// What gives a claimed task back: no attempt is consumed.
+pub fn release(task: &Task) -> Option<WorkOp> {
+    let token = task.lease.as_ref()?.token;
+    Some(WorkOp::Release { id: task.id, token, delay_ms: 0 })
 }

@@ -5,7 +5,9 @@ use brisq_store::Store;
 use tokio::sync::watch;
 
 use crate::auth::Auth;
-use crate::console::Console;
+use crate::budget::Budget;
+use crate::console::{Console, Viewers};
+use crate::gauges::Gauges;
 use crate::metrics::Metrics;
 use crate::queues::Queues;
 use crate::results::ResultWaiters;
@@ -25,7 +27,15 @@ pub struct AppState {
     /// Who may call.
     pub auth: Auth,
     /// Who waits for results.
-    pub results: ResultWaiters,
+    pub results: Arc<ResultWaiters>,
+    /// Bytes of request bodies, and of what the store has not answered.
+    pub bodies: Arc<Budget>,
+    /// Bytes of answers that are not handed to their sockets.
+    pub answers: Arc<Budget>,
+    /// Who looks at the page.
+    pub viewers: Viewers,
+    /// What the queues hold, for scrapers.
+    pub gauges: Gauges,
     /// What the page at `/` shows beside the queues.
     pub console: Console,
     /// Turns true when the server shuts down.

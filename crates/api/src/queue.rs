@@ -35,9 +35,13 @@ pub struct StateCounts {
     pub cancelled: u64,
 }
 
-/// All queues of the tenant, by name.
+/// A page of the tenant's queues, by name.
 #[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct QueueList {
-    /// Up to 1,000; a longer list is cut.
+    /// Those of the page that the token covers.
     pub queues: Vec<QueueView>,
+    /// `cursor` of the next page; left out on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::raw::{bytes_of, present};
 use crate::task::within;
-use crate::{AnyJson, ApiError, ErrorCode, ErrorEnvelope, TaskView};
+use crate::{AnyJson, ApiError, ErrorBody, ErrorCode, ErrorEnvelope, TaskView};
 
 /// Body of a claim; `{}` claims one task for 30 s without waiting.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
@@ -339,4 +339,7 @@ pub struct BatchResults<'a> {
     /// What `claim` took, when the request had one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tasks: Option<Vec<TaskView<'a>>>,
+    /// Why `claim` took nothing; the results stand all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorBody>,
 }

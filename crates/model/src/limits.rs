@@ -65,6 +65,12 @@ pub const AGING_PICKS: u64 = 8;
 /// Most bytes of payloads, attempts, results and progress in the answer of one store call: later claims of the call get
 /// fewer tasks. One task always fits.
 pub const ANSWER_MAX_BYTES: usize = 32 * 1024 * 1024;
+/// Most bytes of request bodies, and of operations that the store has not answered, in one process; beyond, `overloaded`.
+pub const BODIES_IN_FLIGHT_MAX_BYTES: usize = 128 * 1024 * 1024;
+/// Most bytes of answers that are not handed to their sockets yet, in one process: a claim beyond it gets fewer tasks.
+pub const ANSWERS_IN_FLIGHT_MAX_BYTES: usize = 128 * 1024 * 1024;
+/// Most bytes of operations that wait for one queue's next store call.
+pub const LANE_PENDING_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// Most queues of one tenant.
 pub const QUEUES_PER_TENANT_MAX: u32 = 10_000;
 /// Most queues of one store.

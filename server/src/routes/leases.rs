@@ -1,34 +1,28 @@
 //! Claiming, and acting on leases: one at a time or in batches.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use axum::Extension;
-use axum::extract::{Path, State};
-use axum::response::Response;
+use axum::extract::Path;
 use brisq_api::{
     ApiError, BatchRequest, BatchResults, ClaimRequest, ClaimResponse, CompleteRequest, Empty, ErrorCode,
     ErrorEnvelope, FailRequest, FailResponse, HeartbeatRequest, HeartbeatResponse, ItemResult, LeaseRequest,
-    ReleaseRequest, TaskView, lease_token, rfc3339, task_id,
+    ReleaseRequest, lease_token, rfc3339, task_id,
 };
 use brisq_model::{LeaseToken, TaskId};
-use brisq_store::{FailOp, HeartbeatOp, WorkDone, WorkOp, WorkResult};
+use brisq_store::{FailOp, HeartbeatOp, WorkDone, WorkOp};
 use hyper::StatusCode;
 use rand::RngExt;
+use serde::Deserialize;
 
-use crate::auth::Caller;
-use crate::connection::Connection;
-use crate::error::{Answered, json, refused};
+use super::Call;
+use crate::error::{Answered, json};
 use crate::extract::RawBody;
-use crate::shard::ShardHandle;
-use crate::state::App;
-use crate::work::{ClaimWish, Claimed};
+use crate::work::{Acted, Batch, ClaimWish};
 
 /// Claim tasks under a lease.
 #[utoipa::path(
     post, path = "/v1/queues/{queue}/claims", tag = "work",
-    params(("queue" = String, Path, description = "Queue; made on first use")),
+    params(("queue" = String, Path, description = "Queue; one that was never used is waited for")),
     request_body = ClaimRequest,
     responses(
         (status = 200, description = "The tasks with their payloads and leases; empty when nothing came in `waitMs`", body = ClaimResponse),
@@ -36,28 +30,14 @@ use crate::work::{ClaimWish, Claimed};
         (status = "5XX", description = "Not carried out, or not known: tasks claimed unseen come back when their lease ends", body = ErrorEnvelope),
     )
 )]
-pub async fn claim(
-    State(app): State<App>,
-    Extension(caller): Extension<Arc<Caller>>,
-    Extension(connection): Extension<Connection>,
-    Extension(Handled(handled)): Extension<Handled>,
-    Path(queue): Path<String>,
-    body: RawBody,
-) -> Answered {
-    let wish = wish(body.parse()?)?;
-    let shard = app.queue(&caller, &queue).await?;
-    let claimed = app.claim(&shard, wish, &connection, handled).await?;
-    let response = {
-        let tasks = claimed.tasks.iter().map(|task| TaskView::held(shard.info.name.as_str(), task));
-        json(StatusCode::OK, &ClaimResponse { tasks: tasks.collect() })
-    };
-    claimed.hand_out(&app, &connection);
-    Ok(response)
+pub async fn claim(Path(queue): Path<String>, call: Call) -> Answered {
+    let wish = wish(call.body.parse()?)?;
+    let queue = call.app.queue(&call.caller, &queue)?;
+    let Call { app, connection, handled, body, .. } = call;
+    drop(body);
+    let claimed = app.claim(&queue, wish, &connection, handled).await?;
+    Ok(claimed.answer(&connection, None)?)
 }
-
-/// When a request met the first code of ours.
-#[derive(Clone, Copy, Debug)]
-pub struct Handled(pub Instant);
 
 fn wish(request: ClaimRequest) -> Result<ClaimWish, ApiError> {
     let (max, lease_ms, wait_ms, worker) = request.checked()?;
@@ -106,13 +86,9 @@ impl Act for HeartbeatRequest<'_> {
         (status = 409, description = "`lease_lost`", body = ErrorEnvelope),
     )
 )]
-pub async fn complete(
-    State(app): State<App>,
-    Extension(caller): Extension<Arc<Caller>>,
-    Path(id): Path<String>,
-    body: RawBody,
-) -> Answered {
-    act(&app, &caller, &id, &body.parse::<CompleteRequest<'_>>()?).await
+pub async fn complete(Path(id): Path<String>, call: Call) -> Answered {
+    let asked = single::<CompleteRequest<'_>>(&id, &call.body)?;
+    act(call, asked).await
 }
 
 /// Report a failed attempt.
@@ -125,13 +101,9 @@ pub async fn complete(
         (status = 409, description = "`lease_lost`", body = ErrorEnvelope),
     )
 )]
-pub async fn fail(
-    State(app): State<App>,
-    Extension(caller): Extension<Arc<Caller>>,
-    Path(id): Path<String>,
-    body: RawBody,
-) -> Answered {
-    act(&app, &caller, &id, &body.parse::<FailRequest<'_>>()?).await
+pub async fn fail(Path(id): Path<String>, call: Call) -> Answered {
+    let asked = single::<FailRequest<'_>>(&id, &call.body)?;
+    act(call, asked).await
 }
 
 /// Give a task back; no attempt is consumed.
@@ -144,13 +116,9 @@ pub async fn fail(
         (status = 409, description = "`lease_lost`", body = ErrorEnvelope),
     )
 )]
-pub async fn release(
-    State(app): State<App>,
-    Extension(caller): Extension<Arc<Caller>>,
-    Path(id): Path<String>,
-    body: RawBody,
-) -> Answered {
-    act(&app, &caller, &id, &body.parse::<ReleaseRequest<'_>>()?).await
+pub async fn release(Path(id): Path<String>, call: Call) -> Answered {
+    let asked = single::<ReleaseRequest<'_>>(&id, &call.body)?;
+    act(call, asked).await
 }
 
 /// Keep a lease, and learn whether the task is still wanted.
@@ -163,33 +131,35 @@ pub async fn release(
         (status = 409, description = "`lease_lost`", body = ErrorEnvelope),
     )
 )]
-pub async fn heartbeat(
-    State(app): State<App>,
-    Extension(caller): Extension<Arc<Caller>>,
-    Path(id): Path<String>,
-    body: RawBody,
-) -> Answered {
-    act(&app, &caller, &id, &body.parse::<HeartbeatRequest<'_>>()?).await
+pub async fn heartbeat(Path(id): Path<String>, call: Call) -> Answered {
+    let asked = single::<HeartbeatRequest<'_>>(&id, &call.body)?;
+    act(call, asked).await
 }
 
-async fn act(app: &App, caller: &Caller, id: &str, request: &impl Act) -> Answered {
+/// The task of the path and the operation of the body.
+fn single<'a, R>(id: &str, body: &'a RawBody) -> Result<(TaskId, WorkOp), ApiError>
+where
+    R: Act + Deserialize<'a>,
+{
+    let request: R = body.parse()?;
     if request.id().is_some() {
         let message = "A single call has the task's id in its path; leave `id` out of the body.";
-        return Err(ApiError::new(ErrorCode::UnknownField, message).with("field", "id").into());
+        return Err(ApiError::new(ErrorCode::UnknownField, message).with("field", "id"));
     }
     let id = task_id(id)?;
-    let shard = app.queue_of(caller, id).await?;
-    let op = request.op(id, lease_token(request.token())?)?;
-    let result = app.act(&shard, vec![op]).await?.into_iter().next().ok_or_else(crate::error::draining)?;
-    match item(result, app.draining()) {
-        Ok(done) => Ok(json(StatusCode::OK, &done)),
-        Err(error) => Err(error.into()),
-    }
+    Ok((id, request.op(id, lease_token(request.token())?)?))
+}
+
+async fn act(call: Call, (id, op): (TaskId, WorkOp)) -> Answered {
+    let Call { app, caller, body, .. } = call;
+    drop(body);
+    let acted = app.act(&caller, id, op).await;
+    Ok(json(StatusCode::OK, &item(acted, app.draining())?))
 }
 
 /// What an act answers, alone or in a batch.
-fn item(result: WorkResult, draining: bool) -> Result<ItemResult, ApiError> {
-    match result.map_err(refused)? {
+fn item(acted: Acted, draining: bool) -> Result<ItemResult, ApiError> {
+    match acted? {
         WorkDone::Failed { state, next_attempt_at } => Ok(ItemResult::Failed(FailResponse {
             state: state.name(),
             next_attempt_at: next_attempt_at.map(rfc3339),
@@ -208,40 +178,38 @@ fn item(result: WorkResult, draining: bool) -> Result<ItemResult, ApiError> {
 /// Complete up to 1,000 tasks; with `claim` also take the next ones, in one round trip.
 #[utoipa::path(
     post, path = "/v1/leases/complete", tag = "work", request_body = BatchRequest,
-    responses((status = 200, description = "Results by index, and the tasks of `claim`", body = BatchResults))
+    responses((status = 200, description = "Results by index; and the tasks of `claim`, or in `error` why it took none", body = BatchResults))
 )]
-pub async fn complete_batch(
-    State(app): State<App>,
-    Extension(caller): Extension<Arc<Caller>>,
-    Extension(connection): Extension<Connection>,
-    Extension(Handled(handled)): Extension<Handled>,
-    body: RawBody,
-) -> Answered {
-    let mut request: BatchRequest<'_> = body.parse()?;
+pub async fn complete_batch(call: Call) -> Answered {
+    let mut request: BatchRequest<'_> = call.body.parse()?;
     let wish = request.claim.take().map(wish).transpose()?;
-    let batch = batch::<CompleteRequest<'_>>(&app, &caller, &request).await?;
+    let asked = many::<CompleteRequest<'_>>(&request)?;
+    let Call { app, caller, connection, handled, body } = call;
+    drop(body);
+    let Batch { results, first } = app.act_on_all(&caller, asked).await;
+    let results = items(results, app.draining());
     let Some(wish) = wish else {
-        return Ok(json(StatusCode::OK, &BatchResults { results: batch.results, tasks: None }));
+        return Ok(json(StatusCode::OK, &BatchResults { results, tasks: None, error: None }));
     };
-    let Some(shard) = batch.first_shard else {
-        let message = "`claim` takes from the queue of the first item that names a task; no item names one.";
-        return Err(ApiError::invalid_field("claim", message).into());
+    let claimed = match first {
+        Some(shard) => {
+            let queue = app.queues.named(&shard.info.tenant, &shard.info.name);
+            app.claim(&queue, wish, &connection, handled).await
+        }
+        None => {
+            let message =
+                "`claim` takes from the queue of the first item that names a task; no item names one.";
+            Err(ApiError::invalid_field("claim", message))
+        }
     };
-    let claimed = app.claim(&shard, wish, &connection, handled).await?;
-    Ok(with_tasks(&app, &connection, &shard, batch.results, claimed))
-}
-
-fn with_tasks(
-    app: &App,
-    connection: &Connection,
-    shard: &ShardHandle,
-    results: Vec<ItemResult>,
-    claimed: Claimed,
-) -> Response {
-    let tasks = claimed.tasks.iter().map(|task| TaskView::held(shard.info.name.as_str(), task)).collect();
-    let response = json(StatusCode::OK, &BatchResults { results, tasks: Some(tasks) });
-    claimed.hand_out(app, connection);
-    response
+    match claimed {
+        Ok(claimed) => Ok(claimed.answer(&connection, Some(results))?),
+        // The tasks are complete all the same, and the worker has to know.
+        Err(error) => {
+            let error = Some(error.envelope().error);
+            Ok(json(StatusCode::OK, &BatchResults { results, tasks: None, error }))
+        }
+    }
 }
 
 /// Report up to 1,000 failed attempts.
@@ -249,12 +217,9 @@ fn with_tasks(
     post, path = "/v1/leases/fail", tag = "work", request_body = BatchRequest,
     responses((status = 200, description = "Results by index", body = BatchResults))
 )]
-pub async fn fail_batch(
-    State(app): State<App>,
-    Extension(caller): Extension<Arc<Caller>>,
-    body: RawBody,
-) -> Answered {
-    plain_batch::<FailRequest<'_>>(&app, &caller, body.parse()?).await
+pub async fn fail_batch(call: Call) -> Answered {
+    let asked = many_without_claim::<FailRequest<'_>>(&call.body)?;
+    act_on_all(call, asked).await
 }
 
 /// Give up to 1,000 tasks back.
@@ -262,12 +227,9 @@ pub async fn fail_batch(
     post, path = "/v1/leases/release", tag = "work", request_body = BatchRequest,
     responses((status = 200, description = "Results by index", body = BatchResults))
 )]
-pub async fn release_batch(
-    State(app): State<App>,
-    Extension(caller): Extension<Arc<Caller>>,
-    body: RawBody,
-) -> Answered {
-    plain_batch::<ReleaseRequest<'_>>(&app, &caller, body.parse()?).await
+pub async fn release_batch(call: Call) -> Answered {
+    let asked = many_without_claim::<ReleaseRequest<'_>>(&call.body)?;
+    act_on_all(call, asked).await
 }
 
 /// Keep up to 1,000 leases.
@@ -275,94 +237,51 @@ pub async fn release_batch(
     post, path = "/v1/leases/heartbeat", tag = "work", request_body = BatchRequest,
     responses((status = 200, description = "Results by index", body = BatchResults))
 )]
-pub async fn heartbeat_batch(
-    State(app): State<App>,
-    Extension(caller): Extension<Arc<Caller>>,
-    body: RawBody,
-) -> Answered {
-    plain_batch::<HeartbeatRequest<'_>>(&app, &caller, body.parse()?).await
+pub async fn heartbeat_batch(call: Call) -> Answered {
+    let asked = many_without_claim::<HeartbeatRequest<'_>>(&call.body)?;
+    act_on_all(call, asked).await
 }
 
-async fn plain_batch<'a, R>(app: &App, caller: &Caller, request: BatchRequest<'a>) -> Answered
+/// The items of a batch, each understood or refused alone.
+type Asked = Vec<Result<(TaskId, WorkOp), ApiError>>;
+
+fn many<'a, R>(request: &BatchRequest<'a>) -> Result<Asked, ApiError>
 where
-    R: Act + serde::Deserialize<'a>,
-{
-    if request.claim.is_some() {
-        let message = "Only `/v1/leases/complete` takes `claim`.";
-        return Err(ApiError::new(ErrorCode::UnknownField, message).with("field", "claim").into());
-    }
-    let batch = batch::<R>(app, caller, &request).await?;
-    Ok(json(StatusCode::OK, &BatchResults { results: batch.results, tasks: None }))
-}
-
-struct Batch {
-    results: Vec<ItemResult>,
-    first_shard: Option<Arc<ShardHandle>>,
-}
-
-/// Operations of one shard and the items they answer.
-#[derive(Default)]
-struct Group {
-    ops: Vec<WorkOp>,
-    indexes: Vec<usize>,
-}
-
-/// One store call for each shard that the items name.
-async fn batch<'a, R>(app: &App, caller: &Caller, request: &BatchRequest<'a>) -> Result<Batch, ApiError>
-where
-    R: Act + serde::Deserialize<'a>,
+    R: Act + Deserialize<'a>,
 {
     request.check_size()?;
-    let mut results: Vec<Result<ItemResult, ApiError>> = Vec::with_capacity(request.items.len());
-    let mut groups: Vec<(Arc<ShardHandle>, Group)> = Vec::new();
-    let mut places = HashMap::new();
-    for (index, raw) in request.items.iter().enumerate() {
-        match prepare::<R>(app, caller, raw.get()).await {
-            Ok((shard, op)) => {
-                let place = *places.entry(shard.shard()).or_insert_with(|| {
-                    groups.push((shard, Group::default()));
-                    groups.len() - 1
-                });
-                if let Some((_, group)) = groups.get_mut(place) {
-                    group.ops.push(op);
-                    group.indexes.push(index);
-                }
-                results.push(Ok(ItemResult::Done(Empty {})));
-            }
-            Err(error) => results.push(Err(error)),
-        }
-    }
-    let first_shard = groups.first().map(|(shard, _)| Arc::clone(shard));
-    for (shard, Group { ops, indexes }) in groups {
-        // A shard whose call fails answers its own items; those of other shards have their own fate.
-        let answers = match app.act(&shard, ops).await {
-            Ok(answers) => answers.into_iter().map(|result| item(result, app.draining())).collect::<Vec<_>>(),
-            Err(error) => indexes.iter().map(|_| Err(error.clone())).collect(),
-        };
-        for (index, answer) in indexes.into_iter().zip(answers) {
-            if let Some(slot) = results.get_mut(index) {
-                *slot = answer;
-            }
-        }
-    }
-    let results =
-        results.into_iter().map(|r| r.unwrap_or_else(|error| ItemResult::Refused(error.envelope())));
-    Ok(Batch { results: results.collect(), first_shard })
+    let one = |raw: &'a str| {
+        let request: R = brisq_api::parse(raw.as_bytes())?;
+        let id = request.id();
+        let id = id.ok_or_else(|| ApiError::invalid_field("id", "An item has the `id` of its task."))?;
+        let id = task_id(id)?;
+        Ok((id, request.op(id, lease_token(request.token())?)?))
+    };
+    Ok(request.items.iter().map(|raw| one(raw.get())).collect())
 }
 
-async fn prepare<'a, R>(
-    app: &App,
-    caller: &Caller,
-    raw: &'a str,
-) -> Result<(Arc<ShardHandle>, WorkOp), ApiError>
+fn many_without_claim<'a, R>(body: &'a RawBody) -> Result<Asked, ApiError>
 where
-    R: Act + serde::Deserialize<'a>,
+    R: Act + Deserialize<'a>,
 {
-    let request: R = brisq_api::parse(raw.as_bytes())?;
-    let id =
-        request.id().ok_or_else(|| ApiError::invalid_field("id", "An item has the `id` of its task."))?;
-    let id = task_id(id)?;
-    let shard = app.queue_of(caller, id).await?;
-    let op = request.op(id, lease_token(request.token())?)?;
-    Ok((shard, op))
+    let request: BatchRequest<'a> = body.parse()?;
+    if request.claim.is_some() {
+        let message = "Only `/v1/leases/complete` takes `claim`.";
+        return Err(ApiError::new(ErrorCode::UnknownField, message).with("field", "claim"));
+    }
+    many::<R>(&request)
+}
+
+async fn act_on_all(call: Call, asked: Asked) -> Answered {
+    let Call { app, caller, body, .. } = call;
+    drop(body);
+    let Batch { results, .. } = app.act_on_all(&caller, asked).await;
+    let results = items(results, app.draining());
+    Ok(json(StatusCode::OK, &BatchResults { results, tasks: None, error: None }))
+}
+
+fn items(acted: Vec<Acted>, draining: bool) -> Vec<ItemResult> {
+    let answered = |acted| item(acted, draining);
+    let refused = |error: ApiError| ItemResult::Refused(error.envelope());
+    acted.into_iter().map(answered).map(|item| item.unwrap_or_else(refused)).collect()
 }

@@ -3,28 +3,63 @@
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use brisq_api::{ApiError, ErrorCode, ErrorEnvelope, QueueList, QueueView, StateCounts};
-use brisq_model::TaskState;
+use brisq_model::{QueueName, TaskState};
+use brisq_store::{QueueCounts, QueueInfo, StoreError};
 use hyper::StatusCode;
+use serde::Deserialize;
 
 use crate::auth::Caller;
 use crate::error::{Answered, json, store_error};
-use crate::shard::ShardHandle;
 use crate::state::{App, AppState};
 use crate::work::queue_name;
 
-/// Queues of one answer.
+/// Most queues of one page, and how many a page has that names no limit.
 pub const LIST_MAX: usize = 1_000;
 
-/// All queues of the tenant that the token covers.
+/// Which page of a list.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PageQuery {
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+/// The tenant's queues that the token covers, a page at a time.
 #[utoipa::path(
     get, path = "/v1/queues", tag = "queues",
-    responses((status = 200, description = "By name", body = QueueList))
+    params(
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before; the first page when absent"),
+        ("limit" = Option<usize>, Query, description = "Queues of the page, 1 to 1,000; 1,000 when absent", minimum = 1, maximum = 1_000),
+    ),
+    responses(
+        (status = 200, description = "By name. A page may have fewer queues than asked for; the last one has no `nextCursor`", body = QueueList),
+        (status = 400, description = "`invalid_field`", body = ErrorEnvelope),
+    )
 )]
-pub async fn list(State(app): State<App>, Extension(caller): Extension<Arc<Caller>>) -> Answered {
-    let queues = app.queue_views(&caller).await?;
-    Ok(json(StatusCode::OK, &QueueList { queues }))
+pub async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Arc<Caller>>,
+    page: Result<Query<PageQuery>, QueryRejection>,
+) -> Answered {
+    let page = page.map_err(|_| ApiError::invalid_field("limit", "The query takes `cursor` and `limit`."))?;
+    let Query(PageQuery { cursor, limit }) = page;
+    let limit = limit.unwrap_or(LIST_MAX);
+    if !(1..=LIST_MAX).contains(&limit) {
+        return Err(ApiError::invalid_field("limit", format!("`limit` is 1 to {LIST_MAX}.")).into());
+    }
+    let after = cursor.map(|text| QueueName::new(&text)).transpose();
+    let after = after.map_err(|_| {
+        ApiError::invalid_field("cursor", "`cursor` is the `nextCursor` of an answer before, unchanged.")
+    })?;
+    let infos = app.store.queues(&caller.tenant, after.as_ref(), limit).await.map_err(store_error)?;
+    // The cursor is of what was looked at, not of what the caller may see of it.
+    let next_cursor = infos.get(limit - 1).map(|last| last.name.to_string());
+    let seen: Vec<QueueInfo> = infos.into_iter().filter(|info| caller.sees(&info.name)).collect();
+    let queues = app.views(&seen).await.map_err(store_error)?;
+    Ok(json(StatusCode::OK, &QueueList { queues, next_cursor }))
 }
 
 /// One queue: how much lies in it, and who waits.
@@ -42,32 +77,41 @@ pub async fn get(
     Path(queue): Path<String>,
 ) -> Answered {
     let name = queue_name(&queue)?;
-    caller.check_queue(&name)?;
-    let shard = app.queues.find(&caller.tenant, &name).await?.ok_or_else(|| {
-        ApiError::new(
-            ErrorCode::QueueNotFound,
-            "The queue was never used: the first enqueue or claim makes it.",
-        )
-        .with("queue", &name)
+    let queue = app.queue(&caller, name.as_str())?;
+    let shard = app.queues.find(&queue).await.map_err(store_error)?.ok_or_else(|| {
+        ApiError::new(ErrorCode::QueueNotFound, "The queue was never used: the first enqueue makes it.")
+            .with("queue", &name)
     })?;
-    Ok(json(StatusCode::OK, &app.queue_view(&shard).await?))
+    let views = app.views(std::slice::from_ref(&shard.info)).await.map_err(store_error)?;
+    let view = views.into_iter().next().ok_or_else(|| store_error(no_counts()))?;
+    Ok(json(StatusCode::OK, &view))
+}
+
+fn no_counts() -> StoreError {
+    StoreError::Corrupt("no counts of a queue".to_owned())
 }
 
 impl AppState {
-    /// The tenant's queues that the token covers, at most [`LIST_MAX`].
-    pub async fn queue_views(&self, caller: &Caller) -> Result<Vec<QueueView>, ApiError> {
-        let shards = self.queues.all(&caller.tenant).await?;
-        let mut views = Vec::new();
-        for shard in shards.iter().filter(|shard| caller.sees(&shard.info.name)).take(LIST_MAX) {
-            views.push(self.queue_view(shard).await?);
+    /// The queues with their counts, which are asked for in one call.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn views(&self, infos: &[QueueInfo]) -> Result<Vec<QueueView>, StoreError> {
+        if infos.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(views)
+        let shards: Vec<_> = infos.iter().map(QueueInfo::shard).collect();
+        let counts = self.store.counts(&shards).await?;
+        if counts.len() != infos.len() {
+            return Err(no_counts());
+        }
+        Ok(infos.iter().zip(counts).map(|(info, counts)| self.view(info, counts)).collect())
     }
 
-    async fn queue_view(&self, shard: &ShardHandle) -> Result<QueueView, ApiError> {
-        let counts = self.store.counts(&[shard.shard()]).await.map_err(store_error)?.remove(0);
-        Ok(QueueView {
-            name: shard.info.name.to_string(),
+    fn view(&self, info: &QueueInfo, counts: QueueCounts) -> QueueView {
+        let waiting = self.queues.known(&info.tenant, &info.name).map_or(0, |queue| queue.parking.waiting());
+        QueueView {
+            name: info.name.to_string(),
             counts: StateCounts {
                 delayed: counts.of(TaskState::Delayed),
                 ready: counts.of(TaskState::Ready),
@@ -78,7 +122,7 @@ impl AppState {
                 cancelled: counts.of(TaskState::Cancelled),
             },
             oldest_ready_age_ms: counts.head_ready_at.map(|at| counts.now.ms_since(at)),
-            claimers_waiting: shard.waiting() as u64,
-        })
+            claimers_waiting: waiting as u64,
+        }
     }
 }

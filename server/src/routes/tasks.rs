@@ -9,18 +9,26 @@ use brisq_api::{
     ApiError, EnqueueItem, EnqueueRequest, EnqueueResults, ErrorEnvelope, ResultView, TaskRequest, TaskView,
     task_id,
 };
-use brisq_model::{NewTask, Task, TaskId, limits};
-use brisq_store::{Enqueued, WorkDone, WorkOp};
+use brisq_model::{NewTask, QueueNumber, Shard, Task, TaskId, limits};
+use brisq_store::{Enqueued, StoreError, WorkDone, WorkOp};
+use bytes::Bytes;
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::Call;
 use crate::auth::Caller;
 use crate::coalescer::Meta;
 use crate::error::{Answered, json, refused, store_error};
-use crate::extract::RawBody;
-use crate::shard::{EnqueueResult, ShardHandle};
+use crate::queue::Queue;
+use crate::shard::weight;
 use crate::state::App;
+
+/// Id of a task that has no place yet: the core draws one in the queue's shard.
+fn unplaced() -> TaskId {
+    let number = QueueNumber::new(1).expect("invariant: numbers begin with 1");
+    TaskId::new(0, Shard::first(number), 0)
+}
 
 /// Enqueue one task, or a batch under `tasks`.
 #[utoipa::path(
@@ -34,69 +42,73 @@ use crate::state::App;
         (status = "5XX", description = "Not carried out, or not known", body = ErrorEnvelope),
     )
 )]
-pub async fn enqueue(
-    State(app): State<App>,
-    Extension(caller): Extension<Arc<Caller>>,
-    Path(queue): Path<String>,
-    body: RawBody,
+pub async fn enqueue(Path(queue): Path<String>, call: Call) -> Answered {
+    let queue = call.app.queue(&call.caller, &queue)?;
+    match call.body.parse::<EnqueueRequest<'_>>()?.into_parts()? {
+        Err(one) => {
+            let task = one.into_task(unplaced())?;
+            let Call { app, body, .. } = call;
+            drop(body);
+            enqueue_one(&app, &queue, task).await
+        }
+        Ok(tasks) => {
+            let parse = |raw: &&RawValue| {
+                brisq_api::parse::<TaskRequest<'_>>(raw.get().as_bytes())?.into_task(unplaced())
+            };
+            let tasks = tasks.iter().map(parse).collect();
+            let Call { app, body, .. } = call;
+            drop(body);
+            enqueue_batch(&app, &queue, tasks).await
+        }
+    }
+}
+
+async fn enqueue_one(app: &App, queue: &Arc<Queue>, task: NewTask) -> Answered {
+    let (results, meta) = app.enqueue(queue, std::slice::from_ref(&task)).await?;
+    let (id, result) = results.into_iter().next().ok_or_else(broke_off)?;
+    let result = result.map_err(refused)?;
+    let status = match result {
+        Enqueued::Created { .. } => StatusCode::CREATED,
+        Enqueued::Existing(_) => StatusCode::OK,
+    };
+    let task = kept(id, &task, result, meta);
+    Ok(json(status, &told(queue.name.as_str(), &task)))
+}
+
+async fn enqueue_batch(
+    app: &App,
+    queue: &Arc<Queue>,
+    parsed: Vec<Result<NewTask, ApiError>>,
 ) -> Answered {
-    let shard = app.queue(&caller, &queue).await?;
-    match body.parse::<EnqueueRequest<'_>>()?.into_parts()? {
-        Err(one) => enqueue_one(&app, &shard, one).await,
-        Ok(tasks) => enqueue_batch(&app, &shard, &tasks).await,
-    }
-}
-
-async fn enqueue_one(app: &App, shard: &Arc<ShardHandle>, request: TaskRequest<'_>) -> Answered {
-    let task = request.into_task(app.draw_id(shard))?;
-    let (results, meta) = app.enqueue(shard, vec![task.clone()]).await?;
-    let queue = shard.info.name.as_str();
-    match results.into_iter().next() {
-        Some((id, Ok(Enqueued::Created { state, ready_at }))) => {
-            let created = created(id, &task, state, ready_at, meta);
-            Ok(json(StatusCode::CREATED, &without_payload(queue, &created)))
-        }
-        Some((_, Ok(Enqueued::Existing(existing)))) => {
-            Ok(json(StatusCode::OK, &without_payload(queue, &existing)))
-        }
-        Some((_, Err(error))) => Err(refused(error).into()),
-        None => Err(store_error(brisq_store::StoreError::Corrupt("no answer to an enqueue".into())).into()),
-    }
-}
-
-async fn enqueue_batch(app: &App, shard: &Arc<ShardHandle>, requests: &[&RawValue]) -> Answered {
-    let parse = |raw: &&RawValue| {
-        brisq_api::parse::<TaskRequest<'_>>(raw.get().as_bytes())?.into_task(app.draw_id(shard))
-    };
-    let parsed: Vec<Result<NewTask, ApiError>> = requests.iter().map(parse).collect();
     let good: Vec<NewTask> = parsed.iter().filter_map(|task| task.as_ref().ok().cloned()).collect();
-    let (stored, meta) = if good.is_empty() {
-        (Vec::new(), None)
-    } else {
-        let (stored, meta) = app.enqueue(shard, good).await?;
-        (stored, Some(meta))
+    let mut stored = Vec::new().into_iter();
+    let mut now = None;
+    if !good.is_empty() {
+        let (results, meta) = app.enqueue(queue, &good).await?;
+        (stored, now) = (results.into_iter(), Some(meta));
+    }
+    let mut answer = |task: Result<NewTask, ApiError>| {
+        let task = task?;
+        let ((id, result), meta) = stored.next().zip(now).ok_or_else(broke_off)?;
+        Ok(kept(id, &task, result.map_err(refused)?, meta))
     };
-    let mut stored = stored.into_iter();
-    let answers: Vec<Result<Task, ApiError>> = parsed
-        .into_iter()
-        .map(|task| {
-            let (task, (id, result)) = (task?, stored.next().ok_or_else(crate::error::draining)?);
-            as_task(id, &task, result, meta)
-        })
-        .collect();
-    let queue = shard.info.name.as_str();
+    let answers: Vec<Result<Task, ApiError>> = parsed.into_iter().map(&mut answer).collect();
     let results = answers.iter().map(|answer| match answer {
-        Ok(task) => EnqueueItem::Task(Box::new(without_payload(queue, task))),
+        Ok(task) => EnqueueItem::Task(Box::new(told(queue.name.as_str(), task))),
         Err(error) => EnqueueItem::Rejected(error.envelope()),
     });
     Ok(json(StatusCode::OK, &EnqueueResults { results: results.collect() }))
 }
 
-fn as_task(id: TaskId, task: &NewTask, result: EnqueueResult, meta: Option<Meta>) -> Result<Task, ApiError> {
-    match (result.map_err(refused)?, meta) {
-        (Enqueued::Created { state, ready_at }, Some(meta)) => Ok(created(id, task, state, ready_at, meta)),
-        (Enqueued::Existing(existing), _) => Ok(*existing),
-        (Enqueued::Created { .. }, None) => Err(crate::error::draining()),
+fn broke_off() -> ApiError {
+    store_error(StoreError::Corrupt("no answer to an enqueue".into()))
+}
+
+/// The task under which the enqueue's work is done: the new one, or the one of its key.
+fn kept(id: TaskId, task: &NewTask, enqueued: Enqueued, meta: Meta) -> Task {
+    match enqueued {
+        Enqueued::Created { state, ready_at } => created(id, task, state, ready_at, meta),
+        Enqueued::Existing(existing) => *existing,
     }
 }
 
@@ -111,7 +123,7 @@ fn created(
     Task {
         id,
         state,
-        payload: bytes::Bytes::new(),
+        payload: Bytes::new(),
         priority: task.priority,
         attempt: 0,
         max_attempts: task.max_attempts,
@@ -130,8 +142,9 @@ fn created(
     }
 }
 
-fn without_payload<'a>(queue: &'a str, task: &'a Task) -> TaskView<'a> {
-    TaskView { payload: None, ..TaskView::of(queue, task) }
+/// The task for a caller who may not read tasks: what it sent it has, what workers said is not its to know.
+fn told<'a>(queue: &'a str, task: &'a Task) -> TaskView<'a> {
+    TaskView { payload: None, progress: None, attempts: Vec::new(), ..TaskView::of(queue, task) }
 }
 
 /// Read a task.
@@ -151,7 +164,7 @@ pub async fn get(
     let id = task_id(&id)?;
     let shard = app.queue_of(&caller, id).await?;
     let task = app.store.get(id).await.map_err(store_error)?.ok_or_else(ApiError::task_not_found)?;
-    Ok(json(StatusCode::OK, &TaskView::of(shard.info.name.as_str(), &task)))
+    app.counted(StatusCode::OK, &TaskView::of(shard.info.name.as_str(), &task), weight(&task))
 }
 
 /// How long to wait for a result.
@@ -187,7 +200,7 @@ pub async fn result(
     app.queue_of(&caller, id).await?;
     let task = app.wait_for_result(id, Duration::from_millis(wait_ms)).await?;
     let status = if task.state.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok(json(status, &ResultView::of(&task)))
+    app.counted(status, &ResultView::of(&task), task.result.as_ref().map_or(0, Bytes::len))
 }
 
 /// Take a task back: a queued one is cancelled at once, a running one's worker is asked to stop.
@@ -207,14 +220,9 @@ pub async fn cancel(
 ) -> Answered {
     let id = task_id(&id)?;
     let shard = app.queue_of(&caller, id).await?;
-    match app.act(&shard, vec![WorkOp::Cancel { id }]).await?.into_iter().next() {
-        Some(Ok(WorkDone::Cancelled(task))) => {
-            Ok(json(StatusCode::OK, &without_payload(shard.info.name.as_str(), &task)))
-        }
-        Some(Err(error)) => Err(refused(error).into()),
-        _ => {
-            Err(store_error(brisq_store::StoreError::Corrupt("a cancel was answered as another act".into()))
-                .into())
-        }
+    match app.act(&caller, id, WorkOp::Cancel { id }).await? {
+        // Its caller may write tasks; whether it may read them, nobody has asked.
+        WorkDone::Cancelled(task) => Ok(json(StatusCode::OK, &told(shard.info.name.as_str(), &task))),
+        _ => Err(store_error(StoreError::Corrupt("a cancel was answered as another act".into())).into()),
     }
 }

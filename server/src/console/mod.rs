@@ -1,29 +1,23 @@
 //! The live page at `/`: queues, claim latency against its objective, and captures.
 
-use std::convert::Infallible;
+mod events;
+
 use std::path::{Component, Path as FilePath, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{Path, State};
-use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Extension, Router};
-use brisq_api::{ApiError, ErrorCode, QueueView};
-use futures_util::stream::{self, Stream};
+use brisq_api::{ApiError, ErrorCode};
 use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use parking_lot::RwLock;
 use serde::Serialize;
-use tokio::time::sleep;
 
-use crate::auth::Caller;
+pub use events::{Viewers, events};
+
 use crate::error::{Answered, Failure};
-use crate::metrics::Moved;
-use crate::state::{App, AppState};
+use crate::state::App;
 
-const PAGE: &str = include_str!("console.html");
-const REFRESH: Duration = Duration::from_secs(1);
+const PAGE: &str = include_str!("page.html");
 /// Largest file of a bundle that is served.
 const FILE_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -73,70 +67,14 @@ pub struct Console {
     pub captures: Option<PathBuf>,
 }
 
-pub fn routes() -> Router<App> {
-    Router::new()
-        .route("/", get(page))
-        .route("/console/events", get(events))
-        .route("/captures/{*path}", get(capture_file))
-}
-
-async fn page() -> Response {
+pub async fn page() -> Response {
     let policy =
         "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
     ([(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, policy)], PAGE).into_response()
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Snapshot {
-    store: String,
-    queues: Vec<QueueRow>,
-    watch: Watch,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct QueueRow {
-    #[serde(flatten)]
-    queue: QueueView,
-    enqueued_total: u64,
-    completed_total: u64,
-    claimed_total: u64,
-}
-
-async fn events(
-    State(app): State<App>,
-    Extension(caller): Extension<Arc<Caller>>,
-) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let stream = stream::unfold((app, caller, true), |(app, caller, first)| async move {
-        if !first {
-            tokio::select! {
-                () = sleep(REFRESH) => {}
-                () = app.drain_begins() => return None,
-            }
-        }
-        let event = match snapshot(&app, &caller).await {
-            Ok(snapshot) => Event::default().json_data(snapshot).unwrap_or_default(),
-            Err(error) => Event::default().event("trouble").data(error.message),
-        };
-        Some((Ok(event), (app, caller, false)))
-    });
-    Sse::new(stream).keep_alive(KeepAlive::default())
-}
-
-async fn snapshot(app: &AppState, caller: &Caller) -> Result<Snapshot, ApiError> {
-    let rows = app.queue_views(caller).await?.into_iter().map(|queue| QueueRow {
-        enqueued_total: app.metrics.moved_total(Moved::Enqueued, &queue.name),
-        completed_total: app.metrics.moved_total(Moved::Completed, &queue.name),
-        claimed_total: app.metrics.moved_total(Moved::Claimed, &queue.name),
-        queue,
-    });
-    let queues = rows.collect();
-    Ok(Snapshot { store: app.store.describe(), queues, watch: app.console.watch.read().clone() })
-}
-
 /// A file of a bundle. Reports are self-contained and run no foreign script, which the policy states once more.
-async fn capture_file(State(app): State<App>, Path(path): Path<String>) -> Answered {
+pub async fn capture_file(State(app): State<App>, Path(path): Path<String>) -> Answered {
     let missing = || {
         Failure(
             ApiError::new(ErrorCode::NotFound, "There is no such file in the captures.").with("path", &path),

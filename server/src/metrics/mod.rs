@@ -1,9 +1,15 @@
-//! What `/metrics` says, in Prometheus' text format.
+//! What `/metrics` says.
 
-use std::sync::atomic::AtomicI64;
+mod meter;
+mod text;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
+use brisq_model::{QueueName, TaskState, TenantName};
 use brisq_recorder::wire::Stage;
+use brisq_store::QueueCounts;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -11,16 +17,19 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-/// Queues that get metrics of their own; the rest is counted under `other`, so that names cannot flood the database.
-const QUEUES_LABELLED_MAX: usize = 200;
+use meter::Meters;
+pub use meter::{Moved, QueueMeter};
+pub use text::Format;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StageLabel {
     stage: &'static str,
 }
 
+/// The series of a queue: tenants see each other's in no answer, and two queues of one name are two.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct QueueLabel {
+pub struct QueueLabel {
+    tenant: String,
     queue: String,
 }
 
@@ -37,14 +46,21 @@ pub struct Metrics {
     store_calls: Counter,
     store_call: Histogram,
     store_tasks_per_call: Histogram,
-    enqueued: Family<QueueLabel, Counter>,
-    claimed: Family<QueueLabel, Counter>,
-    completed: Family<QueueLabel, Counter>,
-    failed: Family<QueueLabel, Counter>,
-    labelled: parking_lot::RwLock<std::collections::HashSet<String>>,
+    meters: Meters,
+    /// By the states of [`GAUGED`].
+    tasks: [Family<QueueLabel, Gauge<i64, AtomicI64>>; GAUGED.len()],
+    head_age: Family<QueueLabel, Gauge<f64, AtomicU64>>,
     /// 1 while wake-ups of other servers may be missed.
     pub wakeups_lost: Gauge<i64, AtomicI64>,
 }
+
+/// States of tasks that have a gauge for each queue.
+const GAUGED: [(&str, &str, TaskState); 4] = [
+    ("tasks_ready", "Tasks that can be claimed", TaskState::Ready),
+    ("tasks_leased", "Tasks that workers hold", TaskState::Leased),
+    ("tasks_delayed", "Tasks that are not claimable yet", TaskState::Delayed),
+    ("tasks_dead", "Dead letters that are kept", TaskState::Dead),
+];
 
 /// 50 µs to 3.3 s, each a factor of 2 wide.
 fn latency_histogram() -> Histogram {
@@ -91,15 +107,23 @@ impl Default for Metrics {
         let store_calls = counter("store_calls", "Store calls");
         let claims_empty = counter("claims_empty", "Claims that found nothing in their time");
         let claims_abandoned = counter("claims_abandoned", "Claims whose client went away");
-        let mut by_queue = |name: &str, help: &str| {
+        let meters = Meters::new(Moved::ALL.map(|moved| {
             let family = Family::<QueueLabel, Counter>::default();
-            registry.register(name, help, family.clone());
+            registry.register(moved.name(), moved.help(), family.clone());
             family
-        };
-        let enqueued = by_queue("tasks_enqueued", "Tasks enqueued");
-        let claimed = by_queue("tasks_claimed", "Tasks handed out to workers");
-        let completed = by_queue("tasks_completed", "Tasks completed");
-        let failed = by_queue("tasks_failed", "Attempts that failed");
+        }));
+        let tasks = GAUGED.map(|(name, help, _)| {
+            let family = Family::default();
+            registry.register(name, help, Family::clone(&family));
+            family
+        });
+        let head_age = Family::<QueueLabel, Gauge<f64, AtomicU64>>::default();
+        registry.register_with_unit(
+            "queue_head_age",
+            "For how long the first task in line has been ready; 0 when none is",
+            Unit::Seconds,
+            head_age.clone(),
+        );
         let wakeups_lost = Gauge::default();
         registry.register(
             "wakeups_lost",
@@ -115,22 +139,26 @@ impl Default for Metrics {
             store_calls,
             store_call,
             store_tasks_per_call,
-            enqueued,
-            claimed,
-            completed,
-            failed,
-            labelled: parking_lot::RwLock::default(),
+            meters,
+            tasks,
+            head_age,
             wakeups_lost,
         }
     }
 }
 
 impl Metrics {
-    /// All metrics as text.
-    pub fn render(&self) -> Result<String, std::fmt::Error> {
+    /// All metrics, in the format that the scraper asks for.
+    ///
+    /// # Errors
+    /// When a metric cannot be written, which is a bug of ours.
+    pub fn render(&self, format: Format) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
-        Ok(text)
+        Ok(match format {
+            Format::OpenMetrics => text,
+            Format::Text => text::plain(&text),
+        })
     }
 
     /// One store call with this many operations.
@@ -156,53 +184,24 @@ impl Metrics {
         self.claims_abandoned.inc();
     }
 
-    /// Tasks that moved in a queue.
-    pub fn moved(&self, what: Moved, queue: &str, tasks: u64) {
-        if tasks == 0 {
-            return;
-        }
-        let family = match what {
-            Moved::Enqueued => &self.enqueued,
-            Moved::Claimed => &self.claimed,
-            Moved::Completed => &self.completed,
-            Moved::Failed => &self.failed,
-        };
-        family.get_or_create(&self.label(queue)).inc_by(tasks);
+    /// Where the tasks of a queue are counted.
+    pub fn meter(&self, tenant: &TenantName, queue: &QueueName) -> Arc<QueueMeter> {
+        self.meters.of(tenant, queue)
     }
 
-    /// How many tasks moved in a queue since the start.
-    pub fn moved_total(&self, what: Moved, queue: &str) -> u64 {
-        let family = match what {
-            Moved::Enqueued => &self.enqueued,
-            Moved::Claimed => &self.claimed,
-            Moved::Completed => &self.completed,
-            Moved::Failed => &self.failed,
-        };
-        family.get_or_create(&self.label(queue)).get()
-    }
-
-    fn label(&self, queue: &str) -> QueueLabel {
-        if self.labelled.read().contains(queue) {
-            return QueueLabel { queue: queue.to_owned() };
+    /// Replaces what the gauges of queues say.
+    pub fn gauge(&self, queues: &[(QueueLabel, QueueCounts)]) {
+        for family in &self.tasks {
+            family.clear();
         }
-        let mut labelled = self.labelled.write();
-        let known = labelled.len() < QUEUES_LABELLED_MAX;
-        if known {
-            labelled.insert(queue.to_owned());
+        self.head_age.clear();
+        for (label, counts) in queues {
+            for (family, (.., state)) in self.tasks.iter().zip(GAUGED) {
+                let count = i64::try_from(counts.of(state)).unwrap_or(i64::MAX);
+                family.get_or_create(label).set(count);
+            }
+            let age_ms = counts.head_ready_at.map_or(0, |at| counts.now.ms_since(at));
+            self.head_age.get_or_create(label).set(age_ms as f64 / 1e3);
         }
-        QueueLabel { queue: if known { queue.to_owned() } else { "other".to_owned() } }
     }
-}
-
-/// What happened to tasks.
-#[derive(Clone, Copy, Debug)]
-pub enum Moved {
-    /// Taken from a producer.
-    Enqueued,
-    /// Given to a worker.
-    Claimed,
-    /// Ended with a result.
-    Completed,
-    /// An attempt ended with an error.
-    Failed,
 }

@@ -1,0 +1,75 @@
+//! Answers that carry what users stored: written once into a buffer of their size, and counted until the socket has them.
+
+use axum::body::Body;
+use axum::response::Response;
+use brisq_api::{ApiError, ErrorCode};
+use brisq_model::limits;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use serde::Serialize;
+
+use crate::budget::Share;
+use crate::error::Answered;
+use crate::state::AppState;
+
+/// What an answer has beside what users stored.
+const ROOM_BASE: usize = 1024;
+
+/// Bytes of an answer with the part of the process's bytes that they take: both go when the socket has taken them.
+struct Counted {
+    json: Vec<u8>,
+    _share: Option<Share>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.json
+    }
+}
+
+/// The body as JSON; `room` is about what it takes.
+///
+/// # Errors
+/// When it cannot be written, which is a bug of ours.
+pub fn encoded<T: Serialize>(body: &T, room: usize) -> Result<Vec<u8>, ApiError> {
+    let mut json = Vec::with_capacity(room + ROOM_BASE);
+    match serde_json::to_writer(&mut json, body) {
+        Ok(()) => Ok(json),
+        Err(error) => {
+            tracing::error!(%error, "an answer could not be written as JSON");
+            Err(ApiError::new(ErrorCode::Internal, "The answer could not be written; the server's log says why."))
+        }
+    }
+}
+
+/// An answer whose bytes are counted as `share` from now on.
+pub fn respond(status: StatusCode, json: Vec<u8>, mut share: Option<Share>) -> Response {
+    if let Some(share) = &mut share {
+        share.grow(json.capacity().saturating_sub(share.bytes()));
+        share.shrink_to(json.capacity());
+    }
+    let bytes = Bytes::from_owner(Counted { json, _share: share });
+    let mut response = Response::new(Body::new(Full::from(bytes)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The server holds as many bytes of answers as it may.
+pub fn no_room() -> ApiError {
+    ApiError::new(
+        ErrorCode::Overloaded,
+        "The server holds as many bytes of answers as it may: their clients read slowly. Try again later.",
+    )
+    .with("answerBytesMax", limits::ANSWERS_IN_FLIGHT_MAX_BYTES)
+}
+
+impl AppState {
+    /// An answer that carries a payload or a result, `room` bytes or so.
+    pub fn counted<T: Serialize>(&self, status: StatusCode, body: &T, room: usize) -> Answered {
+        let share = self.answers.try_take(room + ROOM_BASE).ok_or_else(no_room)?;
+        Ok(respond(status, encoded(body, room)?, Some(share)))
+    }
+}

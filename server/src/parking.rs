@@ -1,0 +1,176 @@
+//! Where the claims of one queue wait while nothing is ready.
+//!
+//! A claim is in line before it asks the store, and an enqueue wakes only after the store has answered. So whatever
+//! becomes ready between the claim's question and its wait finds the claim in line: no wake-up is missed.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
+use tokio::task::AbortHandle;
+
+/// Shortest time to the next look at due tasks, so that a backlog of them is no busy loop.
+const DUE_PAUSE: Duration = Duration::from_millis(1);
+
+/// The claims that wait, in the order in which they came, and one timer for all of them.
+#[derive(Debug, Default)]
+pub struct Parking {
+    line: Arc<Notify>,
+    waiting: AtomicUsize,
+    due: Mutex<Option<(Instant, AbortHandle)>>,
+}
+
+impl Parking {
+    /// Claims in line now.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// Lines the caller up. It asks the store afterwards, and then waits.
+    pub fn enter(self: &Arc<Self>) -> Parked {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        Parked { place: place(&self.line), parking: Arc::clone(self) }
+    }
+
+    /// Lets up to `claims` of them look, in the order in which they came.
+    pub fn wake(&self, claims: u64) {
+        for _ in 0..claims.min(self.waiting() as u64) {
+            self.line.notify_one();
+        }
+    }
+
+    /// Lets each of them look once.
+    pub fn wake_all(&self) {
+        self.line.notify_waiters();
+    }
+
+    /// At the earliest time at which something falls due one claim looks, and the store's answer sets the next time.
+    pub fn look_again_in(self: &Arc<Self>, delay: Duration) {
+        if self.waiting() == 0 {
+            return;
+        }
+        let at = Instant::now() + delay.max(DUE_PAUSE);
+        let mut due = self.due.lock();
+        if due.as_ref().is_some_and(|(earlier, _)| *earlier <= at) {
+            return;
+        }
+        // A timer keeps nothing alive: with the server its queues end too.
+        let parking = Arc::downgrade(self);
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep_until(at.into()).await;
+            if let Some(parking) = parking.upgrade() {
+                *parking.due.lock() = None;
+                parking.wake(1);
+            }
+        });
+        if let Some((_, replaced)) = due.replace((at, timer.abort_handle())) {
+            replaced.abort();
+        }
+    }
+}
+
+fn place(line: &Arc<Notify>) -> Pin<Box<OwnedNotified>> {
+    let mut place = Box::pin(Arc::clone(line).notified_owned());
+    place.as_mut().enable();
+    place
+}
+
+/// A claim in line. Dropped after it was woken and before it waited, it passes the wake-up on to the next.
+#[derive(Debug)]
+pub struct Parked {
+    place: Pin<Box<OwnedNotified>>,
+    parking: Arc<Parking>,
+}
+
+impl Parked {
+    /// Resolves when this claim is to look.
+    pub async fn woken(&mut self) {
+        self.place.as_mut().await;
+    }
+
+    /// To the end of the line, before the next question.
+    pub fn line_up_again(&mut self) {
+        self.place = place(&self.parking.line);
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        self.parking.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    fn is_woken(parked: &mut Parked) -> bool {
+        let mut woken = std::pin::pin!(parked.woken());
+        woken.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn what_becomes_ready_while_the_store_is_asked_is_not_missed() {
+        let parking = Arc::new(Parking::default());
+        let mut parked = parking.enter();
+        // The store is asked here, answers that nothing is there, and an enqueue lands before the claim waits.
+        parking.wake(1);
+        assert!(is_woken(&mut parked));
+        parked.line_up_again();
+        assert!(!is_woken(&mut parked), "one wake-up is one look");
+        parking.wake_all();
+        assert!(is_woken(&mut parked));
+    }
+
+    #[test]
+    fn a_claim_that_leaves_passes_its_wake_up_on() {
+        let parking = Arc::new(Parking::default());
+        let (first, mut second) = (parking.enter(), parking.enter());
+        parking.wake(1);
+        assert!(!is_woken(&mut second));
+        drop(first);
+        assert!(is_woken(&mut second));
+        assert_eq!(parking.waiting(), 1);
+    }
+
+    #[test]
+    fn claims_look_in_the_order_in_which_they_came() {
+        let parking = Arc::new(Parking::default());
+        let mut parked: Vec<Parked> = (0..3).map(|_| parking.enter()).collect();
+        parking.wake(2);
+        assert_eq!(parked.iter_mut().map(is_woken).collect::<Vec<_>>(), [true, true, false]);
+        parking.wake(100);
+        assert!(is_woken(&mut parked[2]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_timer_serves_the_earliest_time() {
+        let parking = Arc::new(Parking::default());
+        parking.look_again_in(Duration::from_secs(1));
+        assert!(parking.due.lock().is_none(), "nobody waits");
+        let mut parked = parking.enter();
+        for seconds in [9, 3, 7] {
+            parking.look_again_in(Duration::from_secs(seconds));
+        }
+        let began = tokio::time::Instant::now();
+        parked.woken().await;
+        assert!(began.elapsed() >= Duration::from_secs(3) && began.elapsed() < Duration::from_secs(4));
+        assert!(parking.due.lock().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_keeps_no_queue_alive() {
+        let parking = Arc::new(Parking::default());
+        let parked = parking.enter();
+        parking.look_again_in(Duration::from_secs(3_600));
+        let weak = Arc::downgrade(&parking);
+        drop((parked, parking));
+        assert!(weak.upgrade().is_none());
+    }
+}

@@ -1,0 +1,115 @@
+//! A queue by its name: where its claims wait, and the number under which the store knows it now.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use brisq_model::{QueueName, TenantName};
+use brisq_store::{QueueInfo, StoreError};
+use parking_lot::RwLock;
+use tokio::sync::Semaphore;
+
+use crate::parking::Parking;
+use crate::shard::{ShardHandle, Shared};
+
+/// Questions for a queue's number that a server has in flight: names are cheap to make up.
+pub const LOOKUPS_MAX: usize = 64;
+
+/// A name outlives its number: a store that came back without its queues gives them new ones, and the claims that wait
+/// for the name go on waiting.
+pub struct Queue {
+    /// Whose it is.
+    pub tenant: TenantName,
+    /// Its name.
+    pub name: QueueName,
+    /// Where its claims wait.
+    pub parking: Arc<Parking>,
+    shared: Arc<Shared>,
+    present: RwLock<Option<Arc<ShardHandle>>>,
+    /// One question to the store at a time: the others who ask meanwhile share the next answer.
+    asking: tokio::sync::Mutex<()>,
+    /// Questions that began.
+    asked: AtomicU64,
+    /// The last question that found no such queue.
+    missed: AtomicU64,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").field("tenant", &self.tenant).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    pub fn new(tenant: TenantName, name: QueueName, shared: Arc<Shared>) -> Self {
+        Self {
+            tenant,
+            name,
+            parking: Arc::default(),
+            shared,
+            present: RwLock::default(),
+            asking: tokio::sync::Mutex::default(),
+            asked: AtomicU64::new(0),
+            missed: AtomicU64::new(0),
+        }
+    }
+
+    /// Under the number that the store gave it, as far as this server knows.
+    pub fn present(&self) -> Option<Arc<ShardHandle>> {
+        self.present.read().clone()
+    }
+
+    /// The store knows it under this number. Claims that wait for the name look, if the number is news.
+    pub fn adopt(&self, info: QueueInfo) -> Arc<ShardHandle> {
+        let shard = {
+            let mut present = self.present.write();
+            if let Some(known) = present.as_ref().filter(|known| known.info.number == info.number) {
+                return Arc::clone(known);
+            }
+            let shard = ShardHandle::new(info, Arc::clone(&self.parking), Arc::clone(&self.shared));
+            Arc::clone(present.insert(Arc::new(shard)))
+        };
+        self.parking.wake_all();
+        shard
+    }
+
+    /// The store does not know it under this number any more.
+    pub fn forget(&self, shard: &Arc<ShardHandle>) {
+        let mut present = self.present.write();
+        if present.as_ref().is_some_and(|known| Arc::ptr_eq(known, shard)) {
+            *present = None;
+        }
+    }
+
+    /// Its number in the store, given now if it has none.
+    pub async fn open_number(&self) -> Result<QueueInfo, StoreError> {
+        let _one = self.asking.lock().await;
+        if let Some(known) = self.present() {
+            return Ok(known.info.clone());
+        }
+        let number = self.shared.store.open_queue(&self.tenant, &self.name).await?;
+        Ok(self.info(number))
+    }
+
+    /// Its number in the store, if it was ever given one.
+    pub async fn find_number(&self, lookups: &Semaphore) -> Result<Option<QueueInfo>, StoreError> {
+        let came = self.asked.load(Ordering::SeqCst);
+        let _one = self.asking.lock().await;
+        if let Some(known) = self.present() {
+            return Ok(Some(known.info.clone()));
+        }
+        if self.missed.load(Ordering::SeqCst) > came {
+            return Ok(None);
+        }
+        let _place = lookups.acquire().await;
+        let question = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let number = self.shared.store.find_queue(&self.tenant, &self.name).await?;
+        if number.is_none() {
+            self.missed.store(question, Ordering::SeqCst);
+        }
+        Ok(number.map(|number| self.info(number)))
+    }
+
+    fn info(&self, number: brisq_model::QueueNumber) -> QueueInfo {
+        QueueInfo { number, tenant: self.tenant.clone(), name: self.name.clone() }
+    }
+}

@@ -1,0 +1,103 @@
+//! Routes that cannot be open by oversight: a handler gets in only together with what it needs of its caller.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
+use hyper::Method;
+use hyper::header::AUTHORIZATION;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+
+use crate::auth::{Auth, Scope};
+use crate::error::Failure;
+use crate::state::App;
+
+/// What a route asks of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing: probes and the contract.
+    Open,
+    /// A known token with this scope.
+    Scope(Scope),
+}
+
+/// A router whose every route has its need.
+pub struct ScopedRouter {
+    router: OpenApiRouter<App>,
+    /// `None` where only the list is wanted, and nobody calls.
+    auth: Option<Auth>,
+    needs: Vec<(Method, String, Need)>,
+}
+
+impl ScopedRouter {
+    /// Without routes.
+    pub fn new(app: Option<&App>, document: utoipa::openapi::OpenApi) -> Self {
+        let auth = app.map(|app| app.auth.clone());
+        Self { router: OpenApiRouter::with_openapi(document), auth, needs: Vec::new() }
+    }
+
+    /// Handlers that are in the document.
+    pub fn routes(mut self, need: Need, (schemas, paths, handlers): UtoipaMethodRouter<App>) -> Self {
+        for (path, item) in &paths.paths {
+            let methods = [
+                (Method::GET, &item.get),
+                (Method::POST, &item.post),
+                (Method::PUT, &item.put),
+                (Method::DELETE, &item.delete),
+            ];
+            let named = methods.into_iter().filter(|(_, operation)| operation.is_some());
+            self.needs.extend(named.map(|(method, _)| (method, path.clone(), need)));
+        }
+        let handlers = self.guarded(need, handlers);
+        self.router = self.router.routes((schemas, paths, handlers));
+        self
+    }
+
+    /// A handler of `GET` for people, which no document promises.
+    pub fn page(mut self, need: Need, path: &str, handler: MethodRouter<App>) -> Self {
+        self.needs.push((Method::GET, path.to_owned(), need));
+        let handler = self.guarded(need, handler);
+        self.router = self.router.route(path, handler);
+        self
+    }
+
+    fn guarded(&self, need: Need, handlers: MethodRouter<App>) -> MethodRouter<App> {
+        match (need, &self.auth) {
+            (Need::Open, _) | (_, None) => handlers,
+            (Need::Scope(scope), Some(auth)) => {
+                handlers.route_layer(from_fn_with_state((auth.clone(), scope), admit))
+            }
+        }
+    }
+
+    /// Every route with its need, in the order in which they came.
+    pub fn needs(&self) -> &[(Method, String, Need)] {
+        &self.needs
+    }
+
+    /// The document.
+    pub fn into_openapi(self) -> utoipa::openapi::OpenApi {
+        self.router.into_openapi()
+    }
+
+    /// The routes.
+    pub fn into_router(self) -> Router<App> {
+        self.router.split_for_parts().0
+    }
+}
+
+/// Lets a request in whose caller may make it, and says who that is.
+async fn admit(State((auth, scope)): State<(Auth, Scope)>, mut request: Request, next: Next) -> Response {
+    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let admitted = auth.caller(header).and_then(|caller| caller.check_scope(scope).map(|()| caller));
+    match admitted {
+        Ok(caller) => {
+            request.extensions_mut().insert(Arc::clone(&caller));
+            next.run(request).await
+        }
+        Err(error) => Failure(error).into_response(),
+    }
+}

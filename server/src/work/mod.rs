@@ -1,0 +1,99 @@
+//! The core behind the routes: enqueue, claim, act on leases, wait for results.
+
+mod acts;
+mod claim;
+mod enqueue;
+mod result;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use brisq_api::{ApiError, ErrorCode};
+use brisq_model::{QueueName, TaskId};
+use brisq_store::StoreError;
+use tokio::sync::oneshot;
+
+pub use acts::Batch;
+pub use claim::{ClaimWish, Claimed};
+
+use crate::auth::Caller;
+use crate::coalescer::{CallTimes, LaneFull, Meta, Reply};
+use crate::error::{overloaded, store_error};
+use crate::queue::Queue;
+use crate::shard::ShardHandle;
+use crate::state::AppState;
+
+/// How often a parked claim or result looks when wake-ups of other servers may be missed.
+const SLOW_POLL: Duration = Duration::from_secs(1);
+/// How often one request finds that the store does not know its queue, and asks for its number anew.
+const REOPENS_MAX: usize = 4;
+
+/// Why operations have no results.
+enum NotDone {
+    Full(LaneFull),
+    Store(StoreError),
+    /// The store call panicked, or the runtime ends.
+    BrokeOff,
+}
+
+impl From<NotDone> for ApiError {
+    fn from(why: NotDone) -> Self {
+        match why {
+            NotDone::Full(full) => overloaded(full),
+            NotDone::Store(error) => store_error(error),
+            NotDone::BrokeOff => Self::new(
+                ErrorCode::Internal,
+                "The call broke off and may have taken effect; the server's log says why. Look before you repeat it.",
+            ),
+        }
+    }
+}
+
+impl AppState {
+    /// The queue of this name, if the caller may use it.
+    ///
+    /// # Errors
+    /// When it is no name, or not the caller's.
+    pub fn queue(&self, caller: &Caller, name: &str) -> Result<Arc<Queue>, ApiError> {
+        let name = queue_name(name)?;
+        caller.check_queue(&name)?;
+        Ok(self.queues.named(&caller.tenant, &name))
+    }
+
+    /// The queue of a task, if the caller may use it.
+    ///
+    /// # Errors
+    /// When there is no such task in the caller's tenant, or its queue is not the caller's.
+    pub async fn queue_of(&self, caller: &Caller, id: TaskId) -> Result<Arc<ShardHandle>, ApiError> {
+        let shard = self.queues.of_task(id).await.map_err(store_error)?;
+        let shard = shard.filter(|shard| shard.info.tenant == caller.tenant);
+        let shard = shard.ok_or_else(ApiError::task_not_found)?;
+        caller.check_queue(&shard.info.name)?;
+        Ok(shard)
+    }
+}
+
+/// A queue's name from a path.
+///
+/// # Errors
+/// When it is none.
+pub fn queue_name(text: &str) -> Result<QueueName, ApiError> {
+    QueueName::new(text).map_err(|error| {
+        ApiError::new(ErrorCode::InvalidName, format!("`{text}` is no queue name: {error}."))
+    })
+}
+
+type Results<O> = (Vec<O>, CallTimes, Meta);
+
+async fn answer<O>(
+    submitted: Result<oneshot::Receiver<Reply<O>>, LaneFull>,
+) -> Result<Results<O>, NotDone> {
+    received(submitted.map_err(NotDone::Full)?.await)
+}
+
+fn received<O>(reply: Result<Reply<O>, oneshot::error::RecvError>) -> Result<Results<O>, NotDone> {
+    match reply {
+        Ok(reply) => reply.map_err(NotDone::Store),
+        Err(_) => Err(NotDone::BrokeOff),
+    }
+}
