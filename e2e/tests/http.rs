@@ -1,6 +1,17 @@
 //! The HTTP contract on both stores, and what bad clients cannot do.
 #![expect(clippy::indexing_slicing, reason = "what a test cannot read fails it, helpers included")]
 
+#[path = "http/lists.rs"]
+mod lists;
+#[path = "http/metrics.rs"]
+mod metrics;
+#[path = "http/page.rs"]
+mod page;
+#[path = "http/unknown.rs"]
+mod unknown;
+#[path = "http/waiters.rs"]
+mod waiters;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
@@ -448,7 +459,7 @@ fn metrics_say_how_calls_are_grouped_and_where_claims_spend_time() {
             "brisq_claim_latency_seconds_count 1",
             "brisq_claim_stage_seconds_bucket{le=",
             "stage=\"store\"",
-            "brisq_tasks_enqueued_total{queue=\"m\"} 1",
+            "brisq_tasks_enqueued_total{tenant=\"default\",queue=\"m\"} 1",
         ] {
             assert!(metrics.text().contains(part), "{part}:\n{}", metrics.text());
         }

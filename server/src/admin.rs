@@ -120,7 +120,8 @@ async fn heap_profile() -> Answered {
     };
     let mut control = control.clone().lock_owned().await;
     // Writing it takes long enough to be felt by claims on the same worker.
-    let profile = tokio::task::spawn_blocking(move || control.dump_pprof().map_err(|error| error.to_string()));
+    let profile =
+        tokio::task::spawn_blocking(move || control.dump_pprof().map_err(|error| error.to_string()));
     gzip_profile(profile.await.unwrap_or_else(|error| Err(error.to_string())))
 }
 

@@ -39,7 +39,10 @@ pub fn encoded<T: Serialize>(body: &T, room: usize) -> Result<Vec<u8>, ApiError>
         Ok(()) => Ok(json),
         Err(error) => {
             tracing::error!(%error, "an answer could not be written as JSON");
-            Err(ApiError::new(ErrorCode::Internal, "The answer could not be written; the server's log says why."))
+            Err(ApiError::new(
+                ErrorCode::Internal,
+                "The answer could not be written; the server's log says why.",
+            ))
         }
     }
 }

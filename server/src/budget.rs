@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(budget.taken(), 0);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn whoever_finds_too_little_waits_for_it() {
         let budget = Budget::new(10);
         let held = budget.try_take(8).unwrap();
@@ -130,7 +130,7 @@ mod tests {
             let budget = Arc::clone(&budget);
             async move { budget.take_up_to(20, 4).await.bytes() }
         });
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(!waiting.is_finished());
         drop(held);
         assert_eq!(waiting.await.unwrap(), 10, "never more than there is");

@@ -30,7 +30,9 @@ impl AppState {
         let counts = if shards.is_empty() {
             Ok(Vec::new())
         } else {
-            timeout(PATIENCE, self.store.counts(&shards)).await.map_or_else(|_| Err(()), |c| c.map_err(|_| ()))
+            timeout(PATIENCE, self.store.counts(&shards))
+                .await
+                .map_or_else(|_| Err(()), |c| c.map_err(|_| ()))
         };
         // Old numbers would pass for new ones; without an answer there are none.
         let counts = counts.unwrap_or_default();

@@ -9,6 +9,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 use hyper::Method;
 use hyper::header::AUTHORIZATION;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{OpenApi, PathItem};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use crate::auth::{Auth, Scope};
@@ -24,32 +27,42 @@ pub enum Need {
     Scope(Scope),
 }
 
+/// Methods that routes have.
+const METHODS: [Method; 4] = [Method::GET, Method::POST, Method::PUT, Method::DELETE];
+/// How the document calls the caller's token.
+const TOKEN: &str = "token";
+
+fn operation<'a>(item: &'a mut PathItem, method: &Method) -> Option<&'a mut Operation> {
+    match *method {
+        Method::GET => item.get.as_mut(),
+        Method::POST => item.post.as_mut(),
+        Method::PUT => item.put.as_mut(),
+        Method::DELETE => item.delete.as_mut(),
+        _ => None,
+    }
+}
+
 /// A router whose every route has its need.
 pub struct ScopedRouter {
     router: OpenApiRouter<App>,
     /// `None` where only the list is wanted, and nobody calls.
     auth: Option<Auth>,
-    needs: Vec<(Method, String, Need)>,
+    /// Every route with its need, in the order in which they came.
+    pub needs: Vec<(Method, String, Need)>,
 }
 
 impl ScopedRouter {
     /// Without routes.
-    pub fn new(app: Option<&App>, document: utoipa::openapi::OpenApi) -> Self {
+    pub fn new(app: Option<&App>, document: OpenApi) -> Self {
         let auth = app.map(|app| app.auth.clone());
         Self { router: OpenApiRouter::with_openapi(document), auth, needs: Vec::new() }
     }
 
     /// Handlers that are in the document.
-    pub fn routes(mut self, need: Need, (schemas, paths, handlers): UtoipaMethodRouter<App>) -> Self {
-        for (path, item) in &paths.paths {
-            let methods = [
-                (Method::GET, &item.get),
-                (Method::POST, &item.post),
-                (Method::PUT, &item.put),
-                (Method::DELETE, &item.delete),
-            ];
-            let named = methods.into_iter().filter(|(_, operation)| operation.is_some());
-            self.needs.extend(named.map(|(method, _)| (method, path.clone(), need)));
+    pub fn routes(mut self, need: Need, (schemas, mut paths, handlers): UtoipaMethodRouter<App>) -> Self {
+        for (path, item) in &mut paths.paths {
+            let named = METHODS.into_iter().filter(|method| operation(item, method).is_some());
+            self.needs.extend(named.map(|method| (method, path.clone(), need)));
         }
         let handlers = self.guarded(need, handlers);
         self.router = self.router.routes((schemas, paths, handlers));
@@ -73,14 +86,21 @@ impl ScopedRouter {
         }
     }
 
-    /// Every route with its need, in the order in which they came.
-    pub fn needs(&self) -> &[(Method, String, Need)] {
-        &self.needs
-    }
-
-    /// The document.
-    pub fn into_openapi(self) -> utoipa::openapi::OpenApi {
-        self.router.into_openapi()
+    /// The document, which says of each operation what its caller's token needs.
+    pub fn into_openapi(self) -> OpenApi {
+        let mut document = self.router.into_openapi();
+        let scheme = Http::builder().scheme(HttpAuthScheme::Bearer).build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme(TOKEN, SecurityScheme::Http(scheme));
+        for (method, path, need) in &self.needs {
+            let (Need::Scope(scope), Some(item)) = (need, document.paths.paths.get_mut(path)) else {
+                continue;
+            };
+            if let Some(operation) = operation(item, method) {
+                operation.security = Some(vec![SecurityRequirement::new(TOKEN, [scope.name()])]);
+            }
+        }
+        document
     }
 
     /// The routes.

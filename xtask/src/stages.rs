@@ -56,6 +56,8 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "codegen", budget_s: 10, fast: true, tools: &[], run: codegen_stage },
     Stage { name: "unit", budget_s: 240, fast: true, tools: &[PPROF], run: unit },
     Stage { name: "http", budget_s: 60, fast: false, tools: &[], run: || e2e("http") },
+    Stage { name: "pair", budget_s: 60, fast: false, run: || e2e("pair") },
+    Stage { name: "memory", budget_s: 60, fast: false, run: || e2e("memory") },
     Stage { name: "readme", budget_s: 30, fast: false, tools: &[], run: || e2e("readme") },
     Stage { name: "sync", budget_s: 60, fast: false, tools: &[], run: || e2e("sync") },
     Stage { name: "pprof", budget_s: 90, fast: false, tools: &[PPROF], run: || e2e("pprof") },

@@ -1,5 +1,6 @@
 use std::io;
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -88,6 +89,26 @@ impl Redis {
         self.wait_until_it_answers()
     }
 
+    /// Copies what lies on disk to a folder.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn keep_aside(&self, to: &Path) -> io::Result<()> {
+        copy(&self.folder.path().join("appendonlydir"), to)
+    }
+
+    /// Kills it and starts it again with what was kept aside: an older volume.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn come_back_as(&mut self, kept: &Path) -> io::Result<()> {
+        self.process.kill9();
+        let folder = self.folder.path().join("appendonlydir");
+        std::fs::remove_dir_all(&folder)?;
+        copy(kept, &folder)?;
+        self.restart()
+    }
+
     /// Sends one command and returns the first line of its answer.
     ///
     /// # Errors
@@ -115,7 +136,16 @@ impl Redis {
     }
 }
 
-fn launch(options: &RedisOptions, folder: &std::path::Path, port: u16) -> io::Result<Process> {
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
+fn launch(options: &RedisOptions, folder: &Path, port: u16) -> io::Result<Process> {
     let log = std::fs::File::options().create(true).append(true).open(folder.join("log"))?;
     let mut command = Command::new("redis-server");
     command

@@ -180,5 +180,9 @@ async fn snapshot(app: &AppState, tenant: &TenantName) -> Result<Snapshot, Store
         };
         Row { name: info.name, view }
     });
-    Ok(Snapshot { store: app.store.describe(), rows: rows.collect(), watch: app.console.watch.read().clone() })
+    Ok(Snapshot {
+        store: app.store.describe(),
+        rows: rows.collect(),
+        watch: app.console.watch.read().clone(),
+    })
 }

@@ -14,12 +14,16 @@ impl Format {
     pub fn accepted(accept: Option<&str>) -> Self {
         let wanted = |range: &str| {
             let (media, parameters) = range.split_once(';').unwrap_or((range, ""));
-            let refused = parameters.split(';').any(|p| {
-                p.trim().strip_prefix("q=").is_some_and(|q| q.parse().is_ok_and(|q: f32| q == 0.0))
-            });
+            let refused = parameters
+                .split(';')
+                .any(|p| p.trim().strip_prefix("q=").is_some_and(|q| q.parse().is_ok_and(|q: f32| q == 0.0)));
             media.trim().eq_ignore_ascii_case("application/openmetrics-text") && !refused
         };
-        if accept.is_some_and(|accept| accept.split(',').any(wanted)) { Self::OpenMetrics } else { Self::Text }
+        if accept.is_some_and(|accept| accept.split(',').any(wanted)) {
+            Self::OpenMetrics
+        } else {
+            Self::Text
+        }
     }
 
     /// Value of `Content-Type`.
@@ -72,7 +76,10 @@ mod tests {
             (Some("text/plain"), Text),
             (Some("text/plain;version=0.0.4;q=0.5,*/*;q=0.1"), Text),
             (Some("application/openmetrics-text"), OpenMetrics),
-            (Some("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2"), OpenMetrics),
+            (
+                Some("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2"),
+                OpenMetrics,
+            ),
             (Some("application/openmetrics-text;q=0, text/plain"), Text),
         ] {
             assert_eq!(Format::accepted(accept), format, "{accept:?}");

@@ -40,8 +40,9 @@ impl FromRequest<App> for Call {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Response> {
         let (mut parts, body) = request.into_parts();
+        type Known = (Extension<Arc<Caller>>, Extension<Connection>, Extension<Handled>);
         let (Extension(caller), Extension(connection), Extension(Handled(handled))) =
-            <_>::from_request_parts(&mut parts, app).await.map_err(IntoResponse::into_response)?;
+            Known::from_request_parts(&mut parts, app).await?;
         let body = RawBody::from_request(Request::from_parts(parts, body), app).await;
         let body = body.map_err(IntoResponse::into_response)?;
         Ok(Self { app: Arc::clone(app), caller, connection, handled, body })

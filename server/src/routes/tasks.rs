@@ -75,11 +75,7 @@ async fn enqueue_one(app: &App, queue: &Arc<Queue>, task: NewTask) -> Answered {
     Ok(json(status, &told(queue.name.as_str(), &task)))
 }
 
-async fn enqueue_batch(
-    app: &App,
-    queue: &Arc<Queue>,
-    parsed: Vec<Result<NewTask, ApiError>>,
-) -> Answered {
+async fn enqueue_batch(app: &App, queue: &Arc<Queue>, parsed: Vec<Result<NewTask, ApiError>>) -> Answered {
     let good: Vec<NewTask> = parsed.iter().filter_map(|task| task.as_ref().ok().cloned()).collect();
     let mut stored = Vec::new().into_iter();
     let mut now = None;

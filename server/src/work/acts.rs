@@ -46,11 +46,7 @@ impl AppState {
 
     /// Acts on many tasks, in one store call for each shard that they name, all at once. What is an error already stays
     /// one, and a shard whose call fails answers its own acts only.
-    pub async fn act_on_all(
-        &self,
-        caller: &Caller,
-        asked: Vec<Result<(TaskId, WorkOp), ApiError>>,
-    ) -> Batch {
+    pub async fn act_on_all(&self, caller: &Caller, asked: Vec<Result<(TaskId, WorkOp), ApiError>>) -> Batch {
         let shards = self.shards_of(caller, &asked).await;
         let mut results: Vec<Acted> = Vec::with_capacity(asked.len());
         let mut groups: Vec<Group> = Vec::new();
@@ -59,7 +55,11 @@ impl AppState {
             let placed = item.and_then(|(id, op)| {
                 let shard = shards.get(&id.shard().queue).cloned();
                 let shard = shard.unwrap_or_else(|| Err(ApiError::task_not_found()))?;
-                if shard.shard() == id.shard() { Ok((id, shard, op)) } else { Err(ApiError::task_not_found()) }
+                if shard.shard() == id.shard() {
+                    Ok((id, shard, op))
+                } else {
+                    Err(ApiError::task_not_found())
+                }
             });
             match placed {
                 Ok((id, shard, op)) => {
@@ -97,9 +97,9 @@ impl AppState {
     ) -> HashMap<QueueNumber, Result<Arc<ShardHandle>, ApiError>> {
         let ids = asked.iter().filter_map(|item| item.as_ref().ok().map(|(id, _)| *id));
         let of_number: HashMap<QueueNumber, TaskId> = ids.map(|id| (id.shard().queue, id)).collect();
-        let lookups = of_number.into_iter().map(|(number, id)| async move {
-            (number, self.queue_of(caller, id).await)
-        });
+        let lookups = of_number
+            .into_iter()
+            .map(|(number, id)| async move { (number, self.queue_of(caller, id).await) });
         stream::iter(lookups).buffer_unordered(LOOKUPS_MAX).collect().await
     }
 

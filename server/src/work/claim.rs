@@ -67,7 +67,11 @@ impl Claimed {
     ///
     /// # Errors
     /// When the answer cannot be written as JSON: then the tasks are given back.
-    pub fn answer(self, connection: &Connection, results: Option<Vec<ItemResult>>) -> Result<Response, ApiError> {
+    pub fn answer(
+        self,
+        connection: &Connection,
+        results: Option<Vec<ItemResult>>,
+    ) -> Result<Response, ApiError> {
         let room = self.tasks.iter().map(weight).sum();
         let tasks = self.tasks.iter().map(|task| TaskView::held(self.out.queue.as_str(), task)).collect();
         let json = match results {

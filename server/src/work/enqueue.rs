@@ -53,8 +53,7 @@ async fn enqueue_in(
         if again.is_empty() {
             break;
         }
-        let redrawn: Vec<NewTask> =
-            again.iter().filter_map(|index| tasks.get(*index)).map(with_id).collect();
+        let redrawn: Vec<NewTask> = again.iter().filter_map(|index| tasks.get(*index)).map(with_id).collect();
         let new_ids: Vec<TaskId> = redrawn.iter().map(|task| task.id).collect();
         let (answers, ..) = answer(shard.enqueue(redrawn)).await?;
         for ((index, id), result) in again.into_iter().zip(new_ids).zip(answers) {

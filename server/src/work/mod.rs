@@ -13,8 +13,8 @@ use brisq_model::{QueueName, TaskId};
 use brisq_store::StoreError;
 use tokio::sync::oneshot;
 
-pub use acts::Batch;
-pub use claim::{ClaimWish, Claimed};
+pub use acts::{Acted, Batch};
+pub use claim::ClaimWish;
 
 use crate::auth::Caller;
 use crate::coalescer::{CallTimes, LaneFull, Meta, Reply};
@@ -85,9 +85,7 @@ pub fn queue_name(text: &str) -> Result<QueueName, ApiError> {
 
 type Results<O> = (Vec<O>, CallTimes, Meta);
 
-async fn answer<O>(
-    submitted: Result<oneshot::Receiver<Reply<O>>, LaneFull>,
-) -> Result<Results<O>, NotDone> {
+async fn answer<O>(submitted: Result<oneshot::Receiver<Reply<O>>, LaneFull>) -> Result<Results<O>, NotDone> {
     received(submitted.map_err(NotDone::Full)?.await)
 }
 

@@ -1,0 +1,120 @@
+//! The live page's events: shared by all who look, bounded, and of one tenant.
+
+use std::io::{BufRead, BufReader};
+
+use super::*;
+
+/// A page that is looked at.
+struct Page(BufReader<TcpStream>);
+
+impl Page {
+    fn open(server: &Server, token: &str) -> Self {
+        let mut stream = TcpStream::connect(&server.program.listen).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+        let head = format!(
+            "GET /console/events HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).expect("sent");
+        Self(BufReader::new(stream))
+    }
+
+    fn status(&mut self) -> u16 {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("a head");
+        line.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status")
+    }
+
+    /// The next snapshot.
+    fn event(&mut self) -> Value {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            assert!(self.0.read_line(&mut line).expect("an event") > 0, "the stream ended");
+            if let Some(data) = line.strip_prefix("data: ") {
+                return serde_json::from_str(data).expect("a snapshot");
+            }
+        }
+    }
+}
+
+/// SHA-256 of "a" and "b".
+const TOKENS: &str = "tokens:\n\
+    - {name: a, sha256: ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb, tenant: one, scopes: [work, \"tasks:write\", \"tasks:read\"]}\n\
+    - {name: b, sha256: 3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d, tenant: two, scopes: [work, \"tasks:write\", \"tasks:read\"]}\n";
+
+fn with_tenants(check: impl Fn(&Server, [Http; 2])) {
+    for store in Store::ALL {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("tokens.yaml");
+        std::fs::write(&file, TOKENS).expect("written");
+        let server = Server::start(store, &["--tokens", &file.display().to_string()]).expect("a server");
+        let connect = |token: &str| server.program.http().expect("a connection").with_token(token);
+        check(&server, ["a", "b"].map(connect));
+    }
+}
+
+#[test]
+fn a_page_shows_the_rates_of_its_own_tenant() {
+    with_tenants(|server, [mut one, mut two]| {
+        for n in 0..5 {
+            enqueue(&mut one, "emails", &json!({ "payload": n }));
+        }
+        enqueue(&mut two, "emails", &json!({"payload": 1}));
+        for (token, enqueued) in [("a", 5), ("b", 1)] {
+            let event = Page::open(server, token).event();
+            assert_eq!(event["queues"].as_array().map(Vec::len), Some(1), "{event}");
+            assert_eq!(event["queues"][0]["enqueuedTotal"], enqueued, "{event}");
+            assert_eq!(event["queues"][0]["counts"]["ready"], enqueued, "{event}");
+            assert!(event["watch"].get("p99Ms").is_none(), "no claims yet: {event}");
+        }
+    });
+}
+
+#[test]
+fn many_viewers_share_one_look_and_have_a_bound() {
+    with_tenants(|server, [mut one, _]| {
+        enqueue(&mut one, "emails", &json!({"payload": 1}));
+        let mut pages: Vec<Page> = (0..64).map(|_| Page::open(server, "a")).collect();
+        for page in &mut pages {
+            assert_eq!(page.status(), 200);
+            assert_eq!(page.event()["queues"][0]["name"], "emails");
+        }
+        assert_eq!(Page::open(server, "b").status(), 429, "one page too many");
+        let Some(redis) = &server.redis else { return };
+        // 64 pages of one tenant cost what one costs: a list and counts a second, whatever their number.
+        let before = calls(redis);
+        std::thread::sleep(Duration::from_secs(4));
+        let asked = calls(redis) - before;
+        assert!(asked <= 4 * 8, "{asked} calls of functions in 4 s");
+        drop(pages);
+        std::thread::sleep(Duration::from_secs(3));
+        let before = calls(redis);
+        std::thread::sleep(Duration::from_secs(3));
+        assert!(calls(redis) - before <= 6, "nobody looks any more: {}", calls(redis) - before);
+    });
+}
+
+/// Functions that Redis has run.
+fn calls(redis: &brisq_testkit::Redis) -> u64 {
+    let mut stream = TcpStream::connect(redis.url().trim_start_matches("redis://")).expect("a connection");
+    stream.write_all(b"INFO commandstats\r\nQUIT\r\n").expect("sent");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    let count = |line: &str| line.split_once("calls=")?.1.split(',').next()?.parse::<u64>().ok();
+    text.lines().filter(|line| line.starts_with("cmdstat_fcall")).filter_map(count).sum()
+}
+
+#[test]
+fn a_drain_ends_the_pages() {
+    with_tenants(|server, _| {
+        let mut page = Page::open(server, "a");
+        page.event();
+        let pid = server.program.pid.to_string();
+        let sent = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+        assert!(sent.success());
+        let began = Instant::now();
+        let mut rest = Vec::new();
+        page.0.read_to_end(&mut rest).expect("an end");
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    });
+}

@@ -1,0 +1,77 @@
+//! Who waits for a result learns it: whoever ended the task, and however its caller left.
+
+use super::*;
+
+/// Sends a wait for the result of a fresh task of queue `w`; answers the connection, the task's id and its lease's token.
+fn waiting_for_a_held_task(http: &mut Http, server: &Server, lease_ms: u64) -> (Http, String, String) {
+    let id = enqueue(http, "w", &json!({"payload": 1}));
+    let (_, token) = lease(&claim(http, "w", &json!({"leaseMs": lease_ms})).remove(0));
+    let mut waiting = server.program.http().expect("a connection");
+    waiting.send("GET", &format!("/v1/tasks/{id}/result?waitMs=30000"), "").expect("sent");
+    std::thread::sleep(Duration::from_millis(200));
+    (waiting, id, token)
+}
+
+#[test]
+fn a_result_comes_though_the_worker_left_before_its_answer() {
+    on_each_store(|http, server| {
+        for round in 0..5 {
+            let (mut waiting, id, token) = waiting_for_a_held_task(http, server, 30_000);
+            let mut worker = server.program.http().expect("a connection");
+            let body = json!({"token": token, "result": round}).to_string();
+            worker.send("POST", &format!("/v1/tasks/{id}/complete"), &body).expect("sent");
+            worker.socket().shutdown(Shutdown::Both).expect("shut down");
+            let began = Instant::now();
+            assert_eq!(ok(waiting.receive().expect("an answer"), 200)["result"], round);
+            assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        }
+        let mut admin = Http::connect(&server.program.admin).expect("a connection");
+        let text = get(&mut admin, "/metrics").text().to_owned();
+        assert!(text.contains("brisq_tasks_completed_total{tenant=\"default\",queue=\"w\"} 5"), "{text}");
+    });
+}
+
+#[test]
+fn a_waiter_learns_of_an_end_that_no_worker_reported() {
+    on_each_store(|http, server| {
+        let (mut waiting, id, _) = waiting_for_a_held_task(http, server, 1_000);
+        // Nobody completes it: each lease runs out, until the task counts as one that kills its workers.
+        let began = Instant::now();
+        while ok(get(http, &format!("/v1/tasks/{id}")), 200)["state"] != "dead" {
+            claim(http, "w", &json!({"leaseMs": 1000, "waitMs": 1500}));
+            assert!(began.elapsed() < Duration::from_secs(25), "it is never quarantined");
+        }
+        let ended = Instant::now();
+        assert_eq!(ok(waiting.receive().expect("an answer"), 200)["state"], "dead");
+        assert!(ended.elapsed() < Duration::from_secs(3), "{:?}", ended.elapsed());
+    });
+}
+
+#[test]
+fn the_result_of_a_task_that_is_not_kept_reaches_its_waiter() {
+    on_each_store(|http, server| {
+        let id = enqueue(http, "brief", &json!({"payload": 1, "retention": {"completedMs": 0}}));
+        let (_, token) = lease(&claim(http, "brief", &json!({})).remove(0));
+        let mut waiting = server.program.http().expect("a connection");
+        waiting.send("GET", &format!("/v1/tasks/{id}/result?waitMs=20000"), "").expect("sent");
+        std::thread::sleep(Duration::from_millis(200));
+        let body = json!({"token": token, "result": [7]});
+        ok(post(http, &format!("/v1/tasks/{id}/complete"), &body), 200);
+        assert_eq!(ok(waiting.receive().expect("an answer"), 200)["result"], json!([7]));
+        ok(post(http, &format!("/v1/tasks/{id}/complete"), &body), 200);
+        refused(&get(http, &format!("/v1/tasks/{id}")), 404, "task_not_found");
+    });
+}
+
+#[test]
+fn a_drain_sends_waiters_for_results_home_at_once() {
+    on_each_store(|http, server| {
+        let (mut waiting, ..) = waiting_for_a_held_task(http, server, 30_000);
+        let pid = server.program.pid.to_string();
+        let sent = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+        assert!(sent.success());
+        let began = Instant::now();
+        assert_eq!(ok(waiting.receive().expect("an answer"), 202), json!({"state": "leased"}));
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    });
+}
