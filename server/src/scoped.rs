@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 use hyper::Method;
@@ -16,6 +16,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use crate::auth::{Auth, Scope};
 use crate::error::Failure;
+use crate::routes::carried_out;
 use crate::state::App;
 
 /// What a route asks of its caller.
@@ -69,6 +70,11 @@ impl ScopedRouter {
         self
     }
 
+    /// Handlers that are in the document and carry out what came whole, also when its client leaves before the answer.
+    pub fn acts(self, need: Need, (schemas, paths, handlers): UtoipaMethodRouter<App>) -> Self {
+        self.routes(need, (schemas, paths, handlers.route_layer(from_fn(carry_out))))
+    }
+
     /// A handler of `GET` for people, which no document promises.
     pub fn page(mut self, need: Need, path: &str, handler: MethodRouter<App>) -> Self {
         self.needs.push((Method::GET, path.to_owned(), need));
@@ -106,6 +112,13 @@ impl ScopedRouter {
     /// The routes.
     pub fn into_router(self) -> Router<App> {
         self.router.split_for_parts().0
+    }
+}
+
+async fn carry_out(request: Request, next: Next) -> Response {
+    match carried_out(next.run(request)).await {
+        Ok(response) => response,
+        Err(error) => Failure(error).into_response(),
     }
 }
 

@@ -74,6 +74,14 @@ impl Redis {
         &mut self.process
     }
 
+    /// Sends it a signal by its name, such as `STOP` or `CONT`.
+    ///
+    /// # Errors
+    /// When the signal could not be sent.
+    pub fn signal(&self, name: &str) -> io::Result<()> {
+        self.process.signal(name)
+    }
+
     /// Kills it with SIGKILL.
     pub fn kill9(&mut self) {
         self.process.kill9();

@@ -17,10 +17,17 @@ fn a_result_comes_though_the_worker_left_before_its_answer() {
     on_each_store(|http, server| {
         for round in 0..5 {
             let (mut waiting, id, token) = waiting_for_a_held_task(http, server, 30_000);
+            // The store has the call when its caller leaves. A stopped Redis makes sure of it.
+            let stopped = server.redis.as_ref().map(|redis| redis.signal("STOP").expect("stopped"));
             let mut worker = server.program.http().expect("a connection");
             let body = json!({"token": token, "result": round}).to_string();
             worker.send("POST", &format!("/v1/tasks/{id}/complete"), &body).expect("sent");
+            std::thread::sleep(Duration::from_millis(if stopped.is_some() { 200 } else { 2 }));
             worker.socket().shutdown(Shutdown::Both).expect("shut down");
+            std::thread::sleep(Duration::from_millis(100));
+            if let Some(redis) = &server.redis {
+                redis.signal("CONT").expect("continued");
+            }
             let began = Instant::now();
             assert_eq!(ok(waiting.receive().expect("an answer"), 200)["result"], round);
             assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());

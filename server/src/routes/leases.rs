@@ -1,8 +1,9 @@
 //! Claiming, and acting on leases: one at a time or in batches.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::extract::Path;
+use axum::extract::{FromRequest, Path, Request, State};
+use axum::response::IntoResponse;
 use brisq_api::{
     ApiError, BatchRequest, BatchResults, ClaimRequest, ClaimResponse, CompleteRequest, Empty, ErrorCode,
     ErrorEnvelope, FailRequest, FailResponse, HeartbeatRequest, HeartbeatResponse, ItemResult, LeaseRequest,
@@ -14,9 +15,11 @@ use hyper::StatusCode;
 use rand::RngExt;
 use serde::Deserialize;
 
-use super::Call;
-use crate::error::{Answered, json};
+use super::{Call, carried_out};
+use crate::connection::Connection;
+use crate::error::{Answered, Failure, json};
 use crate::extract::RawBody;
+use crate::state::App;
 use crate::work::{Acted, Batch, ClaimWish};
 
 /// Claim tasks under a lease.
@@ -180,13 +183,17 @@ fn item(acted: Acted, draining: bool) -> Result<ItemResult, ApiError> {
     post, path = "/v1/leases/complete", tag = "work", request_body = BatchRequest,
     responses((status = 200, description = "Results by index; and the tasks of `claim`, or in `error` why it took none", body = BatchResults))
 )]
-pub async fn complete_batch(call: Call) -> Answered {
-    let mut request: BatchRequest<'_> = call.body.parse()?;
-    let wish = request.claim.take().map(wish).transpose()?;
-    let asked = many::<CompleteRequest<'_>>(&request)?;
-    let Call { app, caller, connection, handled, body } = call;
-    drop(body);
-    let Batch { results, first } = app.act_on_all(&caller, asked).await;
+pub async fn complete_batch(State(app): State<App>, request: Request) -> Answered {
+    let acts = async move {
+        let call = Call::from_request(request, &app).await?;
+        complete_all(call).await.map_err(|error| Failure(error).into_response())
+    };
+    // The acts are carried out; whoever left gets no further tasks.
+    let (after, wish, Batch { results, first }) = match carried_out(acts).await? {
+        Ok(done) => done,
+        Err(refused) => return Ok(refused),
+    };
+    let AfterActs { app, connection, handled } = after;
     let results = items(results, app.draining());
     let Some(wish) = wish else {
         return Ok(json(StatusCode::OK, &BatchResults { results, tasks: None, error: None }));
@@ -210,6 +217,23 @@ pub async fn complete_batch(call: Call) -> Answered {
             Ok(json(StatusCode::OK, &BatchResults { results, tasks: None, error }))
         }
     }
+}
+
+/// What is left of a call once its acts are carried out.
+struct AfterActs {
+    app: App,
+    connection: Connection,
+    handled: Instant,
+}
+
+async fn complete_all(call: Call) -> Result<(AfterActs, Option<ClaimWish>, Batch), ApiError> {
+    let mut request: BatchRequest<'_> = call.body.parse()?;
+    let wish = request.claim.take().map(wish).transpose()?;
+    let asked = many::<CompleteRequest<'_>>(&request)?;
+    let Call { app, caller, connection, handled, body } = call;
+    drop(body);
+    let batch = app.act_on_all(&caller, asked).await;
+    Ok((AfterActs { app, connection, handled }, wish, batch))
 }
 
 /// Report up to 1,000 failed attempts.
