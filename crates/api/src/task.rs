@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::raw::{bytes_of, present, raw_value};
-use crate::{AnyJson, ApiError, ErrorCode, ErrorEnvelope, parse_rfc3339, rfc3339};
+use crate::{AnyJson, ApiError, ErrorBody, ErrorCode, parse_rfc3339, rfc3339};
 
 /// Body of an enqueue: the fields of one task, or `tasks` with up to 1,000 of them.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -310,13 +310,18 @@ pub struct EnqueueResults<'a> {
 
 /// Answer of one task of a batch.
 #[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(untagged)]
 pub enum EnqueueItem<'a> {
-    /// The new task, or the one kept under its idempotency key.
-    Task(Box<TaskView<'a>>),
-    /// Why it was rejected.
-    #[serde(untagged)]
-    Rejected(ErrorEnvelope),
+    /// It was taken.
+    Taken {
+        /// The new task, or the one kept under its idempotency key.
+        task: Box<TaskView<'a>>,
+    },
+    /// It was not.
+    Rejected {
+        /// Why.
+        error: ErrorBody,
+    },
 }
 
 /// A task. Members that are not set are left out.

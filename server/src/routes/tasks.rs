@@ -90,8 +90,8 @@ async fn enqueue_batch(app: &App, queue: &Arc<Queue>, parsed: Vec<Result<NewTask
     };
     let answers: Vec<Result<Task, ApiError>> = parsed.into_iter().map(&mut answer).collect();
     let results = answers.iter().map(|answer| match answer {
-        Ok(task) => EnqueueItem::Task(Box::new(told(queue.name.as_str(), task))),
-        Err(error) => EnqueueItem::Rejected(error.envelope()),
+        Ok(task) => EnqueueItem::Taken { task: Box::new(told(queue.name.as_str(), task)) },
+        Err(error) => EnqueueItem::Rejected { error: error.envelope().error },
     });
     Ok(json(StatusCode::OK, &EnqueueResults { results: results.collect() }))
 }
