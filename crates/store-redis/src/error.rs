@@ -2,9 +2,7 @@ use brisq_store::StoreError;
 use redis::RedisError;
 
 use crate::connect::is_wrong_password;
-
-/// The layout of shards that the library keeps; `SCHEMA` of `lua/layout.lua`.
-const SCHEMA: u32 = 1;
+use crate::library::SCHEMA;
 
 /// What a failed call means.
 pub(crate) fn failed(error: &RedisError) -> StoreError {

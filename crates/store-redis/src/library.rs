@@ -4,6 +4,10 @@ use brisq_model::{QueueNumber, limits};
 use brisq_store::engine::Bounds;
 use sha2::{Digest, Sha256};
 
+/// The layout of shards that the library keeps; a shard of a higher one is refused. It is raised by the first change that an
+/// older library could not keep right.
+pub(crate) const SCHEMA: u32 = 1;
+
 /// In this order: a part uses what those before it define.
 const PARTS: [&str; 10] = [
     include_str!("lua/layout.lua"),
@@ -27,7 +31,8 @@ pub(crate) struct Library {
 
 /// The limits as locals of the library: servers with other limits load another library.
 fn limits_in_lua(bounds: &Bounds) -> String {
-    let values: [(&str, u64); 11] = [
+    let values: [(&str, u64); 13] = [
+        ("SCHEMA", u64::from(SCHEMA)),
         ("SWEEP_SLICE", limits::SWEEP_SLICE as u64),
         ("KEPT_MAX", bounds.kept_max),
         ("EXPIRIES_MAX", u64::from(limits::EXPIRIES_MAX)),
@@ -39,9 +44,9 @@ fn limits_in_lua(bounds: &Bounds) -> String {
         ("CORRUPT_KEPT_MS", limits::RETENTION_DEAD_DEFAULT_MS),
         ("QUEUES_PER_TENANT_MAX", u64::from(limits::QUEUES_PER_TENANT_MAX)),
         ("QUEUES_MAX", u64::from(limits::QUEUES_MAX)),
+        ("NUMBERS_MAX", u64::from(QueueNumber::MAX)),
     ];
-    let numbers = format!("local NUMBERS_MAX = {}\n", QueueNumber::MAX);
-    values.iter().map(|(name, value)| format!("local {name} = {value}\n")).chain([numbers]).collect()
+    values.iter().map(|(name, value)| format!("local {name} = {value}\n")).collect()
 }
 
 impl Library {

@@ -24,6 +24,9 @@ pub(crate) const WAKEUPS_PENDING_MAX: usize = 1_024;
 pub(crate) const LISTENS_PENDING_MAX: usize = 100_000;
 /// Channels of one subscription.
 const CHANNELS_AT_A_TIME: usize = 500;
+/// How often the subscription is asked whether it lives: one to a peer that is gone, behind a proxy that is not, is silent for
+/// ever.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Pause before connecting again.
 const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 
@@ -77,8 +80,11 @@ impl Listener {
             return Ok(());
         }
         let wakeups = self.wakeups.clone();
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
         loop {
             tokio::select! {
+                // To subscribe once more changes nothing and is answered.
+                _ = heartbeat.tick() => in_time(sink.subscribe(OPENED)).await?,
                 shard = self.listens.recv() => match shard {
                     Some(shard) => {
                         if self.shards.insert(shard) {

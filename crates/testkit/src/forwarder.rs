@@ -1,5 +1,7 @@
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -14,8 +16,8 @@ pub struct Forwarder {
 #[derive(Debug)]
 struct Shared {
     target: AtomicU16,
-    /// Connections of a lower number pass nothing on any more.
-    first_heard: AtomicU32,
+    /// Numbers of connections that pass nothing on any more.
+    silent: Mutex<HashSet<u32>>,
     connections: AtomicU32,
     open: Mutex<Vec<TcpStream>>,
     over: AtomicBool,
@@ -31,7 +33,7 @@ impl Forwarder {
         let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
             target: AtomicU16::new(target),
-            first_heard: AtomicU32::new(0),
+            silent: Mutex::default(),
             connections: AtomicU32::new(0),
             open: Mutex::default(),
             over: AtomicBool::new(false),
@@ -60,10 +62,15 @@ impl Forwarder {
         self.shared.target.store(target, Ordering::SeqCst);
     }
 
-    /// The connections that there are pass nothing on any more, and are not closed: their machine is gone.
-    pub fn swallow_present(&self) {
-        let made = self.shared.connections.load(Ordering::SeqCst);
-        self.shared.first_heard.store(made, Ordering::SeqCst);
+    /// These connections, by the order in which they came, pass nothing on any more and are not closed: their machine is gone.
+    pub fn swallow(&self, connections: Range<u32>) {
+        self.shared.silent.lock().unwrap_or_else(PoisonError::into_inner).extend(connections);
+    }
+
+    /// How many connections there have been.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.shared.connections.load(Ordering::SeqCst)
     }
 
     /// Closes all connections.
@@ -100,7 +107,7 @@ impl Shared {
     fn pass_on(&self, number: u32, mut from: TcpStream, mut to: TcpStream) {
         let mut bytes = vec![0; 64 * 1024];
         while let Ok(read @ 1..) = from.read(&mut bytes) {
-            let heard = number >= self.first_heard.load(Ordering::SeqCst);
+            let heard = !self.silent.lock().unwrap_or_else(PoisonError::into_inner).contains(&number);
             if heard && to.write_all(bytes.get(..read).unwrap_or_default()).is_err() {
                 break;
             }

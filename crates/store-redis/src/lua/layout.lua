@@ -8,9 +8,6 @@
 -- library leaves fields alone that it does not know.
 local BODY, STATE, READY, DELAYED, LEASES, ENDED, DEAD, IDEM, EXTRA, META, CHANNEL = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 
--- The layout of a shard that this library keeps; a shard of a higher one is refused.
-local SCHEMA = 1
-
 -- Fields of a state record.
 local S_STATE, S_BAND, S_SEQ, S_FAILED, S_EXPIRIES, S_KEPT_MS, S_DEAD_MS, S_READY_AT, S_UNTIL, S_CANCEL, S_REASON =
   1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11

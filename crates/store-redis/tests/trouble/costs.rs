@@ -6,8 +6,7 @@ use super::*;
 
 /// A number out of INFO.
 fn stat(redis: &Redis, section: &str, name: &str) -> u64 {
-    let mut connection = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
-    let info: String = redis::cmd("INFO").arg(section).query(&mut connection).unwrap();
+    let info: String = redis::cmd("INFO").arg(section).query(&mut plainly(redis)).unwrap();
     let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("INFO has it");
     line.trim().parse().unwrap()
 }
@@ -138,4 +137,30 @@ async fn kept_tasks_stay_bounded_under_batches() {
     }
     let kept = store.counts(&[queue.shard()]).await.unwrap()[0].of(TaskState::Completed);
     assert!(kept <= most, "{kept} of {most}");
+}
+
+/// Bytes of an answer have a bound whatever the call: a small request cannot make Redis send hundreds of megabytes.
+#[tokio::test]
+async fn answers_are_bounded_in_bytes() {
+    let redis = start(&[]);
+    let store = connect(&redis).await;
+    let queue = queue(&store).await;
+    let sent = || stat(&redis, "stats", "total_net_output_bytes");
+    let keyed = |bytes| NewTask {
+        id: fresh(queue.shard()),
+        idempotency_key: Some(IdempotencyKey::new("k").unwrap()),
+        ..task(queue.shard(), 0, bytes)
+    };
+    store.enqueue(&queue, vec![keyed(1_000_000)]).await.unwrap();
+    let before = sent();
+    store.enqueue(&queue, (0..1_000).map(|_| keyed(1)).collect()).await.unwrap();
+    assert!(sent() - before < 1_000_000, "{} bytes for a thousand that exist", sent() - before);
+    for _ in 0..10 {
+        let large = || NewTask { id: fresh(queue.shard()), ..task(queue.shard(), 0, 64 * 1024) };
+        store.enqueue(&queue, (0..120).map(|_| large()).collect()).await.unwrap();
+    }
+    let before = sent();
+    store.work(&queue, (0..50).map(|_| claim(256)).collect()).await.unwrap();
+    let most = brisq_model::limits::ANSWER_MAX_BYTES as u64 + 1_000_000;
+    assert!(sent() - before < most, "{} bytes for fifty claims", sent() - before);
 }

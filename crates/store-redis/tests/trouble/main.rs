@@ -12,14 +12,15 @@ mod returns;
 mod rights;
 mod time;
 mod versions;
+mod wakes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use brisq_model::{
-    LeaseToken, NewTask, Priority, QueueName, Retention, RetryPolicy, Shard, Start, Task, TaskId, TaskState,
-    TenantName,
+    IdempotencyKey, LeaseToken, NewTask, Priority, QueueName, Retention, RetryPolicy, Shard, Start, Task,
+    TaskId, TaskState, TenantName,
 };
 use brisq_store::conformance::{Queue, cases, follows_the_model};
 use brisq_store::{ClaimOp, QueueInfo, Store, StoreError, WorkDone, WorkOp};
@@ -79,9 +80,18 @@ async fn soon(what: &str, holds: impl AsyncFn() -> bool) {
     }
 }
 
-/// Key of the shard's META.
+/// A key of the queue's shard.
+fn key(queue: &QueueInfo, kind: &str) -> String {
+    format!("{{q{}.0}}:{kind}", queue.number.get())
+}
+
 fn meta(queue: &QueueInfo) -> String {
-    format!("{{q{}.0}}:meta", queue.number.get())
+    key(queue, "meta")
+}
+
+/// A connection for what the store has no words for.
+fn plainly(redis: &Redis) -> redis::Connection {
+    redis::Client::open(redis.url()).unwrap().get_connection().unwrap()
 }
 
 fn task(shard: Shard, n: u64, bytes: usize) -> NewTask {

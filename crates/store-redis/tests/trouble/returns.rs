@@ -134,7 +134,7 @@ impl Trouble {
                 std::thread::sleep(Duration::from_secs(1));
                 redis.process().signal("CONT").unwrap();
             }
-            Self::BlackHole => door.swallow_present(),
+            Self::BlackHole => door.swallow(0..door.connections()),
         }
         Instant::now()
     }

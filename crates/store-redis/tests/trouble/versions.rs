@@ -1,6 +1,104 @@
 //! What servers of other versions wrote, and what damage leaves.
 
+use brisq_model::{UnixMs, limits};
+use redis::Value;
+
 use super::*;
+
+/// The library of version 0.1.0, called as its servers call it.
+struct Older(redis::Connection);
+
+impl Older {
+    fn new(redis: &Redis) -> Self {
+        let text = include_str!("library-0.1.0.lua").replace("PREFIX", "brisq_old");
+        let mut connection = plainly(redis);
+        let mut load = redis::cmd("FUNCTION");
+        load.arg("LOAD")
+            .arg(format!("#!lua name=brisq_old\n{text}"))
+            .query::<String>(&mut connection)
+            .unwrap();
+        Self(connection)
+    }
+
+    /// Kinds of keys that this library knows.
+    fn call(&mut self, function: &str, queue: &QueueInfo, limits: &[u64], args: &[Vec<u8>]) -> Vec<Value> {
+        let kinds =
+            ["body", "state", "ready", "delayed", "leases", "ended", "dead", "idem", "extra", "meta", "wake"];
+        let mut command = redis::cmd("FCALL");
+        command.arg(format!("brisq_old_{function}")).arg(kinds.len());
+        for kind in kinds {
+            command.arg(key(queue, kind));
+        }
+        let mut answer: Vec<Value> = command.arg(limits).arg(args).query(&mut self.0).unwrap();
+        let Value::Array(results) = answer.remove(3) else { panic!("results") };
+        results
+    }
+
+    fn open(&mut self, path: &str) -> u32 {
+        let mut command = redis::cmd("FCALL");
+        command.arg("brisq_old_open").arg(2).arg("{brisq}:numbers").arg("{brisq}:paths");
+        command
+            .arg(path)
+            .arg(limits::QUEUES_MAX)
+            .arg(brisq_model::QueueNumber::MAX - 1)
+            .query(&mut self.0)
+            .unwrap()
+    }
+
+    fn enqueue(&mut self, queue: &QueueInfo) -> TaskId {
+        let id = fresh(queue.shard());
+        let mut args = vec![id.to_bytes().to_vec()];
+        args.extend(
+            ["1", "5", "n", "0", "3", "f,1,0", "60000", "60000", ""].map(|arg| arg.as_bytes().to_vec()),
+        );
+        assert_eq!(self.call("enqueue", queue, &[256, 200_000], &args).len(), 1);
+        id
+    }
+
+    /// Claims one task for a minute.
+    fn claim(&mut self, queue: &QueueInfo, token: LeaseToken) -> usize {
+        let args = [b"C".to_vec(), b"1".to_vec(), b"60000".to_vec(), token.to_bytes().to_vec(), Vec::new()];
+        let answer = self.call("work", queue, &[256, 200_000, 5, 16_000_000], &args).remove(0);
+        let Value::Array(parts) = answer else { panic!("a claim") };
+        let Value::Array(tasks) = &parts[1] else { panic!("tasks") };
+        tasks.len()
+    }
+
+    /// Whether a complete with this token was accepted.
+    fn complete(&mut self, queue: &QueueInfo, id: TaskId, token: LeaseToken) -> bool {
+        let args =
+            [b"D".to_vec(), id.to_bytes().to_vec(), token.to_bytes().to_vec(), b"0".to_vec(), Vec::new()];
+        matches!(self.call("work", queue, &[256, 200_000, 5, 16_000_000], &args)[..], [Value::Array(_)])
+    }
+}
+
+/// During a rollout servers of two versions work on one queue, whichever opened it.
+#[tokio::test]
+async fn an_older_library_shares_the_queue() {
+    let redis = start(&[]);
+    let (store, mut older) = (connect(&redis).await, Older::new(&redis));
+    let opened_here = named(&store, "new").await;
+    let number = older.open("t/old");
+    assert_eq!(older.open("t/new"), opened_here.number.get());
+    let mut opened_there = opened_here.clone();
+    opened_there.name = QueueName::new("old").unwrap();
+    opened_there.number = brisq_model::QueueNumber::new(number).unwrap();
+    older.enqueue(&opened_there);
+    assert_eq!(named(&store, "old").await, opened_there);
+    for queue in [&opened_here, &opened_there] {
+        let token = LeaseToken::new(7);
+        while !claimed(&store, queue, claim(5)).await.is_empty() {}
+        let (theirs, ours) = (older.enqueue(queue), add(&store, queue, task(queue.shard(), 0, 1)).await);
+        assert_eq!(claimed(&store, queue, claim(1)).await[0].id, theirs, "in the order of the enqueues");
+        assert_eq!(older.claim(queue, token), 1);
+        assert!(older.complete(queue, theirs, token), "claimed here, completed there");
+        let done = store.work(queue, vec![WorkOp::Complete { id: ours, token, result: None }]).await.unwrap();
+        assert_eq!(done.results, [Ok(WorkDone::Completed)], "claimed there, completed here");
+        let counts = store.counts(&[queue.shard()]).await.unwrap()[0];
+        assert_eq!((counts.of(TaskState::Ready), counts.of(TaskState::Completed)), (0, 2));
+        assert!(counts.now > UnixMs(1_700_000_000_000));
+    }
+}
 
 /// A shard of a server that wrote no path: its queue is opened anew, keeps its number, and has its tasks.
 #[tokio::test]
@@ -85,10 +183,9 @@ async fn a_damaged_task_is_a_dead_letter_and_its_queue_goes_on() {
         ids.push(add(&store, &queue, NewTask { start, ..task(queue.shard(), 0, 1) }).await);
     }
     let hex = |id: TaskId| id.to_bytes().iter().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
-    let key = |kind: &str| format!("{{q{}.0}}:{kind}", queue.number.get());
-    redis.command(&format!("HSET {} \"{}\" damage", key("state"), hex(ids[0]))).unwrap();
-    redis.command(&format!("HDEL {} \"{}\"", key("body"), hex(ids[1]))).unwrap();
-    redis.command(&format!("HDEL {} \"{}\"", key("state"), hex(ids[2]))).unwrap();
+    redis.command(&format!("HSET {} \"{}\" damage", key(&queue, "state"), hex(ids[0]))).unwrap();
+    redis.command(&format!("HDEL {} \"{}\"", key(&queue, "body"), hex(ids[1]))).unwrap();
+    redis.command(&format!("HDEL {} \"{}\"", key(&queue, "state"), hex(ids[2]))).unwrap();
     pause(10).await;
     let mut answer = store.work(&queue, vec![claim(10)]).await.unwrap();
     let Ok(WorkDone::Claimed(tasks)) = answer.results.remove(0) else { panic!("a claim") };
@@ -116,11 +213,11 @@ async fn orphans_at_the_head_do_not_stop_retention() {
     let store = connect(&redis).await;
     let queue = queue(&store).await;
     for n in 0..300 {
-        redis.command(&format!("ZADD {{q{}.0}}:ended 1 orphan{n}", queue.number.get())).unwrap();
+        redis.command(&format!("ZADD {} 1 orphan{n}", key(&queue, "ended"))).unwrap();
     }
     soon("swept", async || {
         store.work(&queue, vec![]).await.unwrap();
-        redis.command(&format!("ZCARD {{q{}.0}}:ended", queue.number.get())).unwrap() == ":0"
+        redis.command(&format!("ZCARD {}", key(&queue, "ended"))).unwrap() == ":0"
     })
     .await;
 }
