@@ -74,6 +74,9 @@ pub fn run(flags: Flags) -> Result<(), Failed> {
     let claims = Arc::new(ClaimLog::new(Duration::from_micros(threshold)));
     let config = RecorderConfig { claims: Arc::clone(&claims), engine: true };
     let recorder = Arc::new(Recorder::start(config).context("the recorder did not start")?);
+    if let Some(reason) = recorder.refusal() {
+        eprintln!("engine     off: {reason}; captures hold counters and canaries, but no stacks");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("brisq-worker")

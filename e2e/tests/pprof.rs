@@ -48,6 +48,17 @@ fn pprof_opens_the_heap_profile() {
 }
 
 #[test]
+fn of_the_crate_that_brings_the_format_no_sampler_is_linked() {
+    let server = brisq_testkit::binary("brisq-server").expect("brisq-server");
+    let output = Command::new("nm").arg(server).output().expect("nm runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let symbols = String::from_utf8_lossy(&output.stdout);
+    assert!(symbols.lines().any(|line| line.contains("brisq")), "it has symbols");
+    let sampler = symbols.lines().find(|line| line.contains("perf_signal_handler"));
+    assert_eq!(sampler, None, "its signal handler deadlocks servers");
+}
+
+#[test]
 fn a_bad_duration_is_refused() {
     let server = Server::start(Store::Embedded, &[]).expect("a server");
     let mut admin = Http::connect(&server.program.admin).expect("a connection");

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use brisq_profiler::{Part, Refused, Wanted};
-use serde::Deserialize;
-use serde_json::json;
+use brisq_api::sidecar::{CaptureRequest, MANUAL};
+use brisq_api::{ApiError, ErrorCode};
+use brisq_profiler::{CaptureOrder, Part, Refused};
 use sha2::{Digest, Sha256};
 
 use crate::captures::Captures;
@@ -32,7 +32,7 @@ fn is_plain(name: &str) -> bool {
 pub fn routes(captures: Arc<Captures>, token_file: Option<PathBuf>) -> Router {
     Router::new()
         .route("/v1/slo", get(slo))
-        .route("/v1/captures/{uid}", get(capture).put(want))
+        .route("/v1/captures/{uid}", get(capture).put(order))
         .route("/v1/artifacts/{*path}", get(artifact))
         .route_layer(from_fn_with_state(token_file.map(Arc::<std::path::Path>::from), guard))
         .route("/healthz", get(|| async { "ok" }))
@@ -48,108 +48,112 @@ async fn guard(
     let Some(path) = token_file else { return next.run(request).await };
     let Ok(token) = tokio::fs::read_to_string(&path).await else {
         tracing::error!(path = %path.display(), "the token cannot be read");
-        return refused(StatusCode::SERVICE_UNAVAILABLE, "no_token", "The sidecar cannot read its token.");
+        return Failure::new(ErrorCode::NoToken, "The sidecar cannot read its token.").into_response();
     };
     let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = header.and_then(|header| header.strip_prefix("Bearer ")).unwrap_or_default();
     // Hashes are compared, so that the time it takes says nothing about the token.
     if token.trim().is_empty() || Sha256::digest(given) != Sha256::digest(token.trim()) {
-        return refused(StatusCode::UNAUTHORIZED, "unauthorized", "Send `Authorization: Bearer TOKEN`.");
+        return Failure::new(ErrorCode::Unauthorized, "Send `Authorization: Bearer TOKEN`.").into_response();
     }
     next.run(request).await
 }
 
-fn refused(status: StatusCode, code: &str, message: &str) -> Response {
-    (status, Json(json!({"error": {"code": code, "message": message, "detail": {}}}))).into_response()
-}
+/// An error as it is answered.
+struct Failure(ApiError);
 
-async fn slo(State(captures): State<Arc<Captures>>) -> Response {
-    match captures.slo() {
-        Some(slo) => Json(slo).into_response(),
-        None => no_server(),
+impl Failure {
+    fn new(code: ErrorCode, message: &str) -> Self {
+        Self(ApiError::new(code, message))
     }
 }
 
-async fn capture(State(captures): State<Arc<Captures>>, Path(uid): Path<String>) -> Response {
-    match captures.get(&uid) {
-        Some(capture) => Json(capture).into_response(),
-        None => refused(StatusCode::NOT_FOUND, "not_found", "There is no such capture here."),
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self(error)
     }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Over => Self::new(ErrorCode::NoServer, "No server is connected; try again."),
+            Refused::Full => Self::new(ErrorCode::Busy, "Too many captures wait already; try again."),
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self.0.envelope())).into_response();
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.0.code.retry_after_seconds() {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if self.0.code == ErrorCode::Unauthorized {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+async fn slo(State(captures): State<Arc<Captures>>) -> Result<Response, Failure> {
+    let slo = captures.slo().ok_or(Refused::Over)?;
+    Ok(Json(slo).into_response())
+}
+
+async fn capture(
+    State(captures): State<Arc<Captures>>,
+    Path(uid): Path<String>,
+) -> Result<Response, Failure> {
+    let missing = || Failure::new(ErrorCode::NotFound, "There is no such capture here.");
+    Ok(Json(captures.get(&uid).ok_or_else(missing)?).into_response())
 }
 
 /// A file of a bundle, by its path in the store.
-async fn artifact(State(captures): State<Arc<Captures>>, Path(path): Path<String>) -> Response {
+async fn artifact(
+    State(captures): State<Arc<Captures>>,
+    Path(path): Path<String>,
+) -> Result<Response, Failure> {
     match captures.artifacts.read(&path).await {
-        Ok(Some(bytes)) => bytes.into_response(),
-        Ok(None) => refused(StatusCode::NOT_FOUND, "not_found", "There is no such file."),
+        Ok(Some(bytes)) => Ok(bytes.into_response()),
+        Ok(None) => Err(Failure::new(ErrorCode::NotFound, "There is no such file.")),
         Err(error) => {
             tracing::error!(%error, path, "a file cannot be read");
-            refused(StatusCode::BAD_GATEWAY, "store_failed", "The artifact store failed; the log says more.")
+            let message = "The store of captures failed; the sidecar's log says more.";
+            Err(Failure::new(ErrorCode::StoreFailed, message))
         }
     }
 }
 
-/// A window to capture.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Window {
-    from_ms: u64,
-    to_ms: u64,
-    #[serde(default)]
-    reason: Option<String>,
-    /// When the breach began.
-    #[serde(default)]
-    onset_ms: Option<u64>,
-    /// The pod whose sidecar writes the bundle, by name; this one when left out.
-    #[serde(default)]
-    author: Option<String>,
-    /// The pod of this sidecar.
-    #[serde(default)]
-    pod: Option<String>,
-    /// The other pods, whose files the author waits for.
-    #[serde(default)]
-    others: Vec<String>,
+async fn order(
+    State(captures): State<Arc<Captures>>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Response, Failure> {
+    let request: CaptureRequest = brisq_api::parse(&body)?;
+    let progress = captures.order(checked(name, request)?)?;
+    Ok((StatusCode::ACCEPTED, Json(progress)).into_response())
 }
 
-impl Window {
-    fn part(&self) -> Part {
-        match (&self.author, &self.pod) {
-            (Some(author), Some(pod)) if author != pod => Part::Pod(pod.clone()),
-            _ => Part::Whole { pods: self.others.clone() },
-        }
+/// A request whose names can be paths and whose window has a length.
+fn checked(name: String, request: CaptureRequest) -> Result<CaptureOrder, ApiError> {
+    let CaptureRequest { from_ms, to_ms, reason, onset_ms, author, pod, others } = request;
+    let reason = reason.unwrap_or_else(|| MANUAL.to_owned());
+    let mut names = [&name, &reason].into_iter().chain(&author).chain(&pod).chain(&others);
+    if others.len() > OTHERS_MAX || !names.all(|name| is_plain(name)) {
+        return Err(ApiError::new(
+            ErrorCode::InvalidName,
+            "Names of captures, reasons and pods are 1 to 253 letters, digits, `-`, `_` and `.`; at most 10 others.",
+        ));
     }
-}
-
-async fn want(State(captures): State<Arc<Captures>>, Path(uid): Path<String>, body: Bytes) -> Response {
-    let window: Window = match serde_json::from_slice(&body) {
-        Ok(window) => window,
-        Err(error) => return refused(StatusCode::BAD_REQUEST, "invalid_json", &error.to_string()),
-    };
-    let plain = is_plain(&uid);
-    let named = [&window.author, &window.pod].into_iter().flatten().chain(&window.others);
-    let plain = plain && window.others.len() <= OTHERS_MAX && named.clone().all(|name| is_plain(name));
-    if !plain {
-        return refused(
-            StatusCode::BAD_REQUEST,
-            "invalid_name",
-            "Names of captures and pods are 1 to 253 letters, digits, `-`, `_` and `.`; at most 10 others.",
-        );
-    }
-    let part = window.part();
-    let Window { from_ms, to_ms, reason, onset_ms, .. } = window;
     if from_ms >= to_ms {
-        return refused(StatusCode::BAD_REQUEST, "invalid_field", "`fromMs` lies before `toMs`.");
+        return Err(ApiError::invalid_field("fromMs", "`fromMs` lies before `toMs`."));
     }
-    let reason = reason.unwrap_or_else(|| "Manual".to_owned());
-    match captures.want(Wanted { name: uid, reason, from_ms, to_ms, onset_ms, part }) {
-        Ok(capture) => (StatusCode::ACCEPTED, Json(capture)).into_response(),
-        Err(Refused::Over) => no_server(),
-        Err(Refused::Full) => {
-            refused(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many captures wait already; try again.")
-        }
-    }
-}
-
-fn no_server() -> Response {
-    refused(StatusCode::SERVICE_UNAVAILABLE, "no_server", "No server is connected; try again.")
+    let part = match (author, pod) {
+        (Some(author), Some(pod)) if author != pod => Part::Pod(pod),
+        _ => Part::Whole { pods: others },
+    };
+    Ok(CaptureOrder { name, reason, from_ms, to_ms, onset_ms, part })
 }

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use serde::de::DeserializeOwned;
+
+use crate::spool::Spool;
 
 /// How long a bundle waits for a store that is away. The default gives up with its tenth try, after three seconds.
 #[cfg(feature = "s3")]
@@ -16,8 +19,8 @@ const AWAY_MAX: std::time::Duration = std::time::Duration::from_secs(120);
 pub struct Artifacts {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) root: Path,
-    /// Of all that lies below the root; the oldest captures go first.
-    pub(crate) bytes_max: Option<u64>,
+    /// Where the store is a folder of this machine.
+    pub(crate) spool: Option<Spool>,
     uri: String,
 }
 
@@ -30,14 +33,17 @@ impl Artifacts {
         std::fs::create_dir_all(folder)?;
         let store = LocalFileSystem::new_with_prefix(folder).map_err(std::io::Error::other)?;
         let root = Path::parse(root).map_err(std::io::Error::other)?;
-        let store = Arc::new(store.with_automatic_cleanup(true));
-        Ok(Self { store, root, bytes_max: None, uri: String::new() })
+        Ok(Self { store: Arc::new(store), root, spool: Some(Spool::new(folder)), uri: String::new() })
     }
 
-    /// Keeps no more than so many bytes once a capture is written.
+    /// Keeps no more than so many bytes in the folder, and three bundles more while they are written. Has no effect on a
+    /// bucket.
     #[must_use]
-    pub fn bounded(self, bytes_max: u64) -> Self {
-        Self { bytes_max: Some(bytes_max), ..self }
+    pub fn bounded(mut self, bytes_max: u64) -> Self {
+        if let Some(spool) = &mut self.spool {
+            spool.bytes_max = Some(bytes_max);
+        }
+        self
     }
 
     /// Below `root` in a bucket. Credentials come from `AWS_ACCESS_KEY_ID` and its siblings in the environment, or from
@@ -60,7 +66,7 @@ impl Artifacts {
         }
         let root = Path::parse(root)?;
         let uri = format!("s3://{bucket}/");
-        Ok(Self { store: Arc::new(builder.build()?), root, bytes_max: None, uri })
+        Ok(Self { store: Arc::new(builder.build()?), root, spool: None, uri })
     }
 
     /// Folder of a capture.
@@ -84,6 +90,21 @@ impl Artifacts {
         };
         match self.store.get(&path).await {
             Ok(found) => Ok(Some(found.bytes().await?.into())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A JSON file; `None` when there is none, or when it is not whole.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) async fn read_json<T: DeserializeOwned>(
+        &self,
+        path: &Path,
+    ) -> object_store::Result<Option<T>> {
+        match self.store.get(path).await {
+            Ok(found) => Ok(serde_json::from_slice(&found.bytes().await?).ok()),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }

@@ -1,18 +1,18 @@
-//! A capture's files, and how they reach their store: the manifest last, and only if it is absent.
+//! A capture's files on their way to a store: the manifest last, and only if it is absent.
 
-use std::sync::Arc;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path as FilePath;
 
-use brisq_recorder::wire::Hello;
+use brisq_api::sidecar::{FileEntry, Manifest};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
-use serde::{Deserialize, Serialize};
+use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use sha2::{Digest, Sha256};
+
+use crate::artifacts::Artifacts;
 
 /// Largest bundle; a larger one is refused rather than filling a disk.
 pub(crate) const BUNDLE_MAX_BYTES: usize = 64 * 1024 * 1024;
-
-/// Captures that are kept; the oldest go first.
-pub(crate) const CAPTURES_KEPT_MAX: usize = 100;
 
 /// Black boxes of a day that are kept in a store.
 pub(crate) const BLACK_BOXES_PER_DAY: usize = 5;
@@ -26,9 +26,22 @@ pub enum WriteError {
     /// The store refused or failed.
     #[error("the artifact store failed: {0}")]
     Store(#[from] object_store::Error),
+    /// The folder of captures cannot be read or written.
+    #[error("the folder of captures failed: {0}")]
+    Folder(#[from] std::io::Error),
     /// Too large.
     #[error("the bundle has {0} bytes, at most {BUNDLE_MAX_BYTES} are written")]
     TooLarge(usize),
+    /// What lies there cannot be removed, or not yet.
+    #[error(
+        "the folder of captures holds {used} bytes in {files} files that may not be removed yet; ask again in some minutes"
+    )]
+    NoRoom {
+        /// Bytes below the root.
+        used: u64,
+        /// Files of captures.
+        files: usize,
+    },
     /// A server that ends again and again must not push out what is worth more.
     #[error("{BLACK_BOXES_PER_DAY} black boxes of this day are kept already")]
     BlackBoxes,
@@ -37,201 +50,40 @@ pub enum WriteError {
     Part(&'static str, String),
 }
 
-/// What a bundle holds, and what it stands on.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Manifest {
-    /// Such as `Breach`, `Escalation`, `Control`, `Manual` or `ServerLost`.
-    pub reason: String,
-    /// Whether the window holds the moment at which the breach began.
-    pub onset_inside: bool,
-    /// That moment, Unix ms.
-    pub onset_ms: Option<u64>,
-    /// When the objective was seen broken, Unix ms.
-    pub seen_ms: u64,
-    /// When the rings were frozen, Unix ms.
-    pub frozen_ms: u64,
-    /// What the profile covers.
-    pub window: Window,
-    /// What was asked for, if anything was.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub asked: Option<Window>,
-    /// Whether all pods had frames of all of it.
-    pub covered: bool,
-    /// Stack samples in it.
-    pub samples: u64,
-    /// Samples that found no room.
-    pub lost: u64,
-    /// How stacks were taken, and what that cannot see.
-    pub engine: Engine,
-    /// Of the programs that took part.
-    pub versions: Versions,
-    /// Pods whose files lie under `pods/`, beside those of the pod that wrote the bundle.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub pods: Vec<String>,
-    /// Pods whose files were waited for in vain.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub missing_pods: Vec<String>,
-    /// All files but this one.
-    pub files: Vec<FileEntry>,
-}
-
-/// Span of time, Unix ms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Window {
-    /// Begin.
-    pub from_ms: u64,
-    /// End.
-    pub to_ms: u64,
-}
-
-/// How stacks were taken.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Engine {
-    /// Such as `in-process`.
-    pub name: String,
-    /// What it cannot see.
-    pub blind_spots: String,
-}
-
-/// Versions.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Versions {
-    /// Of the recorded server.
-    pub server: String,
-    /// Of the profiler.
-    pub profiler: String,
-    /// Of the messages between them.
-    pub protocol: u32,
-}
-
-impl Versions {
-    pub(crate) fn of(hello: &Hello) -> Self {
-        let profiler = env!("CARGO_PKG_VERSION").to_owned();
-        Self { server: hello.version.clone(), profiler, protocol: hello.protocol }
-    }
-}
-
-/// What is kept of captures; the oldest go first.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Kept {
-    pub(crate) captures: usize,
-    /// Of all that lies below the root, where that is bounded.
-    pub(crate) bytes: Option<u64>,
-}
-
-/// Removes the oldest captures below `root` until no more than `kept` are left. A capture is a folder `DATE/NAME/` with a
-/// manifest; whatever else lies there is not ours to remove.
-///
-/// # Errors
-/// When the store fails; what is left then is too many, never too few.
-pub(crate) async fn prune(store: &Arc<dyn ObjectStore>, root: &Path, kept: Kept) -> Result<(), WriteError> {
-    let mut captures: Vec<(i64, Path)> = Vec::new();
-    for date in store.list_with_delimiter(Some(root)).await?.common_prefixes.into_iter().filter(is_date) {
-        for folder in store.list_with_delimiter(Some(&date)).await?.common_prefixes {
-            let files = store.list_with_delimiter(Some(&folder)).await?.objects;
-            let manifest = files.iter().find(|file| file.location.filename() == Some(MANIFEST));
-            captures.extend(manifest.map(|manifest| (manifest.last_modified.timestamp_micros(), folder)));
-        }
-    }
-    captures.sort();
-    let mut used: u64 = match kept.bytes {
-        Some(_) => below(store, root).await?.iter().map(|file| file.size).sum(),
-        None => 0,
-    };
-    // The newest stays whatever its size: it is what somebody waits for.
-    for (left, (_, folder)) in (2..=captures.len()).rev().zip(&captures) {
-        if left <= kept.captures && kept.bytes.is_none_or(|bytes| used <= bytes) {
-            break;
-        }
-        used = used.saturating_sub(remove(store, folder).await?);
-    }
-    Ok(())
-}
-
-/// Whether a folder is named `YYYY-MM-DD`.
-fn is_date(folder: &Path) -> bool {
-    let name = folder.filename().unwrap_or_default();
-    let digit_or_dash =
-        |(n, byte): (usize, u8)| if matches!(n, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
-    name.len() == 10 && name.bytes().enumerate().all(digit_or_dash)
-}
-
-/// All files below a folder.
-async fn below(store: &Arc<dyn ObjectStore>, folder: &Path) -> Result<Vec<ObjectMeta>, WriteError> {
-    let (mut files, mut folders) = (Vec::new(), vec![folder.clone()]);
-    while let Some(folder) = folders.pop() {
-        let listed = store.list_with_delimiter(Some(&folder)).await?;
-        files.extend(listed.objects);
-        folders.extend(listed.common_prefixes);
-    }
-    Ok(files)
-}
-
-/// Removes a capture; returns its bytes.
-async fn remove(store: &Arc<dyn ObjectStore>, folder: &Path) -> Result<u64, WriteError> {
-    let files = below(store, folder).await?;
-    let bytes = files.iter().map(|file| file.size).sum();
-    // Without its manifest it is no capture any more, whatever else is still there.
-    let manifest = folder.clone().join(MANIFEST);
-    let others = files.into_iter().map(|file| file.location).filter(|file| *file != manifest);
-    for file in [manifest.clone()].into_iter().chain(others) {
-        match store.delete(&file).await {
-            // Other sidecars remove what is surplus in a store that they share.
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(bytes)
-}
-
-/// A file of a bundle.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileEntry {
-    /// Its name in the bundle.
-    pub name: String,
-    /// Lower-case hex.
-    pub sha256: String,
-    /// Its size.
-    pub bytes: usize,
-}
-
 /// Files on their way to a store.
 #[derive(Debug, Default)]
-pub struct Bundle {
+pub(crate) struct Bundle {
     files: Vec<(String, Vec<u8>)>,
 }
 
 impl Bundle {
     /// Adds a file.
-    pub fn add(&mut self, name: &str, bytes: impl Into<Vec<u8>>) {
+    pub(crate) fn add(&mut self, name: &str, bytes: impl Into<Vec<u8>>) {
         self.files.push((name.to_owned(), bytes.into()));
     }
 
     /// What a manifest says of the files.
-    #[must_use]
-    pub fn entries(&self) -> Vec<FileEntry> {
+    pub(crate) fn entries(&self) -> Vec<FileEntry> {
         let entry = |(name, bytes): &(String, Vec<u8>)| {
             let sha256 = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-            FileEntry { name: name.clone(), sha256, bytes: bytes.len() }
+            FileEntry { name: name.clone(), sha256, bytes: bytes.len() as u64 }
         };
         self.files.iter().map(entry).collect()
     }
 
-    /// Writes all files below `folder`, in their order.
+    /// Writes all files below `folder`, in their order, where there is room for them.
     ///
     /// # Errors
-    /// When they are too large or the store fails.
-    pub(crate) async fn write(self, store: &Arc<dyn ObjectStore>, folder: &Path) -> Result<(), WriteError> {
+    /// When they are too large, there is no room, or the store fails.
+    pub(crate) async fn write(self, artifacts: &Artifacts, folder: &Path) -> Result<(), WriteError> {
         let size: usize = self.files.iter().map(|(_, bytes)| bytes.len()).sum();
         if size > BUNDLE_MAX_BYTES {
             return Err(WriteError::TooLarge(size));
         }
+        // Held until all is written: writers that looked at once would all see the same room.
+        let _room = artifacts.make_room(size as u64).await?;
         for (name, bytes) in self.files {
-            store.put(&folder.clone().join(name), PutPayload::from(bytes)).await?;
+            artifacts.store.put(&folder.clone().join(name), PutPayload::from(bytes)).await?;
         }
         Ok(())
     }
@@ -240,87 +92,64 @@ impl Bundle {
 /// Writes the manifest, last and only if absent. A bundle without one is not whole, and nobody should read it.
 ///
 /// # Errors
-/// When the store fails or the manifest is there already.
+/// When the store fails; [`object_store::Error::AlreadyExists`] when the manifest is there already.
 pub(crate) async fn seal(
-    store: &Arc<dyn ObjectStore>,
+    artifacts: &Artifacts,
     folder: &Path,
     manifest: &Manifest,
 ) -> Result<(), WriteError> {
     let manifest = serde_json::to_vec_pretty(manifest)
         .map_err(|error| WriteError::Part("manifest.json", error.to_string()))?;
-    let only_if_absent = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
     let path = folder.clone().join(MANIFEST);
-    store.put_opts(&path, PutPayload::from(manifest), only_if_absent).await?;
+    if let Some(spool) = &artifacts.spool {
+        return Ok(write_new(&spool.path_of(&path), &manifest).map_err(|error| already(&path, error))?);
+    }
+    let only_if_absent = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+    artifacts.store.put_opts(&path, PutPayload::from(manifest), only_if_absent).await?;
     Ok(())
+}
+
+/// A new file, whole or not at all. `object_store` would make it by a hard link, which file systems of other machines (SMB,
+/// many FUSE ones) do not have; a rename that refuses to replace is tried first here, and a hard link where that is missing.
+fn write_new(path: &FilePath, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().ok_or(std::io::ErrorKind::InvalidInput)?;
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::Builder::new().prefix(".manifest-").tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    // A bundle is read by whoever may read its folder, as its other files are.
+    let others = std::fs::Permissions::from_mode(0o644);
+    file.as_file().set_permissions(others)?;
+    file.persist_noclobber(path).map(drop).map_err(|error| error.error)
+}
+
+fn already(path: &Path, error: std::io::Error) -> WriteError {
+    if error.kind() == std::io::ErrorKind::AlreadyExists {
+        return WriteError::Store(object_store::Error::AlreadyExists {
+            path: path.to_string(),
+            source: Box::new(error),
+        });
+    }
+    WriteError::Folder(error)
 }
 
 #[cfg(test)]
 mod tests {
-    use object_store::local::LocalFileSystem;
-
     use super::*;
 
-    const ROOT: &str = "captures";
-
-    /// A store in a folder with these captures, the oldest first.
-    async fn store_with(captures: &[(&str, &[&str])]) -> (tempfile::TempDir, Arc<dyn ObjectStore>) {
+    #[test]
+    fn a_new_file_has_one_writer_and_is_never_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        let local = LocalFileSystem::new_with_prefix(folder.path()).unwrap().with_automatic_cleanup(true);
-        let store: Arc<dyn ObjectStore> = Arc::new(local);
-        for (name, files) in captures {
-            for file in *files {
-                let path = Path::from(format!("{ROOT}/{name}/{file}"));
-                store.put(&path, PutPayload::from_static(b"0123456789")).await.unwrap();
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        (folder, store)
-    }
-
-    const WHOLE: &[&str] = &["report.html", "pods/b-1/cpu.pb.gz", "pods/b-1/pod.json", "manifest.json"];
-
-    #[tokio::test]
-    async fn the_oldest_captures_go_first_with_the_files_of_all_pods_and_leave_no_folder() {
-        let (folder, store) =
-            store_with(&[("2026-11-22/b", WHOLE), ("2026-11-23/a", WHOLE), ("2026-11-23/c", WHOLE)]).await;
-        let one = Kept { captures: 1, bytes: None };
-        prune(&store, &Path::from(ROOT), one).await.unwrap();
-        assert!(!folder.path().join("captures/2026-11-22").exists());
-        assert!(!folder.path().join("captures/2026-11-23/a").exists());
-        assert!(folder.path().join("captures/2026-11-23/c/manifest.json").exists());
-        prune(&store, &Path::from(ROOT), one).await.unwrap();
-        assert!(folder.path().join("captures/2026-11-23/c/pods/b-1/pod.json").exists());
-    }
-
-    #[tokio::test]
-    async fn what_is_no_capture_is_neither_counted_nor_removed() {
-        let foreign: &[(&str, &[&str])] = &[
-            ("2026-11-20/unfinished", &["report.html"]),
-            ("notes/old", &["manifest.json"]),
-            ("2026-11-2x/old", &["manifest.json"]),
-        ];
-        let (folder, store) = store_with(&[foreign, &[("2026-11-23/a", WHOLE)]].concat()).await;
-        prune(&store, &Path::from(ROOT), Kept { captures: 1, bytes: Some(1) }).await.unwrap();
-        for file in [
-            "2026-11-20/unfinished/report.html",
-            "notes/old/manifest.json",
-            "2026-11-2x/old/manifest.json",
-            "2026-11-23/a/manifest.json",
-        ] {
-            assert!(folder.path().join(ROOT).join(file).exists(), "{file}");
-        }
-    }
-
-    #[tokio::test]
-    async fn the_oldest_captures_go_when_bytes_run_out() {
-        let (folder, store) =
-            store_with(&[("2026-11-22/a", WHOLE), ("2026-11-22/b", WHOLE), ("2026-11-22/c", WHOLE)]).await;
-        // Three captures of 40 bytes each.
-        for (bytes, left) in [(120, 3), (119, 2), (80, 2), (10, 1)] {
-            prune(&store, &Path::from(ROOT), Kept { captures: 9, bytes: Some(bytes) }).await.unwrap();
-            let folders = std::fs::read_dir(folder.path().join("captures/2026-11-22")).unwrap();
-            assert_eq!(folders.count(), left, "{bytes} bytes");
-        }
-        assert!(folder.path().join("captures/2026-11-22/c/manifest.json").exists());
+        let path = folder.path().join("day/capture/manifest.json");
+        std::thread::scope(|scope| {
+            let write = |n: usize| write_new(&path, n.to_string().as_bytes());
+            let writers: Vec<_> = (0..8).map(|n| scope.spawn(move || (n, write(n)))).collect();
+            let done: Vec<_> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+            let won: Vec<_> = done.iter().filter(|(_, result)| result.is_ok()).map(|(n, _)| *n).collect();
+            assert_eq!(won.len(), 1, "{done:?}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), won[0].to_string());
+            let lost = done.iter().filter_map(|(_, result)| result.as_ref().err());
+            assert!(lost.clone().all(|error| error.kind() == std::io::ErrorKind::AlreadyExists), "{done:?}");
+        });
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing else is left");
     }
 }

@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use brisq_api::sidecar::{EngineView, Manifest, PodManifest, Versions};
 use brisq_diagnosis::Diagnosis;
-use brisq_recorder::wire::{Frame, RING_SECONDS};
+use brisq_recorder::wire::{Frame, Hello, RING_SECONDS};
 use brisq_recorder::{Functions, Symbolizer, profile_with};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -12,7 +13,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::analysis::{Analysis, DIFF_SAMPLES_MIN, TopFunction};
-use crate::bundle::{Bundle, Engine, Manifest, Versions, Window, WriteError};
+use crate::bundle::{Bundle, WriteError};
 use crate::recording::Recording;
 use crate::report::{self, Report};
 use crate::{flame, signals};
@@ -40,12 +41,17 @@ impl Recording {
         bundle.add("cpu.pb.gz", profile);
         bundle.add("claims.jsonl", self.claims_jsonl()?);
         bundle.add("signals.jsonl.gz", self.signals_jsonl_gz()?);
-        let about = json!({
-            "pod": pod, "pid": self.hello.pid, "version": self.hello.version, "covered": self.covered(),
-            "window": {"fromMs": self.frames.first().map(|f| f.from_ms), "toMs": self.frames.last().map(|f| f.to_ms)},
-            "claimP99Us": signals.claim_p99_us, "claimsPerSecond": signals.claims_per_second,
-            "processCores": signals.process_cores, "files": bundle.entries(),
-        });
+        let about = PodManifest {
+            pod: pod.to_owned(),
+            pid: self.hello.pid,
+            version: self.hello.version.clone(),
+            covered: self.covered(),
+            window: self.window(),
+            claim_p99_us: signals.claim_p99_us,
+            claims_per_second: signals.claims_per_second,
+            process_cores: signals.process_cores,
+            files: bundle.entries(),
+        };
         bundle.add("pod.json", pretty("pod.json", &about)?);
         Ok(bundle)
     }
@@ -109,16 +115,17 @@ impl Recording {
             onset_ms: self.onset_ms,
             seen_ms: self.seen_ms,
             frozen_ms: self.frozen_ms,
-            window: Window {
-                from_ms: self.frames.first().map_or(0, |f| f.from_ms),
-                to_ms: self.frames.last().map_or(0, |f| f.to_ms),
-            },
-            asked: self.asked.map(|(from_ms, to_ms)| Window { from_ms, to_ms }),
+            window: self.window().unwrap_or_default(),
+            asked: self.asked,
             covered: self.covered(),
             samples,
             lost: self.frames.iter().map(|frame| frame.lost).sum(),
-            engine: Engine { name: self.hello.engine.clone(), blind_spots: self.hello.blind_spots.clone() },
-            versions: Versions::of(&self.hello),
+            engine: engine_of(&self.hello),
+            versions: Versions {
+                server: self.hello.version.clone(),
+                profiler: env!("CARGO_PKG_VERSION").to_owned(),
+                protocol: self.hello.protocol,
+            },
             pods: Vec::new(),
             missing_pods: Vec::new(),
             files: bundle.entries(),
@@ -163,7 +170,12 @@ impl Analysis {
     }
 }
 
-fn pretty(name: &'static str, value: &serde_json::Value) -> Result<Vec<u8>, WriteError> {
+/// How the stacks of a process are taken.
+pub(crate) fn engine_of(hello: &Hello) -> EngineView {
+    EngineView { name: hello.engine.clone(), blind_spots: hello.blind_spots.clone() }
+}
+
+fn pretty<T: Serialize>(name: &'static str, value: &T) -> Result<Vec<u8>, WriteError> {
     serde_json::to_vec_pretty(value).map_err(|error| WriteError::Part(name, error.to_string()))
 }
 

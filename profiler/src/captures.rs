@@ -6,12 +6,11 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use brisq_profiler::{Artifacts, Event, FileEntry, Part, Profiler, Refused, Wanted, Written};
+use brisq_api::sidecar::{CapturePhase, CaptureProgress, Counts, Slo, TimeSpan};
+use brisq_profiler::{Artifacts, CaptureOrder, Event, Part, Profiler, Refused, Settings, Written};
 use brisq_recorder::spawn_thread;
 use brisq_recorder::wire::Frame;
-use serde::Serialize;
-
-use crate::objective::Followed;
+use brisq_slo::Objective;
 
 /// Captures that are remembered; the oldest go first.
 const CAPTURES_REMEMBERED_MAX: usize = 1_000;
@@ -19,136 +18,62 @@ const CAPTURES_REMEMBERED_MAX: usize = 1_000;
 /// Frames of a server, and where it says goodbye.
 type Connection = (Receiver<Arc<Frame>>, Arc<AtomicBool>);
 
-/// The phase of a capture that waits for its turn.
-const REQUESTED: &str = "Requested";
-
 /// Functions that are named.
 const FUNCTIONS_MAX: usize = 10;
 
-/// Where a capture is in its making.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Capture {
-    /// `Requested`, `Frozen`, `Recorded`, `Complete` or `Failed`.
-    pub phase: &'static str,
-    /// Folder of its bundle in the store.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub folder: Option<String>,
-    /// What was found.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cause: Option<String>,
-    /// 0 to 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub confidence: Option<f64>,
-    /// Whether its window holds the onset.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub onset_inside: Option<bool>,
-    /// Whether frames of the whole window were there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub covered: Option<bool>,
-    /// P99 of claim latency in the breach, µs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub p99_us: Option<u64>,
-    /// Functions whose CPU grew most.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub top_functions: Vec<String>,
-    /// What was written.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub files: Vec<FileEntry>,
-    /// Pods that were waited for in vain.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub missing_pods: Vec<String>,
-    /// Why it failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+/// What is judged, and what is done about it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Followed {
+    pub objective: Option<Objective>,
+    pub settings: Settings,
 }
 
-impl Capture {
-    fn at(phase: &'static str) -> Self {
-        Self { phase, ..Self::default() }
-    }
-
-    fn whole(written: Written) -> Self {
-        Self {
-            phase: "Complete",
-            folder: Some(written.folder),
-            cause: Some(written.cause).filter(|cause| !cause.is_empty()),
-            confidence: Some(written.confidence),
-            onset_inside: Some(written.onset_inside),
-            covered: Some(written.covered),
-            p99_us: written.p99_us,
-            top_functions: written.top.into_iter().take(FUNCTIONS_MAX).map(|top| top.function).collect(),
-            files: written.files,
-            missing_pods: written.missing_pods,
-            error: None,
-        }
+fn whole(written: Written) -> CaptureProgress {
+    CaptureProgress {
+        phase: CapturePhase::Complete,
+        folder: Some(written.folder),
+        cause: Some(written.cause).filter(|cause| !cause.is_empty()),
+        confidence: Some(written.confidence),
+        onset_inside: Some(written.onset_inside),
+        covered: Some(written.covered),
+        p99_us: written.p99_us,
+        top_functions: written.top.into_iter().take(FUNCTIONS_MAX).map(|top| top.function).collect(),
+        files: written.files,
+        missing_pods: written.missing_pods,
+        error: None,
     }
 }
 
-/// The recorded server's claims at the end of a second. Totals are since the start of its process.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Counts {
-    /// Unix ms of the counts.
-    pub at_ms: u64,
-    /// Claims finished.
-    pub finished_total: u64,
-    /// Of these, above the threshold.
-    pub slow_total: u64,
-    /// In flight and above it already.
-    pub in_flight_slow: u64,
-    /// Latency so far of the oldest in flight, µs.
-    pub oldest_in_flight_us: u64,
-    /// The threshold, µs.
-    pub threshold_us: u64,
-}
-
-impl Counts {
-    fn of(frame: &Frame) -> Self {
-        Self {
-            at_ms: frame.to_ms,
-            finished_total: frame.claims.finished_total,
-            slow_total: frame.claims.slow_total,
-            in_flight_slow: frame.claims.in_flight_slow,
-            oldest_in_flight_us: frame.claims.oldest_in_flight_us,
-            threshold_us: frame.claims.threshold_us,
-        }
+fn counts_of(frame: &Frame) -> Counts {
+    Counts {
+        at_ms: frame.to_ms,
+        finished_total: frame.claims.finished_total,
+        slow_total: frame.claims.slow_total,
+        in_flight_slow: frame.claims.in_flight_slow,
+        oldest_in_flight_us: frame.claims.oldest_in_flight_us,
+        threshold_us: frame.claims.threshold_us,
     }
-}
-
-/// Which process counted, its newest counts, and those of the seconds just past.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Slo {
-    /// Process id of the server.
-    pub pid: u32,
-    /// Unix ms at which it started: counts begin again with it.
-    pub started_ms: u64,
-    /// The newest.
-    #[serde(flatten)]
-    pub newest: Counts,
-    /// The seconds just past, oldest first, the newest included: whoever asks every few seconds misses none.
-    pub seconds: Vec<Counts>,
 }
 
 /// A capture, and whether this sidecar makes the whole bundle or its pod's files only.
 #[derive(Clone)]
 struct Known {
     name: String,
-    capture: Capture,
+    progress: CaptureProgress,
     whole: bool,
-    /// Begin and end of what was asked for, Unix ms.
-    window: Option<(u64, u64)>,
+    /// What was asked for.
+    window: Option<TimeSpan>,
 }
 
 impl Known {
     fn has_ended(&self) -> bool {
-        matches!(self.capture.phase, "Complete" | "Failed")
+        self.progress.phase.has_ended()
     }
 
-    /// Whether it is what is wanted. One of a pod's files that is still being made is waited for, then made whole.
+    /// Whether it is what an order is for. Where the order is for the whole bundle, and one pod's files of it are being
+    /// made, these are waited for first.
     fn answers(&self, whole: bool) -> bool {
-        self.capture.phase != "Failed" && (self.whole || !whole || !self.has_ended())
+        self.progress.phase != CapturePhase::Failed && (self.whole || !whole || !self.has_ended())
     }
 }
 
@@ -174,7 +99,7 @@ impl State {
     /// Whether something becomes of a capture. One that was only requested is forgotten when its server ends first.
     fn goes_on(&self, known: &Known) -> bool {
         let waits = || self.watched().is_some_and(|(_, profiler)| profiler.waits_for(&known.name));
-        known.capture.phase != REQUESTED || waits()
+        known.progress.phase != CapturePhase::Requested || waits()
     }
 
     fn note(&mut self, now: Known) {
@@ -274,19 +199,22 @@ impl Captures {
         match event {
             Event::Frozen { capture, reason, .. } => {
                 tracing::info!(capture, reason, "frozen");
-                self.set(capture, Capture::at("Frozen"));
+                self.set(capture, CaptureProgress::at(CapturePhase::Frozen));
             }
             Event::Written(written) => {
                 let Written { capture, cause, folder, .. } = &*written;
                 // Nobody but the log knows of those that nobody ordered.
                 tracing::info!(capture, cause, folder, "capture written");
                 let name = written.capture.clone();
-                self.set(name, Capture::whole(*written));
+                self.set(name, whole(*written));
             }
-            Event::Recorded { capture } => self.set(capture, Capture::at("Recorded")),
+            Event::Recorded { capture } => {
+                self.set(capture, CaptureProgress::at(CapturePhase::Recorded));
+            }
             Event::Failed { capture, error } => {
                 tracing::error!(capture, error, "capture failed");
-                self.set(capture, Capture { error: Some(error), ..Capture::at("Failed") });
+                let failed = CaptureProgress::at(CapturePhase::Failed);
+                self.set(capture, CaptureProgress { error: Some(error), ..failed });
             }
             Event::NotCaptured(why) => tracing::info!(why = why.name(), "no capture was made"),
             Event::BreachSeen { at_ms, onset_ms, share } => {
@@ -296,10 +224,10 @@ impl Captures {
         }
     }
 
-    fn set(&self, name: String, capture: Capture) {
+    fn set(&self, name: String, progress: CaptureProgress) {
         let mut state = self.state();
         let (whole, window) = state.known(&name).map_or((true, None), |known| (known.whole, known.window));
-        state.note(Known { name, capture, whole, window });
+        state.note(Known { name, progress, whole, window });
     }
 
     /// Asks for a capture. Asking again for the same changes nothing, unless it failed, or its author was lost and this
@@ -308,38 +236,40 @@ impl Captures {
     ///
     /// # Errors
     /// When there is no server, or when too many captures wait already: asking again later may help.
-    pub fn want(&self, wanted: Wanted) -> Result<Capture, Refused> {
-        let whole = matches!(wanted.part, Part::Whole { .. });
+    pub fn order(&self, order: CaptureOrder) -> Result<CaptureProgress, Refused> {
+        let whole = matches!(order.part, Part::Whole { .. });
         // Held over all of it: the loop tells of a capture that it takes only once it is noted here as requested.
         let mut state = self.state();
-        let window = Some((wanted.from_ms, wanted.to_ms));
-        match state.known(&wanted.name).filter(|known| state.goes_on(known)) {
+        let window = Some(TimeSpan { from_ms: order.from_ms, to_ms: order.to_ms });
+        match state.known(&order.name).filter(|known| state.goes_on(known)) {
             Some(known) if known.window == window && known.answers(whole) => {
-                return Ok(known.capture.clone());
+                return Ok(known.progress.clone());
             }
-            // What is told of the one could not be told from the other.
+            // An event names a capture, and so could not tell the one from the other.
             Some(known) if known.window != window && !known.has_ended() => return Err(Refused::Full),
             _ => {}
         }
-        let requested = Known { name: wanted.name.clone(), capture: Capture::at(REQUESTED), whole, window };
+        let progress = CaptureProgress::at(CapturePhase::Requested);
+        let requested = Known { name: order.name.clone(), progress, whole, window };
         let (_, profiler) = state.watched().ok_or(Refused::Over)?;
-        profiler.capture(wanted)?;
+        profiler.capture(order)?;
         state.note(requested.clone());
-        Ok(requested.capture)
+        Ok(requested.progress)
     }
 
     /// A capture by its name.
-    pub fn get(&self, name: &str) -> Option<Capture> {
+    pub fn get(&self, name: &str) -> Option<CaptureProgress> {
         let state = self.state();
-        state.known(name).filter(|known| state.goes_on(known)).map(|known| known.capture.clone())
+        state.known(name).filter(|known| state.goes_on(known)).map(|known| known.progress.clone())
     }
 
     /// Counts of the newest second; `None` while there is no server, or it has not sent one.
     pub fn slo(&self) -> Option<Slo> {
         let state = self.state();
         let ((pid, started_ms), profiler) = state.watched()?;
-        let seconds: Vec<Counts> = profiler.recent().iter().map(|frame| Counts::of(frame)).collect();
-        Some(Slo { pid: *pid, started_ms: *started_ms, newest: *seconds.last()?, seconds })
+        let seconds: Vec<Counts> = profiler.recent().iter().map(|frame| counts_of(frame)).collect();
+        let engine = Some(profiler.engine().clone());
+        Some(Slo { pid: *pid, started_ms: *started_ms, engine, newest: *seconds.last()?, seconds })
     }
 }
 

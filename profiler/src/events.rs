@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use brisq_api::sidecar::FileEntry;
 use brisq_slo::{CaptureLimits, NotCaptured, Objective};
 
 use crate::analysis::TopFunction;
 use crate::artifacts::Artifacts;
-use crate::bundle::FileEntry;
 use crate::recording::Part;
 
 /// How a profiler works.
@@ -122,10 +122,10 @@ pub struct Written {
     pub covered: bool,
 }
 
-/// A capture that somebody asks for.
+/// An order for a capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// Its name.
+pub struct CaptureOrder {
+    /// Name of the capture.
     pub name: String,
     /// Why, such as `Manual`.
     pub reason: String,
@@ -133,7 +133,7 @@ pub struct Wanted {
     pub from_ms: u64,
     /// End of its window, Unix ms; recording goes on until then, for 240 s at most.
     pub to_ms: u64,
-    /// When the breach began, where whoever asks knows; a breach that was seen here knows better.
+    /// When the breach began, where the caller knows; a breach that was seen here counts more.
     pub onset_ms: Option<u64>,
     /// What this process contributes.
     pub part: Part,

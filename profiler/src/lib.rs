@@ -16,13 +16,14 @@ mod html;
 mod recording;
 mod report;
 mod signals;
+mod spool;
 mod timeline;
 mod watch;
 mod writing;
 
 pub use analysis::TopFunction;
 pub use artifacts::Artifacts;
-pub use bundle::{FileEntry, Manifest, WriteError};
-pub use events::{Event, ProfilerConfig, Refused, Settings, Wanted, Written};
+pub use bundle::WriteError;
+pub use events::{CaptureOrder, Event, ProfilerConfig, Refused, Settings, Written};
 pub use recording::{Part, Recording};
 pub use watch::Profiler;

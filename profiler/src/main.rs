@@ -20,8 +20,8 @@ use brisq_slo::CaptureLimits;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::captures::Captures;
-use crate::objective::{EDGE_SECONDS_MAX, Followed, MIN_SAMPLES, PERCENTILE, WINDOW_SECONDS};
+use crate::captures::{Captures, Followed};
+use crate::objective::{EDGE_SECONDS_MAX, MIN_SAMPLES, PERCENTILE, WINDOW_SECONDS};
 
 /// Profiling sidecar of Brisq
 #[derive(Clone, Debug, Parser)]

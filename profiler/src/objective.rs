@@ -9,7 +9,7 @@ use brisq_slo::Objective;
 use serde::Deserialize;
 
 use crate::Flags;
-use crate::captures::Captures;
+use crate::captures::{Captures, Followed};
 
 /// How often the file is looked at.
 const FOLLOW_EVERY: Duration = Duration::from_secs(2);
@@ -19,13 +19,6 @@ pub const WINDOW_SECONDS: u32 = 60;
 pub const MIN_SAMPLES: u64 = 200;
 /// Most seconds before the onset and after the freeze, each.
 pub const EDGE_SECONDS_MAX: u32 = 60;
-
-/// What is judged, and what is done about it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Followed {
-    pub objective: Option<Objective>,
-    pub settings: Settings,
-}
 
 /// As in a TaskQueue's `spec.slo.claimLatency`, its policy's `capture` and `suspend`; without `thresholdMs` there is no
 /// objective.

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
+use brisq_api::sidecar::TimeSpan;
 use brisq_recorder::wire::{Frame, Hello};
-
-use crate::bundle::Window;
 
 /// Frames may be missing for so long at either end of a window, and in between, that still counts as covered: they come
 /// by the second.
@@ -37,7 +36,7 @@ pub struct Recording {
     /// Calm time before it.
     pub baseline: Vec<Arc<Frame>>,
     /// The window that was asked for, Unix ms; what a breach seen here is captured with covers itself.
-    pub asked: Option<(u64, u64)>,
+    pub asked: Option<TimeSpan>,
     /// What it contributes.
     pub part: Part,
 }
@@ -80,13 +79,15 @@ impl Recording {
         let (Some(first), Some(last)) = (self.frames.first(), self.frames.last()) else { return false };
         let mut pairs = self.frames.iter().zip(self.frames.iter().skip(1));
         let whole = pairs.all(|(before, after)| after.from_ms <= before.to_ms + EDGE_MS);
-        whole && self.covered_by(Window { from_ms: first.from_ms, to_ms: last.to_ms })
+        let asked_for = self.asked.is_none_or(|asked| {
+            first.from_ms <= asked.from_ms + EDGE_MS && last.to_ms + EDGE_MS >= asked.to_ms
+        });
+        whole && asked_for
     }
 
-    /// Whether `window` is what was asked for, as far as anything was.
-    pub(crate) fn covered_by(&self, window: Window) -> bool {
-        self.asked.is_none_or(|(from_ms, to_ms)| {
-            window.from_ms <= from_ms + EDGE_MS && window.to_ms + EDGE_MS >= to_ms
-        })
+    /// What its frames cover, where there are any.
+    pub(crate) fn window(&self) -> Option<TimeSpan> {
+        let (first, last) = (self.frames.first()?, self.frames.last()?);
+        Some(TimeSpan { from_ms: first.from_ms, to_ms: last.to_ms })
     }
 }

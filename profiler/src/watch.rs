@@ -2,21 +2,25 @@
 
 mod inbox;
 mod keep;
+mod memory;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, sleep};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use brisq_api::sidecar::EngineView;
 use brisq_recorder::spawn_thread;
 use brisq_recorder::wire::{Frame, Hello, RING_SECONDS};
 use brisq_slo::{Action, Episode, Evaluation, Evaluator, Fleet, Objective, ProcessId, Reading, Reason, Tick};
 
 use self::inbox::{Connection, Inbox};
-use self::keep::{Held, Tail};
-use crate::events::{Event, ProfilerConfig, Refused, Settings, Wanted};
+use self::keep::{HeldBreach, Tail};
+use self::memory::FrameMemory;
+use crate::capture::engine_of;
+use crate::events::{CaptureOrder, Event, ProfilerConfig, Refused, Settings};
 use crate::recording::Recording;
 use crate::signals;
 
@@ -32,14 +36,18 @@ const LIVE_SECONDS: usize = 5;
 /// The loop looks for orders at least this often.
 const ORDER_PAUSE: Duration = Duration::from_millis(100);
 
-/// A process whose connection is lost may come back for so long: one that was stopped or starved has not crashed.
-const LOST_WAIT: Duration = Duration::from_secs(5);
+/// A process whose connection was closed may come back within so many pauses of [`ORDER_PAUSE`]. They are counted, because
+/// this process may be stopped, too, and the clock goes on then. One that is stopped keeps its connection.
+const LOST_PAUSES: u32 = 50;
+/// Where more bytes are kept than may be, the rings lose this part of their seconds at once.
+const FORGOTTEN_SHARE: usize = 8;
 
 /// A running profiler. Dropping it ends the loop; a capture that is being written is finished first.
 pub struct Profiler {
     inbox: Arc<Inbox>,
     recent: Arc<Mutex<VecDeque<Arc<Frame>>>>,
     asked: Arc<AtomicBool>,
+    engine: EngineView,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -60,6 +68,7 @@ impl Profiler {
         config: ProfilerConfig,
     ) -> std::io::Result<Self> {
         let (inbox, recent, asked) = (Arc::default(), Arc::default(), Arc::default());
+        let engine = engine_of(&hello);
         let watch = Watch {
             evaluator: config.objective.map(Evaluator::new),
             hello,
@@ -68,6 +77,7 @@ impl Profiler {
             recent: Arc::clone(&recent),
             asked: Arc::clone(&asked),
             unasked_seconds: 0,
+            memory: FrameMemory::default(),
             ring: VecDeque::new(),
             calm: VecDeque::new(),
             fleet: Fleet::default(),
@@ -80,7 +90,7 @@ impl Profiler {
             writing: VecDeque::new(),
         };
         let thread = spawn_thread("brisq-profiler", move || watch.run(frames))?;
-        Ok(Self { inbox, recent, asked, thread: Some(thread) })
+        Ok(Self { inbox, recent, asked, engine, thread: Some(thread) })
     }
 
     /// Judges by `objective` from now on, or not at all. The server must count against the same threshold.
@@ -97,8 +107,14 @@ impl Profiler {
     ///
     /// # Errors
     /// When it takes no more: for now, or because its process has ended.
-    pub fn capture(&self, wanted: Wanted) -> Result<(), Refused> {
-        if self.is_over() { Err(Refused::Over) } else { self.inbox.want(wanted) }
+    pub fn capture(&self, order: CaptureOrder) -> Result<(), Refused> {
+        if self.is_over() { Err(Refused::Over) } else { self.inbox.order(order) }
+    }
+
+    /// How stacks of its process are taken.
+    #[must_use]
+    pub fn engine(&self) -> &EngineView {
+        &self.engine
     }
 
     /// Whether a capture that was taken has not begun yet. One that has begun is told of in an [`Event`]; one that is
@@ -151,6 +167,7 @@ struct Watch {
     /// Whether somebody asked for them since the last frame, and for how many frames nobody has.
     asked: Arc<AtomicBool>,
     unasked_seconds: usize,
+    memory: FrameMemory,
     ring: VecDeque<Arc<Frame>>,
     calm: VecDeque<Arc<Frame>>,
     evaluator: Option<Evaluator>,
@@ -158,7 +175,7 @@ struct Watch {
     episode: Episode,
     in_breach: bool,
     suspended: bool,
-    held: Option<Held>,
+    held: Option<HeldBreach>,
     tails: Vec<Tail>,
     /// Those that wait for a writer.
     recorded: VecDeque<Recording>,
@@ -167,17 +184,18 @@ struct Watch {
 
 impl Watch {
     fn run(mut self, mut frames: Receiver<Arc<Frame>>) {
-        // Since when there is no connection.
-        let mut lost: Option<Instant> = None;
+        // Pauses since the connection was closed.
+        let mut lost: Option<u32> = None;
         loop {
             match frames.recv_timeout(ORDER_PAUSE) {
                 Ok(frame) => self.take(frame),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    let waited = lost.get_or_insert_with(Instant::now).elapsed();
+                    let pauses = *lost.get_or_insert(0);
                     if let Some((again, goodbye)) = self.inbox.again() {
                         (frames, self.config.goodbye, lost) = (again, Some(goodbye), None);
-                    } else if self.is_lost() && waited < LOST_WAIT {
+                    } else if self.is_lost() && pauses < LOST_PAUSES {
+                        lost = Some(pauses + 1);
                         sleep(ORDER_PAUSE);
                     } else {
                         break;
@@ -198,11 +216,12 @@ impl Watch {
             if news.stop {
                 break;
             }
-            self.serve_wanted();
+            self.serve_orders();
+            self.end_silent_tails();
             self.write_recorded();
         }
         self.inbox.close();
-        self.end_wanted();
+        self.end_orders();
         if lost.is_some() && self.is_lost() && !self.suspended {
             self.keep_black_box();
         }
@@ -215,6 +234,7 @@ impl Watch {
     }
 
     fn take(&mut self, frame: Arc<Frame>) {
+        let frame = self.memory.admit(frame);
         self.tell_recent(&frame);
         self.unasked_seconds =
             if self.asked.swap(false, Ordering::SeqCst) { 0 } else { self.unasked_seconds + 1 };
@@ -222,6 +242,7 @@ impl Watch {
         while self.ring.len() > RING_SECONDS {
             self.ring.pop_front();
         }
+        while !self.memory.is_within_bounds() && self.forget_oldest() {}
         let second = self.fleet.add(frame.to_ms, &[(self.process(), reading(&frame))]);
         let evaluation = self.evaluator.as_mut().map(|evaluator| evaluator.add(second));
         self.keep_calm(&frame, evaluation.as_ref());
@@ -231,6 +252,16 @@ impl Watch {
             self.judge(evaluation);
         }
         self.tell_second(evaluation);
+    }
+
+    /// Gives up the oldest part of the rings, but never the newest seconds; `false` when no more can be given up.
+    fn forget_oldest(&mut self) -> bool {
+        let before = self.ring.len() + self.calm.len();
+        for frames in [&mut self.ring, &mut self.calm] {
+            let spare = frames.len().saturating_sub(RECENT_SECONDS);
+            frames.drain(..(frames.len() / FORGOTTEN_SHARE).max(1).min(spare));
+        }
+        self.ring.len() + self.calm.len() < before
     }
 
     fn tell_recent(&self, frame: &Arc<Frame>) {

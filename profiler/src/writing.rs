@@ -1,23 +1,22 @@
 //! A recording reaches its store: its own files, those of other pods, and the manifest over all of them.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use brisq_api::sidecar::{FileEntry, Manifest, PodManifest, TimeSpan};
 use brisq_model::UnixMs;
+use object_store::ObjectStore;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::analysis::TopFunction;
 use crate::artifacts::Artifacts;
-use crate::bundle::{
-    BLACK_BOXES_PER_DAY, CAPTURES_KEPT_MAX, FileEntry, Kept, MANIFEST, Window, WriteError, prune, seal,
-};
+use crate::bundle::{BLACK_BOXES_PER_DAY, MANIFEST, WriteError, seal};
 use crate::capture::Found;
 use crate::events::Written;
 use crate::recording::{BLACK_BOX_SUFFIX, Part, Recording, SERVER_LOST};
 
-/// How long the author of a bundle waits for the other pods.
+/// How long the author of a bundle waits for the other pods, all of them together.
 const PODS_WAIT: Duration = Duration::from_secs(60);
 /// Pause between two looks at them.
 const PODS_PAUSE: Duration = Duration::from_millis(500);
@@ -25,7 +24,7 @@ const PODS_PAUSE: Duration = Duration::from_millis(500);
 /// Writes what the recording is to contribute. A bundle that is whole already, because a profiler wrote it and ended
 /// before anybody heard of it, is read back and left as it is.
 pub(crate) async fn write(recording: Recording, artifacts: &Artifacts) -> Result<Written, WriteError> {
-    let begun_ms = recording.asked.map_or(recording.frozen_ms, |(from_ms, _)| from_ms);
+    let begun_ms = recording.asked.map_or(recording.frozen_ms, |asked| asked.from_ms);
     let date: String = brisq_api::rfc3339(UnixMs(begun_ms)).chars().take(10).collect();
     if recording.reason == SERVER_LOST && black_boxes(artifacts, &date).await? >= BLACK_BOXES_PER_DAY {
         return Err(WriteError::BlackBoxes);
@@ -46,12 +45,12 @@ pub(crate) async fn write(recording: Recording, artifacts: &Artifacts) -> Result
     };
     match recording.part.clone() {
         Part::Pod(pod) => write_pod(recording, artifacts, &folder, &pod, written).await,
-        Part::Whole { pods } => match read_back(artifacts, &folder, &recording, &written).await? {
+        Part::Whole { pods } => match read_back(artifacts, &folder, &written).await? {
             Some(whole) => Ok(whole),
             None => match write_whole(recording.clone(), artifacts, &folder, &pods, written.clone()).await {
                 // Sealed by a call whose answer was lost, or by another author: what is sealed counts.
                 Err(WriteError::Store(object_store::Error::AlreadyExists { path, source })) => {
-                    let sealed = read_back(artifacts, &folder, &recording, &written).await?;
+                    let sealed = read_back(artifacts, &folder, &written).await?;
                     sealed.ok_or(object_store::Error::AlreadyExists { path, source }.into())
                 }
                 result => result,
@@ -68,38 +67,22 @@ async fn black_boxes(artifacts: &Artifacts, date: &str) -> Result<usize, WriteEr
     Ok(captures.iter().filter(is_one).count())
 }
 
-/// What a manifest says of a bundle that is whole.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Sealed {
-    onset_inside: bool,
-    window: Window,
-    #[serde(default)]
-    asked: Option<Window>,
-    #[serde(default)]
-    covered: Option<bool>,
-    files: Vec<FileEntry>,
-    #[serde(default)]
-    missing_pods: Vec<String>,
-}
-
-impl Sealed {
-    /// Whether it is what is asked for. One that does not say what it was asked for is, when it is of that time.
-    fn answers(&self, asked: Window) -> bool {
-        let Window { from_ms, to_ms } = self.window;
-        self.asked.map_or(to_ms > asked.from_ms && from_ms < asked.to_ms, |own| own == asked)
-    }
+/// Whether a bundle that is whole is what is asked for. One that does not say what it was asked for is, when it is of that
+/// time.
+fn answers(sealed: &Manifest, asked: TimeSpan) -> bool {
+    let TimeSpan { from_ms, to_ms } = sealed.window;
+    sealed.asked.map_or(to_ms > asked.from_ms && from_ms < asked.to_ms, |own| own == asked)
 }
 
 /// Names begin again with a TaskQueue that is made again: a bundle of another window under this one's name stays, and this
 /// one lies beside it. All pods of a capture see the same and come to the same folder.
 async fn folder_of(recording: &Recording, artifacts: &Artifacts, date: &str) -> Result<Path, WriteError> {
     let folder = artifacts.capture(date, &recording.name);
-    let Some((from_ms, to_ms)) = recording.asked else { return Ok(folder) };
-    let sealed = read::<Sealed>(artifacts, &folder.clone().join(MANIFEST)).await?;
+    let Some(asked) = recording.asked else { return Ok(folder) };
+    let sealed = artifacts.read_json::<Manifest>(&folder.clone().join(MANIFEST)).await?;
     Ok(match sealed {
-        Some(sealed) if !sealed.answers(Window { from_ms, to_ms }) => {
-            artifacts.capture(date, &format!("{}-{from_ms}-{to_ms}", recording.name))
+        Some(sealed) if !answers(&sealed, asked) => {
+            artifacts.capture(date, &format!("{}-{}-{}", recording.name, asked.from_ms, asked.to_ms))
         }
         _ => folder,
     })
@@ -112,9 +95,9 @@ async fn write_pod(
     pod: &str,
     written: Written,
 ) -> Result<Written, WriteError> {
-    let files = recording.into_pod_files(pod)?;
+    let files = one_at_a_time(|| recording.into_pod_files(pod))?;
     let entries = files.entries();
-    files.write(&artifacts.store, &of_pod(folder, pod)).await?;
+    files.write(artifacts, &of_pod(folder, pod)).await?;
     Ok(Written { files: entries, ..written })
 }
 
@@ -125,22 +108,12 @@ async fn write_whole(
     pods: &[String],
     written: Written,
 ) -> Result<Written, WriteError> {
-    let Found { bundle, mut manifest, diagnosis, top, p99_us } = recording.into_bundle()?;
-    bundle.write(&artifacts.store, folder).await?;
-    for pod in pods {
-        match files_of(artifacts, folder, pod).await? {
-            Some((files, covered)) => {
-                manifest.pods.push(pod.clone());
-                manifest.files.extend(files);
-                manifest.covered &= covered;
-            }
-            None => manifest.missing_pods.push(pod.clone()),
-        }
-    }
-    seal(&artifacts.store, folder, &manifest).await?;
+    let Found { bundle, mut manifest, diagnosis, top, p99_us } = one_at_a_time(|| recording.into_bundle())?;
+    bundle.write(artifacts, folder).await?;
+    add_pods(&mut manifest, artifacts, folder, pods).await?;
+    seal(artifacts, folder, &manifest).await?;
     // Too many captures are a smaller harm than a whole one that is called failed; the next one tries again.
-    let kept = Kept { captures: CAPTURES_KEPT_MAX, bytes: artifacts.bytes_max };
-    if let Err(error) = prune(&artifacts.store, &artifacts.root, kept).await {
+    if let Err(error) = artifacts.tidy().await {
         tracing::warn!(%error, "old captures could not be removed");
     }
     Ok(Written {
@@ -156,42 +129,53 @@ async fn write_whole(
     })
 }
 
+/// Symbols of a program take tens of megabytes while they are looked up: captures that are written at the same time take
+/// them one after the other.
+fn one_at_a_time<T>(work: impl FnOnce() -> T) -> T {
+    static SYMBOLS: Mutex<()> = Mutex::new(());
+    let _turn = SYMBOLS.lock().unwrap_or_else(PoisonError::into_inner);
+    work()
+}
+
 fn of_pod(folder: &Path, pod: &str) -> Path {
     folder.clone().join("pods").join(pod)
 }
 
-/// The files of another pod once they are whole, with their paths in the bundle, and whether they cover the window; `None`
-/// when they do not come in time.
-async fn files_of(
+/// Adds what the other pods wrote. They are waited for together: pods that are gone cost one wait, however many they are.
+async fn add_pods(
+    manifest: &mut Manifest,
     artifacts: &Artifacts,
     folder: &Path,
-    pod: &str,
-) -> Result<Option<(Vec<FileEntry>, bool)>, WriteError> {
-    #[derive(Deserialize)]
-    struct Pod {
-        files: Vec<FileEntry>,
-        covered: bool,
-    }
-    let path = of_pod(folder, pod).join("pod.json");
+    pods: &[String],
+) -> Result<(), WriteError> {
     let asked = tokio::time::Instant::now();
+    let mut found = vec![None; pods.len()];
     loop {
-        if let Some(Pod { files, covered }) = read::<Pod>(artifacts, &path).await? {
-            let of_bundle =
-                |entry: FileEntry| FileEntry { name: format!("pods/{pod}/{}", entry.name), ..entry };
-            return Ok(Some((files.into_iter().map(of_bundle).collect(), covered)));
+        for (pod, found) in pods.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
+            *found = artifacts.read_json::<PodManifest>(&of_pod(folder, pod).join("pod.json")).await?;
         }
-        if asked.elapsed() > PODS_WAIT {
-            return Ok(None);
+        if found.iter().all(Option::is_some) || asked.elapsed() > PODS_WAIT {
+            break;
         }
         tokio::time::sleep(PODS_PAUSE).await;
     }
+    for (pod, found) in pods.iter().zip(found) {
+        let Some(PodManifest { files, covered, .. }) = found else {
+            manifest.missing_pods.push(pod.clone());
+            continue;
+        };
+        let of_bundle = |entry: FileEntry| FileEntry { name: format!("pods/{pod}/{}", entry.name), ..entry };
+        manifest.files.extend(files.into_iter().map(of_bundle));
+        manifest.pods.push(pod.clone());
+        manifest.covered &= covered;
+    }
+    Ok(())
 }
 
 /// What a bundle says that is whole already.
 async fn read_back(
     artifacts: &Artifacts,
     folder: &Path,
-    recording: &Recording,
     written: &Written,
 ) -> Result<Option<Written>, WriteError> {
     #[derive(Deserialize)]
@@ -202,10 +186,10 @@ async fn read_back(
         reason: String,
         top_functions: Vec<TopFunction>,
     }
-    let Some(sealed) = read::<Sealed>(artifacts, &folder.clone().join(MANIFEST)).await? else {
+    let Some(sealed) = artifacts.read_json::<Manifest>(&folder.clone().join(MANIFEST)).await? else {
         return Ok(None);
     };
-    let Some(found) = read::<Diagnosed>(artifacts, &folder.clone().join("diagnosis.json")).await? else {
+    let Some(found) = artifacts.read_json::<Diagnosed>(&folder.clone().join("diagnosis.json")).await? else {
         return Ok(None);
     };
     Ok(Some(Written {
@@ -216,16 +200,7 @@ async fn read_back(
         onset_inside: sealed.onset_inside,
         files: sealed.files,
         missing_pods: sealed.missing_pods,
-        covered: sealed.covered.unwrap_or_else(|| recording.covered_by(sealed.window)),
+        covered: sealed.covered,
         ..written.clone()
     }))
-}
-
-/// A JSON file; `None` when there is none, or when it is not whole.
-async fn read<T: DeserializeOwned>(artifacts: &Artifacts, path: &Path) -> Result<Option<T>, WriteError> {
-    match artifacts.store.get(path).await {
-        Ok(found) => Ok(serde_json::from_slice(&found.bytes().await?).ok()),
-        Err(object_store::Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
-use brisq_profiler::{Artifacts, Event, Part, Profiler, ProfilerConfig, Settings, Wanted};
+use brisq_profiler::{Artifacts, CaptureOrder, Event, Part, Profiler, ProfilerConfig, Settings};
 use brisq_recorder::wire::{ClaimCounts, Frame, Hello, PROTOCOL_VERSION};
 use brisq_slo::{CaptureLimits, NotCaptured, Objective};
 
@@ -118,7 +118,7 @@ fn a_breach_that_is_asked_for_is_captured_once() {
     rig.pass(30, 0, true);
     let onset_ms = rig.now_ms;
     rig.pass(10, 50, true);
-    let wanted = Wanted {
+    let order = CaptureOrder {
         name: "orders-1-1".to_owned(),
         reason: "Breach".to_owned(),
         from_ms: onset_ms - 10_000,
@@ -126,7 +126,7 @@ fn a_breach_that_is_asked_for_is_captured_once() {
         onset_ms: Some(onset_ms),
         part: Part::Whole { pods: Vec::new() },
     };
-    rig.profiler.capture(wanted).expect("the loop goes on");
+    rig.profiler.capture(order).expect("the loop goes on");
     let happened = rig.pass(90, 50, false);
     let frozen: Vec<&Event> = happened.iter().filter(|event| matches!(event, Event::Frozen { .. })).collect();
     assert!(matches!(frozen[..], [Event::Frozen { capture, .. }] if capture == "orders-1-1"), "{frozen:?}");

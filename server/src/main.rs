@@ -50,6 +50,12 @@ fn run(flags: &Flags, config: Config) -> anyhow::Result<()> {
     let claims = Arc::new(ClaimLog::new(config.claim_threshold));
     let recorder = RecorderConfig { claims: Arc::clone(&claims), engine: config.recorder };
     let recorder = Arc::new(Recorder::start(recorder).context("the recorder did not start")?);
+    if let Some(reason) = recorder.refusal() {
+        tracing::warn!(
+            reason,
+            "the engine is off: captures hold counters and canaries, but no stacks; allow timer_create here"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("brisq-worker")

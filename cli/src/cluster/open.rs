@@ -1,8 +1,8 @@
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, anyhow, ensure};
+use brisq_api::sidecar::{FileEntry, Manifest};
 use brisq_crd::ProfileCapture;
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::sidecar::Sidecar;
@@ -19,31 +19,14 @@ pub struct Flags {
     at: Where,
 }
 
-#[derive(Deserialize)]
-struct Manifest {
-    files: Vec<File>,
-}
-
-#[derive(Deserialize)]
-struct File {
-    name: String,
-    sha256: String,
-    bytes: usize,
-}
-
-impl File {
-    /// What came is what was written.
-    fn check(&self, content: &[u8]) -> anyhow::Result<()> {
-        let Self { name, sha256, bytes } = self;
-        let came = content.len();
-        ensure!(came == *bytes, "{name}: {came} bytes came, the manifest says {bytes}: fetch it again");
-        let is: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
-        ensure!(
-            is == *sha256,
-            "{name}: what came is not what the manifest says (SHA-256 {is}, not {sha256})"
-        );
-        Ok(())
-    }
+/// The content that came is the one that was written.
+fn check(file: &FileEntry, content: &[u8]) -> anyhow::Result<()> {
+    let FileEntry { name, sha256, bytes } = file;
+    let came = content.len();
+    ensure!(came as u64 == *bytes, "{name}: {came} bytes came, the manifest says {bytes}: fetch it again");
+    let is: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+    ensure!(is == *sha256, "{name}: what came is not what the manifest says (SHA-256 {is}, not {sha256})");
+    Ok(())
 }
 
 pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
@@ -65,7 +48,7 @@ pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
         serde_json::from_slice::<Manifest>(&manifest).context("the manifest is not understood")?.files;
     for file in &files {
         let content = sidecar.get(&format!("{folder}/{}", file.name)).await?;
-        file.check(&content)?;
+        check(file, &content)?;
         write(&to, &file.name, &content)?;
     }
     write(&to, "manifest.json", &manifest)?;
@@ -96,9 +79,9 @@ mod tests {
     #[test]
     fn what_is_cut_or_changed_is_told() {
         let sha256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824".to_owned();
-        let file = File { name: "a".to_owned(), sha256, bytes: 5 };
-        file.check(b"hello").unwrap();
-        assert!(file.check(b"hell").unwrap_err().to_string().contains("4 bytes came, the manifest says 5"));
-        assert!(file.check(b"hullo").unwrap_err().to_string().contains("not what the manifest says"));
+        let file = FileEntry { name: "a".to_owned(), sha256, bytes: 5 };
+        check(&file, b"hello").unwrap();
+        assert!(check(&file, b"hell").unwrap_err().to_string().contains("4 bytes came, the manifest says 5"));
+        assert!(check(&file, b"hullo").unwrap_err().to_string().contains("not what the manifest says"));
     }
 }

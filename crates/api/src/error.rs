@@ -91,6 +91,14 @@ codes! {
     TooManyConnections => "too_many_connections", 503;
     /// The server is shutting down.
     Draining => "draining", 503;
+    /// No server is connected to this sidecar.
+    NoServer => "no_server", 503;
+    /// The sidecar has as many captures waiting as it takes.
+    Busy => "busy", 503;
+    /// The sidecar cannot read the token that it is to ask for.
+    NoToken => "no_token", 503;
+    /// The store of captures does not answer.
+    StoreFailed => "store_failed", 502;
 }
 
 impl ErrorCode {

@@ -7,6 +7,7 @@
 mod error;
 mod queue;
 mod raw;
+pub mod sidecar;
 mod task;
 mod time;
 mod work;

@@ -6,36 +6,40 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use dial9_perf_self_profile::{ActiveCpuBackend, EventSource, PerfSampler, SamplerConfig, SamplingMode};
 use parking_lot::Mutex;
 
+use crate::refusals::Refusals;
 use crate::wire::{SAMPLE_HZ, STACK_DEPTH_MAX, Stack, Thread};
 
 /// Distinct stacks of one window; what comes beyond counts as lost.
 const STACKS_PER_WINDOW_MAX: usize = 20_000;
+/// Addresses of the distinct stacks of one window, bytes; what comes beyond counts as lost. As JSON they take twice that,
+/// which fits a message.
+const ADDRESSES_PER_WINDOW_MAX_BYTES: usize = 4 * 1024 * 1024;
 const FORCE_TIMERS: &str = "DIAL9_FORCE_CTIMER";
 
 /// Names of ended threads kept for their last samples.
 const ENDED_THREADS_MAX: usize = 1_024;
 
 static RUNNING: AtomicBool = AtomicBool::new(false);
+/// Threads to which the kernel gave no timer while it gave others one: timers count against the limit of pending signals.
+static THREADS_REFUSED: AtomicU64 = AtomicU64::new(0);
 static THREADS: Mutex<Threads> = Mutex::new(Threads { alive: BTreeMap::new(), ended: BTreeMap::new() });
 
-/// Why the recorder did not start.
+/// Why stacks cannot be sampled here.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The timers or their handler could not be set up.
-    #[error("stacks cannot be sampled: {0}")]
-    Engine(#[from] io::Error),
+pub(crate) enum SamplingError {
+    /// The kernel or its sandbox refused a timer, or the handler of its signal.
+    #[error("the kernel gives no CPU timer: {0}")]
+    Timer(#[from] io::Error),
     /// The library chose another way of sampling than the one that was proven.
-    #[error("stacks are sampled by {0}, not by timers")]
+    #[error("stacks would be sampled by {0}, not by timers")]
     Backend(&'static str),
-    /// A process has one recorder.
-    #[error("a recorder runs in this process already")]
-    Twice,
 }
 
 /// Names by thread id.
@@ -46,70 +50,92 @@ struct Threads {
 }
 
 /// The running timers, and what they brought since the last window.
-pub struct Engine {
-    sampler: PerfSampler,
+pub(crate) struct StackSampler {
+    library: PerfSampler,
+    refusals: Refusals,
     counts: HashMap<(u32, Vec<u64>), u32>,
+    address_bytes: usize,
     lost: u64,
 }
 
 /// Stacks of one window.
 #[derive(Debug, Default)]
-pub struct Window {
-    /// Interned.
-    pub stacks: Vec<Stack>,
-    /// Samples that found no room.
-    pub lost: u64,
-    /// Threads that appear.
-    pub threads: Vec<Thread>,
+pub(crate) struct SampledStacks {
+    pub(crate) stacks: Vec<Stack>,
+    /// Samples that found no room, here or in the library's ring.
+    pub(crate) lost: u64,
+    /// Names of the threads that appear in `stacks`.
+    pub(crate) threads: Vec<Thread>,
 }
 
-impl Engine {
-    /// Starts sampling. Call it before any other thread is started.
+impl StackSampler {
+    /// Starts sampling. Call it before any other thread is started, and once in a process.
+    ///
+    /// # Errors
+    /// When the kernel gives this thread no timer: it then gives none to any other, and none is asked for.
+    pub(crate) fn start() -> Result<Self, SamplingError> {
+        RUNNING.store(true, Ordering::SeqCst);
+        let started = Self::start_timers();
+        RUNNING.store(started.is_ok(), Ordering::SeqCst);
+        started
+    }
+
     #[expect(unsafe_code, reason = "the library takes its choice of timers from the environment only")]
-    pub fn start() -> Result<Self, StartError> {
-        if RUNNING.swap(true, Ordering::SeqCst) {
-            return Err(StartError::Twice);
-        }
+    fn start_timers() -> Result<Self, SamplingError> {
         // SAFETY: the caller starts the recorder before any other thread, so nobody reads the environment meanwhile.
         unsafe { std::env::set_var(FORCE_TIMERS, "1") };
         let config = SamplerConfig::default()
             .event_source(EventSource::SwCpuClock)
             .sampling(SamplingMode::FrequencyHz(SAMPLE_HZ.into()));
-        let sampler = PerfSampler::new_per_thread(config)?;
-        match sampler.active_backend() {
+        let library = PerfSampler::new_per_thread(config)?;
+        match library.active_backend() {
             ActiveCpuBackend::Ctimer { .. } => {}
-            other => return Err(StartError::Backend(other.as_str())),
+            other => return Err(SamplingError::Backend(other.as_str())),
         }
+        // The library starts without a timer; only the first thread that asks for one shows whether the kernel gives any.
+        dial9_perf_self_profile::register_current_thread()?;
         register_current_thread();
-        Ok(Self { sampler, counts: HashMap::new(), lost: 0 })
+        Ok(Self { library, refusals: Refusals::default(), counts: HashMap::new(), address_bytes: 0, lost: 0 })
     }
 
-    /// Takes samples out of the library's ring. It holds 4,096 and does not tell how many it refused, so call this
-    /// many times a second: at every 50 ms it takes 800 busy CPUs to fill it.
-    pub fn collect(&mut self) {
-        let (counts, lost) = (&mut self.counts, &mut self.lost);
-        self.sampler.for_each_sample(|sample| {
-            let weight = weight_of(sample.period);
-            let depth = sample.callchain.len().min(STACK_DEPTH_MAX);
-            let stack = (sample.tid, sample.callchain.get(..depth).unwrap_or_default().to_vec());
-            if let Some(count) = counts.get_mut(&stack) {
-                *count += weight;
-            } else if counts.len() < STACKS_PER_WINDOW_MAX {
-                counts.insert(stack, weight);
-            } else {
-                *lost += u64::from(weight);
-            }
+    /// Takes samples out of the library's ring. The ring holds 4,096 and counts what it refuses as lost, so call this many
+    /// times a second: at every 50 ms it takes 800 busy CPUs to fill it.
+    pub(crate) fn collect(&mut self) {
+        let Self { library, refusals, counts, address_bytes, lost } = self;
+        *lost += refusals.during(|| {
+            library.for_each_sample(|sample| {
+                let weight = weight_of(sample.period);
+                let depth = sample.callchain.len().min(STACK_DEPTH_MAX);
+                let addresses = sample.callchain.get(..depth).unwrap_or_default();
+                let stack = (sample.tid, addresses.to_vec());
+                let bytes = *address_bytes + size_of_val(addresses);
+                if let Some(count) = counts.get_mut(&stack) {
+                    *count += weight;
+                } else if counts.len() < STACKS_PER_WINDOW_MAX && bytes <= ADDRESSES_PER_WINDOW_MAX_BYTES {
+                    counts.insert(stack, weight);
+                    *address_bytes = bytes;
+                } else {
+                    *lost += u64::from(weight);
+                }
+            });
         });
     }
 
     /// What was sampled since the last call.
-    pub fn drain(&mut self) -> Window {
+    pub(crate) fn drain(&mut self) -> SampledStacks {
         self.collect();
+        self.address_bytes = 0;
         let counts = std::mem::take(&mut self.counts).into_iter();
-        let stacks: Vec<Stack> =
-            counts.map(|((tid, addresses), count)| Stack { tid, count, addresses }).collect();
-        Window { threads: names_of(&stacks), stacks, lost: std::mem::take(&mut self.lost) }
+        let stacks: Vec<Stack> = counts
+            .map(|((tid, addresses), count)| Stack { tid, count, addresses: Arc::from(addresses) })
+            .collect();
+        SampledStacks { threads: names_of(&stacks), stacks, lost: std::mem::take(&mut self.lost) }
     }
+}
+
+/// Threads that asked for a timer in vain since the start.
+pub(crate) fn threads_refused() -> u64 {
+    THREADS_REFUSED.load(Ordering::Relaxed)
 }
 
 /// A period covers the timer's overruns too: a sample stands for all of them.
@@ -129,7 +155,7 @@ fn names_of(stacks: &[Stack]) -> Vec<Thread> {
 }
 
 /// Has the calling thread sampled until it ends. For a runtime's `on_thread_start`; other threads are started by
-/// [`spawn_thread`]. Does nothing while no engine runs.
+/// [`spawn_thread`]. Does nothing where no stacks are sampled.
 pub fn register_current_thread() {
     thread_local! {
         static REGISTRATION: Registration = Registration::begin();
@@ -148,6 +174,8 @@ impl Registration {
         if dial9_perf_self_profile::register_current_thread().is_ok() {
             let name = std::thread::current().name().unwrap_or("unnamed").to_owned();
             THREADS.lock().alive.insert(tid, name);
+        } else {
+            THREADS_REFUSED.fetch_add(1, Ordering::Relaxed);
         }
         Self(tid)
     }

@@ -11,22 +11,23 @@ mod engine;
 mod evidence;
 mod functions;
 mod mappings;
-mod pprof;
+mod profile;
 mod recorder;
+mod refusals;
 mod socket;
 mod stream;
 mod symbols;
 pub mod wire;
 
 pub use claims::{ClaimFinish, ClaimLog, ClaimTicket, IN_FLIGHT_MAX};
-pub use engine::{StartError, register_current_thread, spawn_thread, unregistered_threads};
+pub use engine::{register_current_thread, spawn_thread, unregistered_threads};
 pub use evidence::{
     Canaries, CommitCounts, CommitStats, Evidence, EvidenceSources, PING_TIMEOUT, Ping, RuntimeBusy,
     SLOW_LOG_TIMEOUT, SlowLog, TICKS_PENDING_MAX, cpu_quota, runtime_busy, runtime_canary,
 };
 pub use functions::{Cost, Functions};
-pub use pprof::{ProfileError, decode, profile, profile_with};
-pub use recorder::{Recorder, RecorderConfig};
+pub use profile::{ProfileError, decode, profile, profile_with};
+pub use recorder::{Recorder, RecorderConfig, StartError};
 pub use socket::{last_data_received, peer_gone};
 pub use stream::{MESSAGE_MAX_BYTES, Received, receive_frames, send_frames};
 pub use symbols::{SourceFrame, Symbolizer};

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -6,15 +7,28 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 
 use crate::claims::{ClaimLog, ClaimSecond};
-use crate::engine::{Engine, StartError, Window, spawn_thread};
+use crate::engine::{SampledStacks, StackSampler, spawn_thread, threads_refused};
 use crate::evidence::{Evidence, cpu_quota};
 use crate::mappings::executable_mappings;
 use crate::wire::{Frame, Hello, PROTOCOL_VERSION, WINDOW_MS};
 
 /// Whoever takes frames; more are refused.
 const SUBSCRIBERS_MAX: usize = 64;
+/// One recorder may run in a process, whether or not it samples stacks.
+static SAMPLES: AtomicBool = AtomicBool::new(false);
 const BLIND_SPOTS: &str = "samples are taken in user code only, so time inside the kernel shows as the function that \
     made the system call; threads that a foreign library starts are not sampled";
+
+/// Why the recorder did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The system gave it no thread.
+    #[error("no thread could be started: {0}")]
+    Thread(#[from] std::io::Error),
+    /// A process has one recorder that samples stacks.
+    #[error("a recorder runs in this process already")]
+    Twice,
+}
 
 /// What to record.
 #[derive(Clone, Debug)]
@@ -28,16 +42,26 @@ pub struct RecorderConfig {
 /// The recorder of this process. It ends when it is dropped.
 pub struct Recorder {
     shared: Arc<Shared>,
-    sampled: bool,
+    stacks: Stacks,
     started_ms: u64,
     thread: Option<JoinHandle<()>>,
+}
+
+/// Whether stacks are sampled.
+#[derive(Debug)]
+enum Stacks {
+    Sampled,
+    /// Nobody asked for them.
+    NotWanted,
+    /// They cannot be sampled here, for this reason.
+    Refused(String),
 }
 
 struct Shared {
     claims: Arc<ClaimLog>,
     state: Mutex<State>,
     /// Serialises windows: one of the thread's and one of a flush never interleave.
-    window: Mutex<(Option<Engine>, u64)>,
+    window: Mutex<(Option<StackSampler>, u64)>,
 }
 
 #[derive(Default)]
@@ -51,18 +75,26 @@ struct State {
 
 impl std::fmt::Debug for Recorder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Recorder").field("sampled", &self.sampled).finish_non_exhaustive()
+        f.debug_struct("Recorder").field("stacks", &self.stacks).finish_non_exhaustive()
     }
 }
 
 impl Recorder {
-    /// Starts recording. Call it first thing in `main`, before any other thread is started.
+    /// Starts recording. Call it first thing in `main`, before any other thread is started. Where the kernel or a sandbox
+    /// refuses the timers that sample stacks, all else is recorded, and [`Self::refusal`] says why: a queue does not stay
+    /// away because its profiler is blind.
     ///
     /// # Errors
-    /// When stacks cannot be sampled here, or a recorder runs already.
+    /// When no thread can be started, or a recorder samples in this process already.
     pub fn start(config: RecorderConfig) -> Result<Self, StartError> {
-        let engine = if config.engine { Some(Engine::start()?) } else { None };
-        let sampled = engine.is_some();
+        if config.engine && SAMPLES.swap(true, Ordering::SeqCst) {
+            return Err(StartError::Twice);
+        }
+        let (engine, stacks) = match config.engine.then(StackSampler::start) {
+            Some(Ok(engine)) => (Some(engine), Stacks::Sampled),
+            Some(Err(error)) => (None, Stacks::Refused(error.to_string())),
+            None => (None, Stacks::NotWanted),
+        };
         let now_ms = unix_ms();
         let shared = Arc::new(Shared {
             claims: config.claims,
@@ -71,7 +103,16 @@ impl Recorder {
         });
         let of_thread = Arc::clone(&shared);
         let thread = spawn_thread("brisq-recorder", move || of_thread.run())?;
-        Ok(Self { shared, sampled, started_ms: now_ms, thread: Some(thread) })
+        Ok(Self { shared, stacks, started_ms: now_ms, thread: Some(thread) })
+    }
+
+    /// Why no stacks are sampled although they were to be: to be told to whoever runs this program.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&str> {
+        match &self.stacks {
+            Stacks::Refused(reason) => Some(reason),
+            Stacks::Sampled | Stacks::NotWanted => None,
+        }
     }
 
     /// Adds canaries and counters, once the runtime is there to be watched.
@@ -101,11 +142,22 @@ impl Recorder {
             pid: std::process::id(),
             started_ms: self.started_ms,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            engine: if self.sampled { "in-process" } else { "off" }.to_owned(),
-            blind_spots: BLIND_SPOTS.to_owned(),
+            engine: if matches!(self.stacks, Stacks::Sampled) { "in-process" } else { "off" }.to_owned(),
+            blind_spots: self.blind_spots(),
             cpus: cpu_quota().map_or(cpus, |quota| quota.min(cpus)),
             runtime_workers: self.shared.state.lock().runtime_workers,
             mappings: executable_mappings(),
+        }
+    }
+
+    fn blind_spots(&self) -> String {
+        match (&self.stacks, threads_refused()) {
+            (Stacks::Sampled, 0) => BLIND_SPOTS.to_owned(),
+            (Stacks::Sampled, refused) => {
+                format!("{BLIND_SPOTS}; the kernel gave {refused} threads of this process no timer")
+            }
+            (Stacks::NotWanted, _) => "no stacks are sampled: the recorder is switched off".to_owned(),
+            (Stacks::Refused(reason), _) => format!("no stacks are sampled: {reason}"),
         }
     }
 
@@ -158,7 +210,8 @@ impl Shared {
     fn window(&self) {
         let mut window = self.window.lock();
         let (engine, from_ms) = &mut *window;
-        let Window { stacks, lost, threads } = engine.as_mut().map(Engine::drain).unwrap_or_default();
+        let SampledStacks { stacks, lost, threads } =
+            engine.as_mut().map(StackSampler::drain).unwrap_or_default();
         let ClaimSecond { counts, stages, slowest, latency } = self.claims.drain_second();
         let mut state = self.state.lock();
         let ticks = state.evidence.as_ref().map(Evidence::drain_ticks).unwrap_or_default();

@@ -28,15 +28,16 @@ const FRAMES_PENDING_MAX: usize = 5;
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 /// A receiver that takes nothing for this long is left.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
-/// A sender that says nothing for this long is gone: frames come every second.
-const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A process that connects says who it is within this time.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What comes from a process that has connected.
 #[derive(Debug)]
 pub struct Received {
     /// Who it is.
     pub hello: Hello,
-    /// Its frames; they end with it.
+    /// Its frames; they end with its connection. A process that is stopped or gets no CPU sends none and ends none: the
+    /// kernel closes the connection of one that has died.
     pub frames: Receiver<Arc<Frame>>,
     /// Whether it said goodbye before it ended.
     pub goodbye: Arc<AtomicBool>,
@@ -82,12 +83,13 @@ fn connect(recorder: &Weak<Recorder>, socket: &Path) -> Option<Option<(UnixStrea
 /// # Errors
 /// When it does not say hello in time or in another version of the protocol.
 pub fn receive_frames(mut stream: UnixStream) -> io::Result<Received> {
-    stream.set_read_timeout(Some(RECEIVE_TIMEOUT))?;
+    stream.set_read_timeout(Some(HELLO_TIMEOUT))?;
     let hello: Hello = receive(&mut stream)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     if hello.protocol != PROTOCOL_VERSION {
         let text = format!("the server speaks protocol {}, this program {PROTOCOL_VERSION}", hello.protocol);
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
+    stream.set_read_timeout(None)?;
     let (sender, frames) = sync_channel(FRAMES_PENDING_MAX);
     let goodbye = Arc::new(AtomicBool::new(false));
     let said = Arc::clone(&goodbye);

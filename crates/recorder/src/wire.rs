@@ -4,6 +4,8 @@
 //! symbolised or interpreted: raw addresses and counters only, so that building a frame stays cheap and the
 //! receiver can do the slow work off the hot path. All counters that say "total" are monotonic since process start.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages below; a receiver refuses another one.
@@ -110,8 +112,25 @@ pub struct Stack {
     pub tid: u32,
     /// Times seen.
     pub count: u32,
-    /// Instruction addresses, leaf first; all but the leaf lie in the call, not behind it.
-    pub addresses: Vec<u64>,
+    /// Instruction addresses, leaf first; all but the leaf lie in the call, not behind it. Frames that are kept share them:
+    /// a program does tomorrow what it did today.
+    #[serde(with = "shared")]
+    pub addresses: Arc<[u64]>,
+}
+
+/// A shared slice is written as a sequence.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(addresses: &Arc<[u64]>, to: S) -> Result<S::Ok, S::Error> {
+        addresses.as_ref().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<[u64]>, D::Error> {
+        Vec::deserialize(from).map(Arc::from)
+    }
 }
 
 /// A thread's name.

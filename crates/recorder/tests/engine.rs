@@ -191,7 +191,7 @@ fn symbolising_again_is_quick() {
 fn a_profile_reads_back_as_it_was_recorded() {
     let read = decode(&profile(&RUN.hello, &RUN.frames).unwrap()).unwrap();
     let text = |index: i64| read.string_table[usize::try_from(index).unwrap()].as_str();
-    let types: Vec<_> = read.sample_type.iter().map(|kind| (text(kind.r#type), text(kind.unit))).collect();
+    let types: Vec<_> = read.sample_type.iter().map(|kind| (text(kind.ty), text(kind.unit))).collect();
     assert_eq!(types, [("samples", "count"), ("cpu", "nanoseconds")]);
     assert_eq!(read.period, 1_000_000_000 / i64::from(SAMPLE_HZ));
     let recorded: i64 = RUN.frames.iter().flat_map(|f| &f.stacks).map(|stack| i64::from(stack.count)).sum();

@@ -2,8 +2,10 @@
 #![expect(clippy::indexing_slicing, reason = "what a test cannot read fails it, helpers included")]
 
 mod redis;
+mod refused;
 mod rig;
 mod s3;
+mod stopped;
 
 use std::process::Command;
 use std::thread::sleep;

@@ -18,23 +18,39 @@ pub const TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Sidecar {
     process: Process,
     pub folder: TempDir,
+    under: Vec<String>,
     args: Vec<String>,
     address: String,
+    pid: u64,
 }
 
 impl Sidecar {
     pub fn start(args: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let args = args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>();
-        let (process, address) = Self::launch(folder.path(), &args);
-        Self { process, folder, args, address }
+        Self::start_under(&[], args)
     }
 
-    fn launch(folder: &Path, args: &[String]) -> (Process, String) {
+    /// Starts it under another command, such as `strace -f`, which ends with it.
+    pub fn start_under(under: &[&str], args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let (under, args) = (owned(under), owned(args));
+        let (process, address, pid) = Self::launch(folder.path(), &under, &args);
+        Self { process, folder, under, args, address, pid }
+    }
+
+    fn launch(folder: &Path, under: &[String], args: &[String]) -> (Process, String, u64) {
         let ready = folder.join("ready.json");
         // Absent at the first start.
         let _ = std::fs::remove_file(&ready);
-        let mut command = Command::new(binary("brisq-profiler").expect("brisq-profiler"));
+        let program = binary("brisq-profiler").expect("brisq-profiler");
+        let mut command = match under.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         command.arg("--socket").arg(folder.join("profiler.sock"));
         if !args.iter().any(|arg| arg == "--s3-bucket") {
             command.arg("--data").arg(folder.join("data"));
@@ -45,12 +61,13 @@ impl Sidecar {
         let process = Process::spawn(command.stdin(Stdio::null()).stderr(Stdio::null())).expect("a sidecar");
         let text = until("it listens", || std::fs::read_to_string(&ready).ok());
         let ready: Value = serde_json::from_str(&text).expect("a ready file");
-        (process, ready["listen"].as_str().expect("an address").to_owned())
+        let address = ready["listen"].as_str().expect("an address").to_owned();
+        (process, address, ready["pid"].as_u64().expect("a process id"))
     }
 
     pub fn restart(&mut self) {
         self.process.kill9();
-        (self.process, self.address) = Self::launch(self.folder.path(), &self.args);
+        (self.process, self.address, self.pid) = Self::launch(self.folder.path(), &self.under, &self.args);
     }
 
     pub fn socket(&self) -> String {
@@ -92,6 +109,17 @@ impl Sidecar {
             |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
         let dates = entries(self.folder.path().join("data/captures"));
         dates.flat_map(entries).filter(|folder| folder.join("manifest.json").exists()).collect()
+    }
+}
+
+impl Drop for Sidecar {
+    /// Under another command the process that is ours to kill is that one, and the sidecar would live on.
+    fn drop(&mut self) {
+        if !self.under.is_empty() {
+            let pid = self.pid.to_string();
+            // It may have ended by itself: then there is nothing to kill.
+            let _ = Command::new("kill").args(["-KILL", &pid]).stderr(Stdio::null()).status();
+        }
     }
 }
 

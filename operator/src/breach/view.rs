@@ -3,6 +3,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use brisq_api::sidecar::{Counts, Slo};
 use brisq_crd::{EpisodePhase, ProfileCapture, ProfilingStatus, SloState, TaskQueue};
 use brisq_slo::{
     Action, CaptureLimits, Episode, Evaluator, Fleet, NotCaptured, Objective, Phase, ProcessId, Reading,
@@ -16,7 +17,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 
 use crate::scope::Capture;
-use crate::sidecar::{Counts, Sidecar, Slo};
+use crate::sidecar::Sidecar;
 use crate::task_queue::is_true;
 
 /// Without any counts for so long nobody can say whether the objective is kept.

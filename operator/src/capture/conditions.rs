@@ -1,8 +1,8 @@
 //! What a capture's conditions say, from what its author's sidecar answered. Reasons stand in docs/conditions.md.
 
+use brisq_api::sidecar::{CapturePhase, CaptureProgress};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::sidecar::Capture;
 use crate::task_queue::{State, is_true};
 
 /// What one says.
@@ -22,16 +22,16 @@ pub fn ended(kind: &'static str, reason: &'static str, message: impl Into<String
 }
 
 /// How far it is.
-pub fn progress(author: &Capture, stored: bool, author_changed: bool) -> Vec<State> {
-    let reached = |phases: &[&str]| phases.contains(&author.phase.as_str());
+pub fn progress(author: &CaptureProgress, stored: bool, author_changed: bool) -> Vec<State> {
+    let reached = |phase| author.phase != CapturePhase::Failed && author.phase >= phase;
     let step = |kind, is: bool| match is {
         true => State::new(kind, true, "Done", ""),
         false => State::new(kind, false, "InProgress", ""),
     };
-    let complete = reached(&["Complete"]);
+    let complete = reached(CapturePhase::Complete);
     let mut states = vec![
-        step("Frozen", reached(&["Frozen", "Recorded", "Complete"])),
-        step("Recorded", reached(&["Recorded", "Complete"])),
+        step("Frozen", reached(CapturePhase::Frozen)),
+        step("Recorded", reached(CapturePhase::Recorded)),
         step("Diagnosed", complete),
     ];
     states.push(match (complete, stored) {
@@ -51,7 +51,7 @@ pub fn progress(author: &Capture, stored: bool, author_changed: bool) -> Vec<Sta
 }
 
 /// All that is missing; the reason is that of the first.
-fn partial(author: &Capture, author_changed: bool) -> Option<State> {
+fn partial(author: &CaptureProgress, author_changed: bool) -> Option<State> {
     let missing_pods = &author.missing_pods;
     let lacks = [
         (
@@ -87,26 +87,32 @@ mod tests {
         conditions.filter(|c| c.status == "True").map(|c| format!("{}/{}", c.type_, c.reason)).collect()
     }
 
-    fn author(phase: &str) -> Capture {
-        Capture { phase: phase.to_owned(), covered: Some(true), ..Capture::default() }
+    fn author(phase: CapturePhase) -> CaptureProgress {
+        CaptureProgress { covered: Some(true), ..CaptureProgress::at(phase) }
     }
 
     #[test]
     fn conditions_follow_the_author() {
-        assert_eq!(kinds(progress(&author("Requested"), true, false)), [""; 0]);
-        assert_eq!(kinds(progress(&author("Recorded"), true, false)), ["Frozen/Done", "Recorded/Done"]);
+        assert_eq!(kinds(progress(&author(CapturePhase::Requested), true, false)), [""; 0]);
+        assert_eq!(
+            kinds(progress(&author(CapturePhase::Recorded), true, false)),
+            ["Frozen/Done", "Recorded/Done"]
+        );
         let whole = ["Frozen/Done", "Recorded/Done", "Diagnosed/Done", "Uploaded/Done", "Complete/Done"];
-        assert_eq!(kinds(progress(&author("Complete"), true, false)), whole);
+        assert_eq!(kinds(progress(&author(CapturePhase::Complete), true, false)), whole);
         let kept = ["Frozen/Done", "Recorded/Done", "Diagnosed/Done", "Complete/Done"];
-        assert_eq!(kinds(progress(&author("Complete"), false, false)), kept);
+        assert_eq!(kinds(progress(&author(CapturePhase::Complete), false, false)), kept);
     }
 
     #[test]
     fn what_is_missing_makes_it_partial() {
-        let missing = Capture { missing_pods: vec!["b".into()], ..author("Complete") };
+        let missing = CaptureProgress { missing_pods: vec!["b".into()], ..author(CapturePhase::Complete) };
         assert!(kinds(progress(&missing, true, false)).contains(&"Partial/PodsMissing".to_owned()));
-        let short = Capture { covered: Some(false), ..author("Complete") };
+        let short = CaptureProgress { covered: Some(false), ..author(CapturePhase::Complete) };
         assert!(kinds(progress(&short, true, false)).contains(&"Partial/WindowNotCovered".to_owned()));
-        assert!(kinds(progress(&author("Complete"), true, true)).contains(&"Partial/AuthorLost".to_owned()));
+        assert!(
+            kinds(progress(&author(CapturePhase::Complete), true, true))
+                .contains(&"Partial/AuthorLost".to_owned())
+        );
     }
 }

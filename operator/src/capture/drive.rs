@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use brisq_api::sidecar::{CapturePhase, CaptureProgress, CaptureRequest, FileEntry};
 use brisq_crd::{
     CaptureReason, CaptureWindow, CapturedArtifact, CapturedPod, Observed, PodRole, ProfileCapture,
     ProfileCaptureStatus, ProfilingPolicySpec, TaskQueue,
@@ -13,7 +14,7 @@ use kube::runtime::reflector::Store;
 use super::conditions::{ended, progress};
 use crate::context::Context;
 use crate::error::Error;
-use crate::sidecar::{Capture, Sidecar, Wanted, pods_of};
+use crate::sidecar::{Sidecar, pods_of};
 use crate::task_queue::{State, effective_policy, objective};
 
 /// A capture without servers to ask is given up after this time, in s.
@@ -56,7 +57,7 @@ pub async fn drive(
 }
 
 fn waiting() -> Vec<State> {
-    progress(&Capture::default(), true, false)
+    progress(&CaptureProgress::default(), true, false)
 }
 
 /// What is known now; `None` while nothing is heard.
@@ -152,25 +153,25 @@ async fn ask(
     status: &ProfileCaptureStatus,
     up: &[Arc<Pod>],
     token: &str,
-) -> Option<Capture> {
+) -> Option<CaptureProgress> {
     let author = status.author.as_deref()?;
     let window = status.window?;
     let mut of_author = None;
     let asked = || status.pods.iter().filter(|pod| pod.role != PodRole::Lost).map(|pod| pod.name.as_str());
     for name in asked() {
         let others = asked().filter(|other| *other != author);
-        let wanted = Wanted {
+        let request = CaptureRequest {
             from_ms: window.from_ms,
             to_ms: window.to_ms,
             onset_ms: window.onset_ms,
-            reason: capture.spec.reason.name(),
-            author,
-            pod: name,
-            others: others.collect(),
+            reason: Some(capture.spec.reason.name().to_owned()),
+            author: Some(author.to_owned()),
+            pod: Some(name.to_owned()),
+            others: others.map(str::to_owned).collect(),
         };
         let Some(pod) = up.iter().find(|pod| pod.name_any() == name) else { continue };
         let Some(mut sidecar) = Sidecar::of(pod, token) else { continue };
-        match sidecar.capture(&capture.name_any(), &wanted).await {
+        match sidecar.capture(&capture.name_any(), &request).await {
             Ok(answer) if name == author => of_author = Some(answer),
             Ok(_) => {}
             Err(error) => tracing::debug!(pod = name, %error, "a sidecar did not answer"),
@@ -192,21 +193,21 @@ fn replace_author(status: &mut ProfileCaptureStatus, up: &[Arc<Pod>]) -> Vec<Sta
         return ended("Failed", "AuthorLost", message);
     };
     status.author = Some(next.name.clone());
-    progress(&Capture::default(), true, true)
+    progress(&CaptureProgress::default(), true, true)
 }
 
 fn told(
     status: &mut ProfileCaptureStatus,
-    answer: &Capture,
+    answer: &CaptureProgress,
     queue: &TaskQueue,
     policy: &ProfilingPolicySpec,
 ) -> Vec<State> {
-    if answer.phase == "Failed" {
+    if answer.phase == CapturePhase::Failed {
         let message = answer.error.clone().unwrap_or_else(|| "the sidecar's log says more".to_owned());
         return ended("Failed", "SidecarFailed", message);
     }
     let author_changed = status.pods.iter().any(|pod| pod.role == PodRole::Lost);
-    if answer.phase == "Complete" {
+    if answer.phase == CapturePhase::Complete {
         status.cause.clone_from(&answer.cause);
         status.confidence_percent = answer.confidence.map(|confidence| (confidence * 100.0).round() as u32);
         status.top_functions.clone_from(&answer.top_functions);
@@ -214,7 +215,7 @@ fn told(
         status.observed =
             Some(Observed { p99: answer.p99_us.map(milliseconds), objective: objective(queue) });
         status.uri = answer.folder.as_ref().map(|folder| uri(folder, status, policy));
-        let artifact = |file: &crate::sidecar::File| CapturedArtifact {
+        let artifact = |file: &FileEntry| CapturedArtifact {
             name: file.name.clone(),
             sha256: file.sha256.clone(),
             bytes: file.bytes,

@@ -64,8 +64,8 @@ fn second(n: u64) -> Arc<Frame> {
 }
 
 /// The window from one second to another.
-fn window(name: &str, from: u64, to: u64) -> Wanted {
-    Wanted {
+fn window(name: &str, from: u64, to: u64) -> CaptureOrder {
+    CaptureOrder {
         name: name.to_owned(),
         reason: "Manual".to_owned(),
         from_ms: BEGAN_MS + from * 1_000,
@@ -86,24 +86,24 @@ fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn complete(captures: &Captures, name: &str) -> Capture {
-    until(|| captures.get(name).filter(|capture| capture.phase == "Complete"))
+fn complete(captures: &Captures, name: &str) -> CaptureProgress {
+    until(|| captures.get(name).filter(|capture| capture.phase == CapturePhase::Complete))
 }
 
 #[test]
 fn a_server_that_has_ended_takes_no_orders_and_the_next_one_does() {
     let (_folder, captures) = rig();
-    assert_eq!(captures.want(window("a", 0, 2)), Err(Refused::Over));
+    assert_eq!(captures.order(window("a", 0, 2)), Err(Refused::Over));
     let first = server(&captures, 1);
     first.send(second(0)).unwrap();
     until(|| captures.slo());
     drop(first);
     until(|| captures.slo().is_none().then_some(()));
-    assert_eq!(captures.want(window("a", 0, 2)), Err(Refused::Over));
+    assert_eq!(captures.order(window("a", 0, 2)), Err(Refused::Over));
     assert_eq!(captures.get("a"), None);
     let next = server(&captures, 2);
     next.send(second(10)).unwrap();
-    assert_eq!(captures.want(window("a", 10, 12)).unwrap().phase, "Requested");
+    assert_eq!(captures.order(window("a", 10, 12)).unwrap().phase, CapturePhase::Requested);
     (11..13).for_each(|n| next.send(second(n)).unwrap());
     assert_eq!(complete(&captures, "a").covered, Some(true));
 }
@@ -113,13 +113,13 @@ fn an_order_that_its_server_leaves_behind_is_forgotten_and_can_be_given_again() 
     let (_folder, captures) = rig();
     // Without a frame there is nothing to capture yet.
     let first = server(&captures, 1);
-    assert_eq!(captures.want(window("a", 10, 12)).unwrap().phase, "Requested");
-    assert_eq!(captures.get("a").unwrap().phase, "Requested");
+    assert_eq!(captures.order(window("a", 10, 12)).unwrap().phase, CapturePhase::Requested);
+    assert_eq!(captures.get("a").unwrap().phase, CapturePhase::Requested);
     drop(first);
     until(|| captures.get("a").is_none().then_some(()));
-    assert_eq!(captures.want(window("a", 10, 12)), Err(Refused::Over));
+    assert_eq!(captures.order(window("a", 10, 12)), Err(Refused::Over));
     let next = server(&captures, 2);
-    assert_eq!(captures.want(window("a", 10, 12)).unwrap().phase, "Requested");
+    assert_eq!(captures.order(window("a", 10, 12)).unwrap().phase, CapturePhase::Requested);
     (10..13).for_each(|n| next.send(second(n)).unwrap());
     complete(&captures, "a");
 }
@@ -129,7 +129,7 @@ fn an_order_that_waits_gets_what_there_is_when_its_server_ends() {
     let (_folder, captures) = rig();
     let frames = server(&captures, 1);
     (0..3).for_each(|n| frames.send(second(n)).unwrap());
-    captures.want(window("a", 0, 60)).unwrap();
+    captures.order(window("a", 0, 60)).unwrap();
     drop(frames);
     assert_eq!(complete(&captures, "a").covered, Some(false));
 }
@@ -141,15 +141,15 @@ fn one_capture_too_many_is_refused_for_now_and_has_not_failed() {
     let names: Vec<String> = (0..9).map(|n| format!("a-{n}")).collect();
     let (last, first) = names.split_last().unwrap();
     for name in first {
-        captures.want(window(name, 0, 1)).unwrap();
+        captures.order(window(name, 0, 1)).unwrap();
     }
-    assert_eq!(captures.want(window(last, 0, 1)), Err(Refused::Full));
+    assert_eq!(captures.order(window(last, 0, 1)), Err(Refused::Full));
     assert_eq!(captures.get(last), None);
     // Asking for one of those that wait takes no place.
-    assert_eq!(captures.want(window(&first[0], 0, 1)).unwrap().phase, "Requested");
+    assert_eq!(captures.order(window(&first[0], 0, 1)).unwrap().phase, CapturePhase::Requested);
     frames.send(second(0)).unwrap();
     first.iter().for_each(|name| drop(complete(&captures, name)));
-    captures.want(window(last, 0, 1)).unwrap();
+    captures.order(window(last, 0, 1)).unwrap();
     complete(&captures, last);
 }
 
@@ -158,15 +158,15 @@ fn the_same_name_with_another_window_is_another_capture() {
     let (_folder, captures) = rig();
     let frames = server(&captures, 1);
     (0..10).for_each(|n| frames.send(second(n)).unwrap());
-    captures.want(window("a", 0, 4)).unwrap();
+    captures.order(window("a", 0, 4)).unwrap();
     let first = complete(&captures, "a");
-    assert_eq!(captures.want(window("a", 0, 4)).unwrap(), first);
-    assert_eq!(captures.want(window("a", 2, 6)).unwrap().phase, "Requested");
+    assert_eq!(captures.order(window("a", 0, 4)).unwrap(), first);
+    assert_eq!(captures.order(window("a", 2, 6)).unwrap().phase, CapturePhase::Requested);
     let second_one = complete(&captures, "a");
     assert_ne!(second_one.folder, first.folder);
     // One that is still being made keeps its name.
-    captures.want(window("a", 5, 60)).unwrap();
-    assert_eq!(captures.want(window("a", 6, 60)), Err(Refused::Full));
+    captures.order(window("a", 5, 60)).unwrap();
+    assert_eq!(captures.order(window("a", 6, 60)), Err(Refused::Full));
 }
 
 #[test]
@@ -176,10 +176,10 @@ fn a_capture_waits_for_one_of_few_writers() {
     (0..3).for_each(|n| frames.send(second(n)).unwrap());
     for name in ["a-1", "a-2", "a-3"] {
         let part = Part::Whole { pods: vec!["b".to_owned()] };
-        captures.want(Wanted { part, ..window(name, 0, 2) }).unwrap();
+        captures.order(CaptureOrder { part, ..window(name, 0, 2) }).unwrap();
     }
-    captures.want(window("a-4", 0, 2)).unwrap();
-    until(|| captures.get("a-4").filter(|capture| capture.phase == "Recorded"));
+    captures.order(window("a-4", 0, 2)).unwrap();
+    until(|| captures.get("a-4").filter(|capture| capture.phase == CapturePhase::Recorded));
     sleep(Duration::from_millis(500));
     assert_eq!(captures.get("a-4").unwrap().phase, "Recorded", "the others still wait for a pod");
     // The first that is done gives its place away; the rest would wait for a minute.
@@ -197,11 +197,11 @@ fn a_window_is_covered_only_without_a_hole_and_to_its_end() {
     let (_folder, captures) = rig();
     let frames = server(&captures, 1);
     // Of four minutes, twice the ring.
-    captures.want(window("long", 0, 240)).unwrap();
+    captures.order(window("long", 0, 240)).unwrap();
     (0..240).for_each(|n| frames.send(second(n)).unwrap());
     assert_eq!(complete(&captures, "long").covered, Some(true));
     (240..250).chain(253..260).for_each(|n| frames.send(second(n)).unwrap());
-    captures.want(window("hole", 241, 259)).unwrap();
+    captures.order(window("hole", 241, 259)).unwrap();
     assert_eq!(complete(&captures, "hole").covered, Some(false));
 }
 
@@ -213,7 +213,9 @@ fn a_bundle_covers_no_more_than_the_files_of_its_pods() {
     std::fs::write(of_pod.join("pod.json"), r#"{"files":[],"covered":false}"#).unwrap();
     let frames = server(&captures, 1);
     (0..3).for_each(|n| frames.send(second(n)).unwrap());
-    captures.want(Wanted { part: Part::Whole { pods: vec!["b".to_owned()] }, ..window("a", 0, 2) }).unwrap();
+    captures
+        .order(CaptureOrder { part: Part::Whole { pods: vec!["b".to_owned()] }, ..window("a", 0, 2) })
+        .unwrap();
     let done = complete(&captures, "a");
     assert_eq!((done.covered, done.missing_pods.len()), (Some(false), 0));
 }
@@ -224,7 +226,7 @@ fn a_capture_without_an_onset_is_compared_with_the_time_before_it_or_with_nothin
     let frames = server(&captures, 1);
     (0..10).for_each(|n| frames.send(second(n)).unwrap());
     for (name, from, compared) in [("since-the-start", 0, false), ("later", 5, true)] {
-        captures.want(window(name, from, 9)).unwrap();
+        captures.order(window(name, from, 9)).unwrap();
         let files = complete(&captures, name).files;
         assert_eq!(files.iter().any(|file| file.name == "baseline.pb.gz"), compared, "{name}");
     }
@@ -252,7 +254,7 @@ fn a_server_that_lost_its_connection_goes_on_where_it_was_and_leaves_no_black_bo
     let (again, of_same, goodbye) = connection();
     assert!(captures.go_on((1, BEGAN_MS), of_same).is_ok());
     (6..10).for_each(|n| again.send(second(n)).unwrap());
-    captures.want(window("a", 0, 10)).unwrap();
+    captures.order(window("a", 0, 10)).unwrap();
     assert_eq!(complete(&captures, "a").covered, Some(true), "the rings are those of before");
     goodbye.store(true, std::sync::atomic::Ordering::SeqCst);
     drop(again);
@@ -281,7 +283,7 @@ fn a_suspended_sidecar_captures_what_is_asked_for_and_nothing_else() {
     captures.follow(Followed { objective: None, settings: Settings { suspended: true, ..SETTINGS } });
     let frames = server_with(&captures, 1, Some(Arc::default()));
     (0..3).for_each(|n| frames.send(second(n)).unwrap());
-    captures.want(window("a", 0, 2)).unwrap();
+    captures.order(window("a", 0, 2)).unwrap();
     complete(&captures, "a");
     drop(frames);
     captures.end();

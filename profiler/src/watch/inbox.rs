@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use brisq_recorder::wire::Frame;
 use brisq_slo::Objective;
 
-use crate::events::{Refused, Settings, Wanted};
+use crate::events::{CaptureOrder, Refused, Settings};
 
-/// Captures of a given window that wait for their turn.
-pub(super) const WANTED_PENDING_MAX: usize = 8;
+/// Ordered captures that wait for their turn.
+pub(super) const ORDERS_PENDING_MAX: usize = 8;
 
 #[derive(Default)]
 pub(super) struct Inbox(Mutex<Told>);
@@ -20,7 +20,7 @@ pub(super) struct Inbox(Mutex<Told>);
 #[derive(Default)]
 struct Told {
     news: News,
-    wanted: VecDeque<Wanted>,
+    orders: VecDeque<CaptureOrder>,
     again: Option<Connection>,
     over: bool,
 }
@@ -79,30 +79,30 @@ impl Inbox {
         self.told().news.stop = true;
     }
 
-    pub(super) fn want(&self, wanted: Wanted) -> Result<(), Refused> {
+    pub(super) fn order(&self, order: CaptureOrder) -> Result<(), Refused> {
         let mut told = self.told();
         if told.over {
             return Err(Refused::Over);
         }
-        if told.wanted.len() >= WANTED_PENDING_MAX {
+        if told.orders.len() >= ORDERS_PENDING_MAX {
             return Err(Refused::Full);
         }
-        told.wanted.push_back(wanted);
+        told.orders.push_back(order);
         Ok(())
     }
 
     pub(super) fn waits_for(&self, name: &str) -> bool {
-        self.told().wanted.iter().any(|wanted| wanted.name == name)
+        self.told().orders.iter().any(|order| order.name == name)
     }
 
-    /// The one whose turn it is. It waits until it is [`Self::served`], so that whoever asks for it meanwhile finds it here
-    /// or told of, and never in neither place.
-    pub(super) fn first_wanted(&self) -> Option<Wanted> {
-        self.told().wanted.front().cloned()
+    /// The order whose turn it is. It waits here until it is [`Self::served`], so that a caller who asks for it meanwhile
+    /// finds it waiting or begun, and never neither.
+    pub(super) fn first_order(&self) -> Option<CaptureOrder> {
+        self.told().orders.front().cloned()
     }
 
     pub(super) fn served(&self) {
-        self.told().wanted.pop_front();
+        self.told().orders.pop_front();
     }
 
     /// Takes no more orders.

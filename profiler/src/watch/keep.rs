@@ -2,7 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use brisq_api::sidecar::TimeSpan;
 use brisq_recorder::spawn_thread;
 use brisq_recorder::wire::Frame;
 use brisq_slo::{NotCaptured, Reason};
@@ -10,7 +12,7 @@ use brisq_slo::{NotCaptured, Reason};
 use super::{RECENT_SECONDS, Watch};
 use crate::artifacts::Artifacts;
 use crate::bundle::WriteError;
-use crate::events::{Event, Wanted, Written};
+use crate::events::{CaptureOrder, Event, Written};
 use crate::recording::{BLACK_BOX_SUFFIX, Part, Recording, SERVER_LOST};
 use crate::writing;
 
@@ -23,24 +25,26 @@ const TAILS_MAX: usize = 8;
 /// Captures that are written at a time: each takes memory, a core, and up to a bundle's size on top of what is kept.
 const WRITERS_MAX: usize = 3;
 
-/// The longest window that may be asked for, s: what of it is still to come when it is asked for is no longer.
+/// Seconds that are recorded after a capture was asked for, at most.
 const WINDOW_SECONDS_MAX: usize = 240;
+/// A capture whose window has passed waits for so long for the last frames of a process that is stopped or starved.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
-/// What is to be kept of the ring.
-struct Kept {
+/// Which frames become a capture, and why.
+struct Selection {
     name: String,
     reason: String,
     onset_ms: Option<u64>,
     seen_ms: u64,
     from_ms: u64,
-    /// What is not recorded yet of the time until then is recorded first, [`WINDOW_SECONDS_MAX`] at most.
+    /// The seconds until then that are still to come are recorded first, [`WINDOW_SECONDS_MAX`] at most.
     to_ms: u64,
     asked: bool,
     part: Part,
 }
 
 /// A breach that an operator may ask for: its frames, also those that the ring has given up.
-pub(super) struct Held {
+pub(super) struct HeldBreach {
     name: String,
     onset_ms: u64,
     seen_ms: u64,
@@ -56,12 +60,14 @@ pub(super) struct Tail {
     to_ms: u64,
     /// Frames it may still get: a clock that is set back must not make it endless.
     left: usize,
+    /// When it is given up, should no frame come: a process that is never started again must not make it endless either.
+    silent_at: Instant,
 }
 
 impl Watch {
     pub(super) fn extend_tails(&mut self, frame: &Arc<Frame>) {
         for tail in &mut self.tails {
-            // One that was asked for may begin later.
+            // The window of a capture that was asked for may begin later.
             if frame.to_ms > tail.from_ms {
                 tail.recording.frames.push(Arc::clone(frame));
             }
@@ -72,6 +78,17 @@ impl Watch {
             tails.partition(|tail| tail.left == 0 || frame.to_ms >= tail.to_ms);
         self.tails = more;
         for tail in done {
+            self.recorded(tail.recording);
+        }
+    }
+
+    /// Writes what was recorded of captures whose process is silent.
+    pub(super) fn end_silent_tails(&mut self) {
+        let now = Instant::now();
+        let tails = std::mem::take(&mut self.tails).into_iter();
+        let (silent, more): (Vec<Tail>, Vec<Tail>) = tails.partition(|tail| now >= tail.silent_at);
+        self.tails = more;
+        for tail in silent {
             self.recorded(tail.recording);
         }
     }
@@ -105,7 +122,7 @@ impl Watch {
         let Some(seen_ms) = newest.map(|frame| frame.to_ms) else { return };
         let name = format!("{}-{}{BLACK_BOX_SUFFIX}", self.config.name, seen_ms / 1_000);
         let reason = SERVER_LOST.to_owned();
-        self.keep(Kept {
+        self.keep(Selection {
             name,
             reason,
             onset_ms: None,
@@ -121,7 +138,7 @@ impl Watch {
     pub(super) fn hold(&mut self, name: String, onset_ms: u64, seen_ms: u64) {
         let from_ms = onset_ms.saturating_sub(u64::from(self.config.pre_seconds) * 1_000);
         let frames = self.ring.iter().filter(|frame| frame.to_ms > from_ms).cloned().collect();
-        self.held = Some(Held { name, onset_ms, seen_ms, frames, judged: true });
+        self.held = Some(HeldBreach { name, onset_ms, seen_ms, frames, judged: true });
     }
 
     /// A breach that nobody asked for in time is captured without an operator, unless there was one all the time: it then
@@ -142,7 +159,7 @@ impl Watch {
             return (self.config.on_event)(Event::NotCaptured(NotCaptured::NotAsked));
         }
         let (name, onset_ms, seen_ms) = (held.name.clone(), held.onset_ms, held.seen_ms);
-        self.keep(Kept {
+        self.keep(Selection {
             name,
             reason: Reason::Breach.name().to_owned(),
             onset_ms: Some(onset_ms),
@@ -155,36 +172,36 @@ impl Watch {
         self.held = None;
     }
 
-    /// The windows that were asked for.
-    pub(super) fn serve_wanted(&mut self) {
+    /// Begins the captures that were ordered.
+    pub(super) fn serve_orders(&mut self) {
         while !self.ring.is_empty() && self.tails.len() + self.recorded.len() < TAILS_MAX {
-            let Some(wanted) = self.inbox.first_wanted() else { return };
-            self.serve(wanted);
+            let Some(order) = self.inbox.first_order() else { return };
+            self.serve(order);
             self.inbox.served();
         }
     }
 
-    /// What still waits gets what there is of its window. Where there is nothing it is forgotten: whoever asks again asks
-    /// the next process.
-    pub(super) fn end_wanted(&mut self) {
-        while let Some(wanted) = self.inbox.first_wanted() {
-            let inside = |frame: &Arc<Frame>| frame.to_ms > wanted.from_ms && frame.from_ms < wanted.to_ms;
+    /// An order that still waits gets the frames that there are of its window. Where there are none the order is forgotten:
+    /// a caller that repeats it gives it to the next process.
+    pub(super) fn end_orders(&mut self) {
+        while let Some(order) = self.inbox.first_order() {
+            let inside = |frame: &Arc<Frame>| frame.to_ms > order.from_ms && frame.from_ms < order.to_ms;
             if self.ring.iter().any(inside) {
-                self.serve(wanted);
+                self.serve(order);
             }
             self.inbox.served();
         }
     }
 
-    fn serve(&mut self, wanted: Wanted) {
-        let Wanted { name, reason, from_ms, to_ms, onset_ms, part } = wanted;
+    fn serve(&mut self, order: CaptureOrder) {
+        let CaptureOrder { name, reason, from_ms, to_ms, onset_ms, part } = order;
         let newest_ms = self.ring.back().map_or(0, |frame| frame.to_ms);
         let inside = |ms| (from_ms..to_ms).contains(&ms);
         let held = self.held.as_ref().filter(|held| inside(held.onset_ms) || inside(held.seen_ms));
         let (onset_ms, seen_ms) =
             held.map_or((onset_ms, newest_ms), |held| (Some(held.onset_ms), held.seen_ms));
         let asked_for = held.is_some();
-        self.keep(Kept { name, reason, onset_ms, seen_ms, from_ms, to_ms, asked: true, part });
+        self.keep(Selection { name, reason, onset_ms, seen_ms, from_ms, to_ms, asked: true, part });
         if asked_for {
             self.held = None;
         }
@@ -206,12 +223,21 @@ impl Watch {
         let from_ms = onset_ms.unwrap_or(seen_ms).saturating_sub(before_ms);
         let to_ms = seen_ms + u64::from(self.config.post_seconds.max(1)) * 1_000;
         let reason = reason.to_owned();
-        self.keep(Kept { name, reason, onset_ms, seen_ms, from_ms, to_ms, asked: false, part: Part::ALONE });
+        self.keep(Selection {
+            name,
+            reason,
+            onset_ms,
+            seen_ms,
+            from_ms,
+            to_ms,
+            asked: false,
+            part: Part::ALONE,
+        });
     }
 
     /// Keeps the pointers; recording goes on.
-    fn keep(&mut self, kept: Kept) {
-        let Kept { name, reason, onset_ms, seen_ms, from_ms, to_ms, asked, part } = kept;
+    fn keep(&mut self, selection: Selection) {
+        let Selection { name, reason, onset_ms, seen_ms, from_ms, to_ms, asked, part } = selection;
         let frozen_ms = unix_ms();
         let inside = |frame: &&Arc<Frame>| frame.to_ms > from_ms && frame.from_ms < to_ms;
         // Without an onset all of the window is in question, and nothing may be compared with itself.
@@ -227,15 +253,17 @@ impl Watch {
             frozen_ms,
             frames: self.frames().iter().filter(inside).cloned().collect(),
             baseline: self.calm.iter().filter(calm).cloned().collect(),
-            asked: asked.then_some((from_ms, to_ms)),
+            asked: asked.then_some(TimeSpan { from_ms, to_ms }),
             part,
         };
         (self.config.on_event)(Event::Frozen { capture: name, reason, at_ms: frozen_ms });
-        if self.ring.back().is_none_or(|newest| newest.to_ms >= to_ms) {
-            self.recorded(recording);
-        } else {
-            self.tails.push(Tail { recording, from_ms, to_ms, left: WINDOW_SECONDS_MAX });
+        let to_come_ms = self.ring.back().map_or(0, |newest| to_ms.saturating_sub(newest.to_ms));
+        if to_come_ms == 0 {
+            return self.recorded(recording);
         }
+        let to_come = Duration::from_millis(to_come_ms).min(Duration::from_secs(WINDOW_SECONDS_MAX as u64));
+        let silent_at = Instant::now() + to_come + SILENCE_MAX;
+        self.tails.push(Tail { recording, from_ms, to_ms, left: WINDOW_SECONDS_MAX, silent_at });
     }
 
     /// Its turn to be written comes. The author of a bundle waits for a pod's files, which wait for nobody.
