@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// The reason of captures that somebody asked for.
 pub const MANUAL: &str = "Manual";
 
+/// The name of the engine where no stacks are taken.
+pub const ENGINE_OFF: &str = "off";
+
 /// The recorded server's claims at the end of a second. Totals are since the start of its process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -34,7 +37,7 @@ pub struct Slo {
     pub pid: u32,
     /// Unix ms at which the server started: counts begin again with it.
     pub started_ms: u64,
-    /// How the server's stacks are taken, `off` where they are not; absent in the answer of an older sidecar.
+    /// How the server's stacks are taken; absent in the answer of an older sidecar.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineView>,
     /// The newest counts.
@@ -243,7 +246,7 @@ pub struct TimeSpan {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EngineView {
-    /// `in-process`, or `off` where no stacks were taken.
+    /// `in-process`, or [`ENGINE_OFF`].
     pub name: String,
     /// What it cannot see, or why it is off.
     pub blind_spots: String,

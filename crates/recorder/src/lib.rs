@@ -8,9 +8,9 @@
 
 mod claims;
 mod engine;
-mod evidence;
 mod functions;
 mod mappings;
+mod probes;
 mod profile;
 mod recorder;
 mod refusals;
@@ -21,11 +21,11 @@ pub mod wire;
 
 pub use claims::{ClaimFinish, ClaimLog, ClaimTicket, IN_FLIGHT_MAX};
 pub use engine::{register_current_thread, spawn_thread, unregistered_threads};
-pub use evidence::{
-    Canaries, CommitCounts, CommitStats, Evidence, EvidenceSources, PING_TIMEOUT, Ping, RuntimeBusy,
+pub use functions::{Cost, Functions};
+pub use probes::{
+    Canaries, CommitCounts, CommitStats, PING_TIMEOUT, Ping, ProbeSources, Probes, RuntimeBusy,
     SLOW_LOG_TIMEOUT, SlowLog, TICKS_PENDING_MAX, cpu_quota, runtime_busy, runtime_canary,
 };
-pub use functions::{Cost, Functions};
 pub use profile::{ProfileError, decode, profile, profile_with};
 pub use recorder::{Recorder, RecorderConfig, StartError};
 pub use socket::{last_data_received, peer_gone};

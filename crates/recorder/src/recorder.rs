@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 
 use crate::claims::{ClaimLog, ClaimSecond};
 use crate::engine::{SampledStacks, StackSampler, spawn_thread, threads_refused};
-use crate::evidence::{Evidence, cpu_quota};
 use crate::mappings::executable_mappings;
+use crate::probes::{Probes, cpu_quota};
 use crate::wire::{Frame, Hello, PROTOCOL_VERSION, WINDOW_MS};
 
 /// Whoever takes frames; more are refused.
@@ -66,7 +66,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    evidence: Option<Evidence>,
+    probes: Option<Probes>,
     runtime_workers: u32,
     subscribers: Vec<SyncSender<Arc<Frame>>>,
     stopped: bool,
@@ -116,9 +116,9 @@ impl Recorder {
     }
 
     /// Adds canaries and counters, once the runtime is there to be watched.
-    pub fn attach(&self, evidence: Evidence, runtime_workers: u32) {
+    pub fn attach(&self, probes: Probes, runtime_workers: u32) {
         let mut state = self.shared.state.lock();
-        state.evidence = Some(evidence);
+        state.probes = Some(probes);
         state.runtime_workers = runtime_workers;
     }
 
@@ -214,8 +214,8 @@ impl Shared {
             engine.as_mut().map(StackSampler::drain).unwrap_or_default();
         let ClaimSecond { counts, stages, slowest, latency } = self.claims.drain_second();
         let mut state = self.state.lock();
-        let ticks = state.evidence.as_ref().map(Evidence::drain_ticks).unwrap_or_default();
-        let slow_commands = state.evidence.as_ref().and_then(Evidence::drain_slow_commands);
+        let ticks = state.probes.as_ref().map(Probes::drain_ticks).unwrap_or_default();
+        let slow_commands = state.probes.as_ref().and_then(Probes::drain_slow_commands);
         let to_ms = unix_ms().max(*from_ms);
         let frame = Frame {
             from_ms: *from_ms,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use brisq_recorder::{
-    CommitCounts, CommitStats, Evidence, EvidenceSources, Ping, Recorder, SlowLog, runtime_busy,
-    runtime_canary, wire::SlowCommand,
+    CommitCounts, CommitStats, Ping, ProbeSources, Probes, Recorder, SlowLog, runtime_busy, runtime_canary,
+    wire::SlowCommand,
 };
 use brisq_store::Store;
 use brisq_store_local::{Durability, LocalConfig, LocalStore};
@@ -66,14 +66,14 @@ impl Opened {
     pub fn watch(&mut self, recorder: &Recorder) {
         let runtime = Handle::current();
         let workers = u32::try_from(runtime.metrics().num_workers()).unwrap_or(u32::MAX);
-        let evidence = Evidence::start(EvidenceSources {
+        let probes = Probes::start(ProbeSources {
             runtime_busy: Some(runtime_busy(&runtime)),
             ping: self.ping.take(),
             slow_log: self.slow_log.take(),
             commits: self.commits.take(),
         });
-        runtime.spawn(runtime_canary(evidence.canaries()));
-        recorder.attach(evidence, workers);
+        runtime.spawn(runtime_canary(probes.canaries()));
+        recorder.attach(probes, workers);
     }
 }
 

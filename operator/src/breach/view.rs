@@ -3,7 +3,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use brisq_api::sidecar::{Counts, Slo};
+use brisq_api::sidecar::{Counts, ENGINE_OFF, EngineView, Slo};
 use brisq_crd::{EpisodePhase, ProfileCapture, ProfilingStatus, SloState, TaskQueue};
 use brisq_slo::{
     Action, CaptureLimits, Episode, Evaluator, Fleet, NotCaptured, Objective, Phase, ProcessId, Reading,
@@ -279,9 +279,19 @@ impl View {
         }));
         let answers: Vec<(String, Slo)> = answers.await.into_iter().flatten().collect();
         self.pods.retain(|name, _| pods.iter().any(|pod| pod.name_any() == *name));
+        self.note_engine(&answers);
         let mut take =
             |(name, slo): (String, Slo)| self.pods.entry(name).or_default().take(&slo, threshold_us);
         answers.into_iter().map(&mut take).collect()
+    }
+
+    /// One server that takes no stacks is what somebody has to know of.
+    fn note_engine(&mut self, answers: &[(String, Slo)]) {
+        let engines: Vec<&EngineView> = answers.iter().filter_map(|(_, slo)| slo.engine.as_ref()).collect();
+        let off = engines.iter().find(|engine| engine.name == ENGINE_OFF);
+        if let Some(engine) = off.or(engines.first()) {
+            self.status.engine = Some(engine.name.clone());
+        }
     }
 
     /// Pods by how bad they are in the seconds just past, the worst first.
@@ -362,6 +372,27 @@ mod tests {
         let pods = [vec![second(1, 1), second(2, 2)], vec![second(2, 10)], Vec::new()];
         let sums: Vec<u64> = add_up(&pods).iter().map(|second| second.judged).collect();
         assert_eq!(sums, [1, 12]);
+    }
+
+    #[test]
+    fn one_server_that_takes_no_stacks_is_said() {
+        let of = |name: &str| {
+            let engine =
+                (!name.is_empty()).then(|| EngineView { name: name.to_owned(), ..EngineView::default() });
+            let newest = Counts::default();
+            (name.to_owned(), Slo { pid: 1, started_ms: 1, engine, newest, seconds: Vec::new() })
+        };
+        let mut view = View::resume(&TaskQueue::new("q", brisq_crd::TaskQueueSpec::default()));
+        for (answers, said) in [
+            (&[""][..], None),
+            (&["in-process", ""], Some("in-process")),
+            (&["in-process", "off"], Some("off")),
+            (&[], Some("off")),
+            (&["in-process"], Some("in-process")),
+        ] {
+            view.note_engine(&answers.iter().copied().map(of).collect::<Vec<_>>());
+            assert_eq!(view.status.engine.as_deref(), said, "{answers:?}");
+        }
     }
 
     #[test]

@@ -102,6 +102,10 @@ pub struct ProfilingStatus {
     /// `NoPolicy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_captured: Option<String>,
+    /// How the servers' stacks are taken: `in-process`, or `off` where the kernel lets one of them take none. Its captures
+    /// then hold counters and canaries, and say why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
 }
 
 /// A capture as it was ordered: whoever finds an order that was not carried out makes it good.

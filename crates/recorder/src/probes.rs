@@ -54,7 +54,7 @@ pub struct CommitCounts {
 
 /// Signals that only the caller can provide; each may be missing.
 #[derive(Default)]
-pub struct EvidenceSources {
+pub struct ProbeSources {
     /// Busy time of the runtime that serves requests.
     pub runtime_busy: Option<RuntimeBusy>,
     /// PING of a store behind a network.
@@ -67,18 +67,18 @@ pub struct EvidenceSources {
 
 /// The running samplers. Dropping it stops their threads and ends the [`runtime_canary`].
 #[derive(Debug)]
-pub struct Evidence {
+pub struct Probes {
     canaries: Arc<Canaries>,
     pending: Arc<Mutex<VecDeque<Tick>>>,
     slow_commands: Arc<Pending>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Evidence {
+impl Probes {
     /// Starts the samplers, each on a thread of its own. A thread that the system refuses leaves its signals unknown:
     /// the queue never waits for its profiler.
     #[must_use]
-    pub fn start(sources: EvidenceSources) -> Self {
+    pub fn start(sources: ProbeSources) -> Self {
         let canaries = Arc::new(Canaries::new());
         let pending = Arc::new(Mutex::new(VecDeque::with_capacity(TICKS_PENDING_MAX)));
         let mut threads = Vec::new();
@@ -121,7 +121,7 @@ impl Evidence {
     }
 }
 
-impl Drop for Evidence {
+impl Drop for Probes {
     fn drop(&mut self) {
         self.canaries.stop();
         for thread in mem::take(&mut self.threads) {

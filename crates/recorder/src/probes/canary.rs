@@ -37,7 +37,7 @@ impl Canaries {
 }
 
 /// Sleeps on the async runtime it is spawned on and reports how late it woke; ends when the
-/// [`Evidence`](super::Evidence) it belongs to is dropped. The runtime's timer has a grain of 1 ms, so a calm one is
+/// [`Probes`](super::Probes) it belongs to is dropped. The runtime's timer has a grain of 1 ms, so a calm one is
 /// about that late.
 pub async fn runtime_canary(canaries: Arc<Canaries>) {
     let promise = Promise(&canaries.runtime);

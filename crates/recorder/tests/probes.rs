@@ -17,7 +17,7 @@ use std::{env, fs, process, thread};
 
 use brisq_recorder::wire::Tick;
 use brisq_recorder::{
-    CommitCounts, CommitStats, Evidence, EvidenceSources, Ping, TICKS_PENDING_MAX, cpu_quota, runtime_busy,
+    CommitCounts, CommitStats, Ping, ProbeSources, Probes, TICKS_PENDING_MAX, cpu_quota, runtime_busy,
     runtime_canary,
 };
 use tokio::runtime::{Builder, Runtime};
@@ -32,10 +32,10 @@ fn single_worker() -> Runtime {
 }
 
 /// Drains ticks until one satisfies `wanted`, which it returns.
-fn wait_for(evidence: &Evidence, what: &str, mut wanted: impl FnMut(&Tick) -> bool) -> Tick {
+fn wait_for(probes: &Probes, what: &str, mut wanted: impl FnMut(&Tick) -> bool) -> Tick {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        if let Some(tick) = evidence.drain_ticks().into_iter().find(&mut wanted) {
+        if let Some(tick) = probes.drain_ticks().into_iter().find(&mut wanted) {
             return tick;
         }
         thread::sleep(Duration::from_millis(20));
@@ -46,19 +46,19 @@ fn wait_for(evidence: &Evidence, what: &str, mut wanted: impl FnMut(&Tick) -> bo
 #[test]
 fn a_blocking_call_makes_the_runtime_late_and_not_the_machine() {
     let runtime = single_worker();
-    let evidence = Evidence::start(EvidenceSources::default());
-    runtime.spawn(runtime_canary(evidence.canaries()));
-    wait_for(&evidence, "a running canary", |tick| tick.runtime_late_us.is_some());
+    let probes = Probes::start(ProbeSources::default());
+    runtime.spawn(runtime_canary(probes.canaries()));
+    wait_for(&probes, "a running canary", |tick| tick.runtime_late_us.is_some());
 
     // Five rounds: each must show the blocked runtime, and in the calmest of them the machine must look calm. The
     // machine that runs the tests may be truly short of CPU for a while.
     let mut calmest_os_us = u64::MAX;
     for _ in 0..5 {
-        let _ = evidence.drain_ticks();
+        let _ = probes.drain_ticks();
         let blocking = runtime.spawn(async { thread::sleep(Duration::from_millis(100)) });
         runtime.block_on(blocking).unwrap();
         thread::sleep(A_TICK);
-        let ticks = evidence.drain_ticks();
+        let ticks = probes.drain_ticks();
         let runtime_us = ticks.iter().filter_map(|tick| tick.runtime_late_us).max().unwrap();
         assert!(runtime_us >= 85_000, "{ticks:?}");
         let os_us = ticks.iter().filter_map(|tick| tick.os_late_us).max().unwrap();
@@ -70,32 +70,32 @@ fn a_blocking_call_makes_the_runtime_late_and_not_the_machine() {
 #[test]
 fn a_blocked_runtime_shows_while_it_is_still_blocked() {
     let runtime = single_worker();
-    let evidence = Evidence::start(EvidenceSources::default());
-    runtime.spawn(runtime_canary(evidence.canaries()));
-    wait_for(&evidence, "a running canary", |tick| tick.runtime_late_us.is_some());
+    let probes = Probes::start(ProbeSources::default());
+    runtime.spawn(runtime_canary(probes.canaries()));
+    wait_for(&probes, "a running canary", |tick| tick.runtime_late_us.is_some());
     let (release, released) = mpsc::channel::<()>();
     runtime.spawn(async move { released.recv() });
-    wait_for(&evidence, "a runtime half a second late", |tick| tick.runtime_late_us > Some(500_000));
+    wait_for(&probes, "a runtime half a second late", |tick| tick.runtime_late_us > Some(500_000));
     release.send(()).unwrap();
-    wait_for(&evidence, "a runtime on time again", |tick| tick.runtime_late_us < Some(100_000));
+    wait_for(&probes, "a runtime on time again", |tick| tick.runtime_late_us < Some(100_000));
 }
 
 #[test]
 fn a_runtime_that_was_shut_down_is_unknown_and_not_late() {
     let runtime = single_worker();
-    let evidence = Evidence::start(EvidenceSources::default());
-    runtime.spawn(runtime_canary(evidence.canaries()));
-    wait_for(&evidence, "a running canary", |tick| tick.runtime_late_us.is_some());
+    let probes = Probes::start(ProbeSources::default());
+    runtime.spawn(runtime_canary(probes.canaries()));
+    wait_for(&probes, "a running canary", |tick| tick.runtime_late_us.is_some());
     drop(runtime);
-    wait_for(&evidence, "no canary", |tick| tick.runtime_late_us.is_none());
+    wait_for(&probes, "no canary", |tick| tick.runtime_late_us.is_none());
 }
 
 #[test]
-fn the_runtime_canary_ends_with_the_evidence() {
+fn the_runtime_canary_ends_with_the_probes() {
     let runtime = single_worker();
-    let evidence = Evidence::start(EvidenceSources::default());
-    let canary = runtime.spawn(runtime_canary(evidence.canaries()));
-    drop(evidence);
+    let probes = Probes::start(ProbeSources::default());
+    let canary = runtime.spawn(runtime_canary(probes.canaries()));
+    drop(probes);
     runtime.block_on(async { tokio::time::timeout(PATIENCE, canary).await.unwrap().unwrap() });
 }
 
@@ -103,11 +103,11 @@ fn the_runtime_canary_ends_with_the_evidence() {
 fn a_worker_that_sleeps_is_busy_without_using_the_cpu() {
     let runtime = single_worker();
     let busy = Some(runtime_busy(runtime.handle()));
-    let evidence = Evidence::start(EvidenceSources { runtime_busy: busy, ..EvidenceSources::default() });
-    let before = wait_for(&evidence, "a first tick", |_| true);
+    let probes = Probes::start(ProbeSources { runtime_busy: busy, ..ProbeSources::default() });
+    let before = wait_for(&probes, "a first tick", |_| true);
     runtime.block_on(runtime.spawn(async { thread::sleep(Duration::from_secs(1)) })).unwrap();
     let before_us = before.runtime_busy_us_total.unwrap();
-    let after = wait_for(&evidence, "a second of busy time", |tick| {
+    let after = wait_for(&probes, "a second of busy time", |tick| {
         tick.runtime_busy_us_total.unwrap() >= before_us + 1_000_000
     });
     assert!(after.process_cpu_us_total >= before.process_cpu_us_total);
@@ -177,16 +177,15 @@ fn a_stopped_store_shows_while_it_is_stopped_and_is_found_again() {
     let redis = Redis::start();
     let connects = Arc::new(AtomicU64::new(0));
     let ping = TcpPing { store: redis.address, connection: None, connects: Arc::clone(&connects) };
-    let evidence =
-        Evidence::start(EvidenceSources { ping: Some(Box::new(ping)), ..EvidenceSources::default() });
-    wait_for(&evidence, "an answer", |tick| tick.ping_us.is_some_and(|us| us < 100_000));
+    let probes = Probes::start(ProbeSources { ping: Some(Box::new(ping)), ..ProbeSources::default() });
+    wait_for(&probes, "an answer", |tick| tick.ping_us.is_some_and(|us| us < 100_000));
 
     redis.signal("-STOP");
     let before = connects.load(Ordering::Relaxed);
     // Longer than the timeout of one PING: tries that failed do not hide how long the store has been silent.
-    wait_for(&evidence, "a store silent for 2 s", |tick| tick.ping_us > Some(2_000_000));
+    wait_for(&probes, "a store silent for 2 s", |tick| tick.ping_us > Some(2_000_000));
     redis.signal("-CONT");
-    wait_for(&evidence, "an answer again", |tick| tick.ping_us.is_some_and(|us| us < 100_000));
+    wait_for(&probes, "an answer again", |tick| tick.ping_us.is_some_and(|us| us < 100_000));
     assert!(connects.load(Ordering::Relaxed) > before, "a failed connection is replaced");
 }
 
@@ -195,9 +194,8 @@ fn a_store_that_refuses_is_tried_again_with_pauses() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let connects = Arc::new(AtomicU64::new(0));
     let ping = TcpPing { store: address, connection: None, connects: Arc::clone(&connects) };
-    let evidence =
-        Evidence::start(EvidenceSources { ping: Some(Box::new(ping)), ..EvidenceSources::default() });
-    wait_for(&evidence, "a store away for 2 s", |tick| tick.ping_us > Some(2_000_000));
+    let probes = Probes::start(ProbeSources { ping: Some(Box::new(ping)), ..ProbeSources::default() });
+    wait_for(&probes, "a store away for 2 s", |tick| tick.ping_us > Some(2_000_000));
     let tries = connects.load(Ordering::Relaxed);
     // 20 ms doubling up to 1 s: 6 tries in the first 1.3 s, then one a second.
     assert!((2..20).contains(&tries), "{tries}");
@@ -220,16 +218,16 @@ impl CommitStats for Disk {
 fn commits_are_passed_on() {
     let disk = Arc::new(Disk::default());
     let commits: Arc<dyn CommitStats> = disk.clone();
-    let evidence = Evidence::start(EvidenceSources { commits: Some(commits), ..EvidenceSources::default() });
+    let probes = Probes::start(ProbeSources { commits: Some(commits), ..ProbeSources::default() });
     disk.commits.store(42, Ordering::Relaxed);
-    let tick = wait_for(&evidence, "42 commits", |tick| tick.commits_total == Some(42));
+    let tick = wait_for(&probes, "42 commits", |tick| tick.commits_total == Some(42));
     assert_eq!((tick.commit_us_total, tick.commit_in_flight_us), (Some(420), Some(3)));
 }
 
 #[test]
 fn what_nobody_provides_is_unknown_and_what_the_kernel_provides_is_there() {
-    let evidence = Evidence::start(EvidenceSources::default());
-    let tick = wait_for(&evidence, "a canary", |tick| tick.os_late_us.is_some());
+    let probes = Probes::start(ProbeSources::default());
+    let tick = wait_for(&probes, "a canary", |tick| tick.os_late_us.is_some());
     assert_eq!((tick.runtime_late_us, tick.ping_us, tick.runtime_busy_us_total), (None, None, None));
     assert_eq!((tick.commits_total, tick.commit_us_total, tick.commit_in_flight_us), (None, None, None));
     assert!(tick.at_ms > 1_700_000_000_000 && tick.length_us >= 100_000, "{tick:?}");
@@ -240,10 +238,10 @@ fn what_nobody_provides_is_unknown_and_what_the_kernel_provides_is_there() {
 
 #[test]
 fn a_late_reader_finds_the_newest_ticks_in_order() {
-    let evidence = Evidence::start(EvidenceSources::default());
-    let began_ms = wait_for(&evidence, "a first tick", |_| true).at_ms;
+    let probes = Probes::start(ProbeSources::default());
+    let began_ms = wait_for(&probes, "a first tick", |_| true).at_ms;
     thread::sleep(Duration::from_millis(2_500));
-    let ticks = evidence.drain_ticks();
+    let ticks = probes.drain_ticks();
     assert_eq!(ticks.len(), TICKS_PENDING_MAX);
     assert!(ticks.is_sorted_by_key(|tick| tick.at_ms));
     assert!(ticks[0].at_ms > began_ms + 300, "the oldest went first");
@@ -251,7 +249,7 @@ fn a_late_reader_finds_the_newest_ticks_in_order() {
 
 #[test]
 fn totals_never_fall_while_threads_come_and_go() {
-    let evidence = Evidence::start(EvidenceSources::default());
+    let probes = Probes::start(ProbeSources::default());
     let stop = AtomicBool::new(false);
     let mut ticks = Vec::new();
     thread::scope(|scope| {
@@ -267,7 +265,7 @@ fn totals_never_fall_while_threads_come_and_go() {
         let deadline = Instant::now() + PATIENCE;
         while ticks.len() < 15 && Instant::now() < deadline {
             thread::sleep(A_TICK);
-            ticks.extend(evidence.drain_ticks());
+            ticks.extend(probes.drain_ticks());
         }
         stop.store(true, Ordering::Relaxed);
     });
@@ -289,11 +287,10 @@ fn dropping_the_evidence_stops_its_threads() {
     };
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let ping = TcpPing { store: address, connection: None, connects: Arc::default() };
-    let evidence =
-        Evidence::start(EvidenceSources { ping: Some(Box::new(ping)), ..EvidenceSources::default() });
-    wait_for(&evidence, "a canary", |tick| tick.os_late_us.is_some());
+    let probes = Probes::start(ProbeSources { ping: Some(Box::new(ping)), ..ProbeSources::default() });
+    wait_for(&probes, "a canary", |tick| tick.os_late_us.is_some());
     assert_eq!(samplers(), 3);
-    drop(evidence);
+    drop(probes);
     let deadline = Instant::now() + PATIENCE;
     while samplers() > 0 && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(20));
@@ -354,8 +351,8 @@ fn a_cpu_quota_shows_as_throttling() {
     };
     fs::write(Path::new(&cgroup).join("cgroup.procs"), process::id().to_string()).unwrap();
     assert_eq!(cpu_quota(), Some(0.2));
-    let evidence = Evidence::start(EvidenceSources::default());
-    let first = wait_for(&evidence, "throttling", |tick| tick.throttled_us_total.is_some());
+    let probes = Probes::start(ProbeSources::default());
+    let first = wait_for(&probes, "throttling", |tick| tick.throttled_us_total.is_some());
     let (stop, began) = (AtomicBool::new(false), Instant::now());
     let last = thread::scope(|scope| {
         scope.spawn(|| {
@@ -367,7 +364,7 @@ fn a_cpu_quota_shows_as_throttling() {
             tick.throttled_us_total.unwrap() >= first.throttled_us_total.unwrap() + 300_000
                 && tick.throttled_periods_total.unwrap() >= first.throttled_periods_total.unwrap() + 4
         };
-        let last = wait_for(&evidence, "300 ms more throttled", rose);
+        let last = wait_for(&probes, "300 ms more throttled", rose);
         stop.store(true, Ordering::Relaxed);
         last
     });
