@@ -21,11 +21,10 @@ const HOT_CORES_MIN: f64 = 0.01;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TopFunction {
-    /// Its name.
     pub function: String,
-    /// Its file; empty when unknown.
+    /// Empty when unknown.
     pub file: String,
-    /// Its line; 0 when unknown.
+    /// 0 when unknown.
     pub line: u32,
     /// CPU in the breach that was its own, in cores.
     pub self_cores: f64,
@@ -38,7 +37,6 @@ pub struct TopFunction {
     pub delta_cores: f64,
 }
 
-/// A finished analysis.
 pub(crate) struct Analysis {
     pub(crate) diagnosis: Diagnosis,
     pub(crate) top: Vec<TopFunction>,

@@ -57,7 +57,6 @@ pub(crate) struct Bundle {
 }
 
 impl Bundle {
-    /// Adds a file.
     pub(crate) fn add(&mut self, name: &str, bytes: impl Into<Vec<u8>>) {
         self.files.push((name.to_owned(), bytes.into()));
     }

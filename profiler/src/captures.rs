@@ -114,7 +114,8 @@ impl State {
     }
 }
 
-/// See the module.
+/// All captures that were asked for or made here, and the server that is watched. Shared by the threads of events, of the
+/// accept loop and of HTTP.
 pub struct Captures {
     /// Where bundles are kept.
     pub artifacts: Artifacts,
@@ -257,7 +258,6 @@ impl Captures {
         Ok(requested.progress)
     }
 
-    /// A capture by its name.
     pub fn get(&self, name: &str) -> Option<CaptureProgress> {
         let state = self.state();
         state.known(name).filter(|known| state.goes_on(known)).map(|known| known.progress.clone())

@@ -30,11 +30,11 @@ pub struct ProfilerConfig {
     /// Where the recorded process says goodbye: when its frames end without, its last seconds are kept as its black box.
     /// `None` where the process is this one.
     pub goodbye: Option<Arc<AtomicBool>>,
-    /// Told of all that happens, on the profiler's threads.
+    /// Called with each event, on the profiler's threads.
     pub on_event: Arc<dyn Fn(Event) + Send + Sync>,
 }
 
-/// What may change while it works.
+/// The part of the configuration that may change while a profiler works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Seconds of the window before the onset.
@@ -45,7 +45,7 @@ pub struct Settings {
     pub suspended: bool,
 }
 
-/// What happens.
+/// What a profiler tells of, on its own threads.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A second passed.
@@ -61,36 +61,19 @@ pub enum Event {
     },
     /// The objective is broken.
     BreachSeen {
-        /// Unix ms.
         at_ms: u64,
-        /// When it began, Unix ms.
         onset_ms: u64,
         /// Share of slow claims.
         share: f64,
     },
     /// The rings are frozen; a tail is recorded.
-    Frozen {
-        /// Name of the capture.
-        capture: String,
-        /// Why.
-        reason: String,
-        /// Unix ms.
-        at_ms: u64,
-    },
+    Frozen { capture: String, reason: String, at_ms: u64 },
     /// The tail is recorded; what follows is work on what there is.
-    Recorded {
-        /// Name of the capture.
-        capture: String,
-    },
+    Recorded { capture: String },
     /// The bundle is whole.
     Written(Box<Written>),
     /// A capture failed.
-    Failed {
-        /// Its name.
-        capture: String,
-        /// Why.
-        error: String,
-    },
+    Failed { capture: String, error: String },
     /// A capture was due and was not made.
     NotCaptured(NotCaptured),
 }
@@ -98,11 +81,9 @@ pub enum Event {
 /// A finished capture.
 #[derive(Clone, Debug)]
 pub struct Written {
-    /// Its name.
     pub capture: String,
-    /// Its folder in the store.
     pub folder: String,
-    /// The cause that was found; empty for a pod's part of a bundle that another one writes.
+    /// Empty for a pod's part of a bundle that another one writes.
     pub cause: String,
     /// 0 to 1.
     pub confidence: f64,
@@ -125,7 +106,6 @@ pub struct Written {
 /// An order for a capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaptureOrder {
-    /// Name of the capture.
     pub name: String,
     /// Why, such as `Manual`.
     pub reason: String,
@@ -145,7 +125,7 @@ pub enum Refused {
     /// The process has ended.
     #[error("the server has ended")]
     Over,
-    /// As many wait already as may.
+    /// As many captures wait already as may.
     #[error("too many captures wait already")]
     Full,
 }

@@ -5,6 +5,10 @@
 //! diagnosis and a report, with the manifest written last. All work is done on OS threads of its own, so that a frozen
 //! server cannot stop it, and nothing slow is done while frames are awaited.
 #![forbid(unsafe_code)]
+#![expect(
+    missing_docs,
+    reason = "users of this crate live in this repository: units, bounds and reasons are written down"
+)]
 
 mod analysis;
 mod artifacts;

@@ -9,19 +9,15 @@ use brisq_recorder::wire::{Frame, Hello};
 /// by the second.
 const EDGE_MS: u64 = 2_000;
 
-/// Why a black box is kept.
+/// The reason of a black box, and the end of its name.
 pub(crate) const SERVER_LOST: &str = "ServerLost";
-/// With this its name ends.
 pub(crate) const BLACK_BOX_SUFFIX: &str = "-lost";
 
 /// What was frozen, and the tail that was recorded after it.
 #[derive(Clone, Debug)]
 pub struct Recording {
-    /// Who was recorded.
     pub hello: Hello,
-    /// Name of the capture.
     pub name: String,
-    /// Why it was made.
     pub reason: String,
     /// Such as `p99<5ms`; empty for a manual capture without one.
     pub objective: String,
@@ -35,9 +31,9 @@ pub struct Recording {
     pub frames: Vec<Arc<Frame>>,
     /// Calm time before it.
     pub baseline: Vec<Arc<Frame>>,
-    /// The window that was asked for, Unix ms; what a breach seen here is captured with covers itself.
+    /// The window that was asked for; a capture of a breach that was seen here has none.
     pub asked: Option<TimeSpan>,
-    /// What it contributes.
+    /// What this process contributes.
     pub part: Part,
 }
 

@@ -33,7 +33,6 @@ pub(crate) struct Report<'a> {
     pub(crate) comparable: bool,
 }
 
-/// The page.
 pub(crate) fn report(report: &Report<'_>) -> String {
     let mut page = String::with_capacity(512 * 1024);
     let (recording, diagnosis) = (report.recording, &report.analysis.diagnosis);

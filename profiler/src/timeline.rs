@@ -10,11 +10,9 @@ const LEFT: f64 = 70.0;
 
 /// A line of a chart.
 pub(crate) struct Line<'a> {
-    /// Its name.
     pub(crate) name: &'a str,
-    /// Class of its colour.
     pub(crate) class: &'a str,
-    /// Points: Unix ms and value.
+    /// Unix ms and value.
     pub(crate) points: Vec<(u64, f64)>,
 }
 

@@ -20,7 +20,6 @@ pub struct Cost {
 /// What a span of frames spent its CPU on.
 #[derive(Clone, Debug, Default)]
 pub struct Functions {
-    /// By function.
     pub by_name: HashMap<String, Cost>,
     /// `thread;outermost;..;innermost` with the CPU in cores.
     pub folded: BTreeMap<String, f64>,
@@ -31,7 +30,6 @@ pub struct Functions {
 }
 
 impl Functions {
-    /// Adds frames up.
     #[must_use]
     pub fn of(frames: &[Arc<Frame>], symbolizer: &mut Symbolizer) -> Self {
         let stacks = || frames.iter().flat_map(|frame| &frame.stacks);

@@ -16,11 +16,11 @@ const CACHE_MAX: usize = 200_000;
 /// A function at a place of its source.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SourceFrame {
-    /// Demangled, without its hash.
+    /// Demangled, without the compiler's hash.
     pub function: String,
     /// Path as the compiler knew it; empty when unknown.
     pub file: String,
-    /// From 1; 0 when unknown.
+    /// 0 when unknown.
     pub line: u32,
 }
 

@@ -34,7 +34,6 @@ pub struct Hello {
     pub pid: u32,
     /// Unix time in ms at which the process started: two processes never share `(pid, started_ms)`.
     pub started_ms: u64,
-    /// Version of the program.
     pub version: String,
     /// Stack engine in use, such as `in-process`.
     pub engine: String,
@@ -44,14 +43,13 @@ pub struct Hello {
     pub cpus: f64,
     /// Worker threads of the tokio runtime that serves requests.
     pub runtime_workers: u32,
-    /// Executable mappings, sorted by start.
+    /// Executable ones, sorted by start.
     pub mappings: Vec<Mapping>,
 }
 
 /// One executable mapping of the process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mapping {
-    /// First address.
     pub start: u64,
     /// First address behind it.
     pub end: u64,
@@ -99,7 +97,7 @@ pub struct SlowCommand {
     pub at_ms: u64,
     /// How long it ran, µs.
     pub duration_us: u64,
-    /// Its name, without the arguments.
+    /// Without the arguments.
     pub command: String,
     /// Who sent it.
     pub client: String,
@@ -108,7 +106,6 @@ pub struct SlowCommand {
 /// A stack that was seen `count` times on one thread in one window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stack {
-    /// Kernel thread id.
     pub tid: u32,
     /// Times seen.
     pub count: u32,
@@ -133,12 +130,9 @@ mod shared {
     }
 }
 
-/// A thread's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thread {
-    /// Kernel thread id.
     pub tid: u32,
-    /// Its name as the kernel has it.
     pub name: String,
 }
 
@@ -175,9 +169,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// Number of stages.
     pub const COUNT: usize = 5;
-    /// All stages in order.
     pub const ALL: [Self; Self::COUNT] =
         [Self::Receive, Self::Admit, Self::Coalesce, Self::Store, Self::Respond];
 
@@ -197,15 +189,11 @@ impl Stage {
 /// Sum and maximum of one stage over the claims of a window, µs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageSummary {
-    /// Claims that were timed.
     pub count: u64,
-    /// Their sum.
     pub sum_us: u64,
-    /// The longest.
     pub max_us: u64,
 }
 
-/// One finished claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimRecord {
     /// Unix ms at which it finished.
@@ -216,9 +204,7 @@ pub struct ClaimRecord {
     pub parked_us: u64,
     /// Stages in µs, indexed by [`Stage`].
     pub stages_us: [u64; Stage::COUNT],
-    /// Queue that was claimed from.
     pub queue: String,
-    /// Tasks handed out.
     pub tasks: u32,
 }
 
