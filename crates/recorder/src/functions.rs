@@ -42,7 +42,7 @@ impl Functions {
             for stack in &frame.stacks {
                 let thread = names.get(&stack.tid).copied().unwrap_or("unknown");
                 let mut path: Vec<SourceFrame> = Vec::new();
-                for address in &stack.addresses {
+                for address in stack.addresses.iter() {
                     path.extend_from_slice(symbolizer.frames(*address));
                 }
                 functions.samples += u64::from(stack.count);
