@@ -141,8 +141,9 @@ async fn order(
 fn checked(name: String, request: CaptureRequest) -> Result<CaptureOrder, ApiError> {
     let CaptureRequest { from_ms, to_ms, reason, onset_ms, author, pod, others } = request;
     let reason = reason.unwrap_or_else(|| MANUAL.to_owned());
-    let mut names = [&name, &reason].into_iter().chain(&author).chain(&pod).chain(&others);
-    if others.len() > OTHERS_MAX || !names.all(|name| is_plain(name)) {
+    let plain =
+        [&name, &reason].into_iter().chain(&author).chain(&pod).chain(&others).all(|name| is_plain(name));
+    if others.len() > OTHERS_MAX || !plain {
         return Err(ApiError::new(
             ErrorCode::InvalidName,
             "Names of captures, reasons and pods are 1 to 253 letters, digits, `-`, `_` and `.`; at most 10 others.",

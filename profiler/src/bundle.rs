@@ -101,7 +101,7 @@ pub(crate) async fn seal(
         .map_err(|error| WriteError::Part("manifest.json", error.to_string()))?;
     let path = folder.clone().join(MANIFEST);
     if let Some(spool) = &artifacts.spool {
-        return Ok(write_new(&spool.path_of(&path), &manifest).map_err(|error| already(&path, error))?);
+        return write_new(&spool.path_of(&path), &manifest).map_err(|error| already(&path, error));
     }
     let only_if_absent = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
     artifacts.store.put_opts(&path, PutPayload::from(manifest), only_if_absent).await?;

@@ -167,7 +167,8 @@ impl Artifacts {
         whole.pop();
         let (mut by_hand, mut others) = (Vec::new(), Vec::new());
         for folder in whole {
-            if self.is_by_hand(&folder.path).await { &mut by_hand } else { &mut others }.push(folder);
+            let kind = if self.is_by_hand(&folder.path).await { &mut by_hand } else { &mut others };
+            kind.push(folder);
         }
         unfinished.into_iter().chain(by_hand).chain(others).collect()
     }

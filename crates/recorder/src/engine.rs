@@ -102,7 +102,7 @@ impl StackSampler {
     /// times a second: at every 50 ms it takes 800 busy CPUs to fill it.
     pub(crate) fn collect(&mut self) {
         let Self { library, refusals, counts, address_bytes, lost } = self;
-        *lost += refusals.during(|| {
+        let refused = refusals.during(|| {
             library.for_each_sample(|sample| {
                 let weight = weight_of(sample.period);
                 let depth = sample.callchain.len().min(STACK_DEPTH_MAX);
@@ -119,6 +119,7 @@ impl StackSampler {
                 }
             });
         });
+        *lost += refused;
     }
 
     /// What was sampled since the last call.

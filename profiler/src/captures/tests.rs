@@ -181,7 +181,7 @@ fn a_capture_waits_for_one_of_few_writers() {
     captures.order(window("a-4", 0, 2)).unwrap();
     until(|| captures.get("a-4").filter(|capture| capture.phase == CapturePhase::Recorded));
     sleep(Duration::from_millis(500));
-    assert_eq!(captures.get("a-4").unwrap().phase, "Recorded", "the others still wait for a pod");
+    assert_eq!(captures.get("a-4").unwrap().phase, CapturePhase::Recorded, "the others still wait for a pod");
     // The first that is done gives its place away; the rest would wait for a minute.
     for name in ["a-2", "a-1", "a-3"] {
         let of_pod = folder.path().join(format!("captures/2027-01-15/{name}/pods/b"));

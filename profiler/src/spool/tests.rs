@@ -7,12 +7,11 @@ use super::*;
 const MIB: u64 = 1024 * 1024;
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// A folder of captures, in which each file is older by a minute than the next.
+/// A folder of captures.
 struct Rig {
     folder: TempDir,
     artifacts: Artifacts,
     now: SystemTime,
-    files: u32,
 }
 
 impl Rig {
@@ -20,7 +19,7 @@ impl Rig {
         let folder = tempfile::tempdir().unwrap();
         let artifacts = Artifacts::folder(folder.path(), "captures").unwrap();
         let artifacts = bytes_max.map_or(artifacts.clone(), |most| artifacts.bounded(most));
-        Self { folder, artifacts, now: SystemTime::now(), files: 0 }
+        Self { folder, artifacts, now: SystemTime::now() }
     }
 
     /// A file of so many bytes that takes no room on the disk, last written so long ago.
@@ -30,12 +29,13 @@ impl Rig {
         let file = File::create(&path).unwrap();
         file.set_len(bytes).unwrap();
         self.touch(&path, age);
-        self.touch(path.parent().unwrap(), age);
-        self.files += 1;
     }
 
+    /// The file and the folders above it, each of which changed with it.
     fn touch(&self, path: &FilePath, age: Duration) {
-        File::open(path).unwrap().set_modified(self.now - age).unwrap();
+        for path in path.ancestors().take_while(|path| *path != self.folder.path()) {
+            File::open(path).unwrap().set_modified(self.now - age).unwrap();
+        }
     }
 
     /// A whole capture of so many bytes beside its manifest.
@@ -46,7 +46,6 @@ impl Rig {
         let text = serde_json::json!({"reason": reason, "onsetInside": true, "window": window, "files": []});
         std::fs::write(&manifest, text.to_string()).unwrap();
         self.touch(&manifest, age);
-        self.touch(manifest.parent().unwrap(), age);
     }
 
     /// Names of the captures that are there, whole or not.
@@ -105,7 +104,8 @@ async fn a_clock_that_was_ahead_keeps_nothing_for_ever() {
     let mut rig = Rig::new(None);
     rig.file("2026-11-21/ahead/cpu.pb.gz", 1, Duration::ZERO);
     for path in ["captures/2026-11-21/ahead/cpu.pb.gz", "captures/2026-11-21/ahead"] {
-        File::open(rig.folder.path().join(path)).unwrap().set_modified(rig.now + 24 * HOUR).unwrap();
+        let file = File::open(rig.folder.path().join(path)).unwrap();
+        file.set_modified(rig.now + 24 * HOUR).unwrap();
     }
     rig.artifacts.tidy().await.unwrap();
     assert!(rig.left().is_empty(), "{:?}", rig.left());
