@@ -73,7 +73,9 @@ impl FrameMemory {
     /// Forgets stacks that no frame has any more.
     fn sweep(&mut self) {
         self.stacks.retain(|addresses| Arc::strong_count(addresses) > 1);
-        self.stacks.shrink_to(2 * self.stacks.len());
+        if self.stacks.capacity() > 4 * self.stacks.len() {
+            self.stacks.shrink_to(2 * self.stacks.len());
+        }
         self.stack_bytes = self.stacks.iter().map(|addresses| stack_bytes(addresses)).sum();
         self.sweep_at = 2 * self.stacks.len();
     }
