@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use brisq_profiler::{Artifacts, CaptureOrder, Event, Part, Profiler, ProfilerConfig};
 use brisq_recorder::wire::{Frame, Hello, PROTOCOL_VERSION, Stack};
-use brisq_slo::Limits;
+use brisq_slo::CaptureLimits;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -41,7 +41,7 @@ impl Rig {
             artifacts: Artifacts::folder(folder.path(), "captures").expect("a folder"),
             managed: true,
             objective: None,
-            limits: Limits::default(),
+            limits: CaptureLimits::default(),
             pre_seconds: 10,
             post_seconds: 5,
             goodbye: None,
