@@ -17,7 +17,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 use tokio::time::MissedTickBehavior;
 
-use self::order::order;
+use self::order::place;
 use self::record::write;
 use self::view::View;
 use crate::context::Context;
@@ -105,13 +105,13 @@ async fn one(
     let episode = view.status.episode;
     let own = pods_of(queue, pods);
     let token = context.key.secrets(&queue.namespace().unwrap_or_default(), &queue.name_any()).sidecar;
-    let due = view.judge(objective, &own, &token, &limits_of(&policy, refuse)).await;
+    let order = view.judge(objective, &own, &token, &limits_of(&policy, refuse)).await;
     // What was ordered before and not made, by the operator before or by this one, comes first.
     order::complete(view, queue, &policy, context).await;
-    match due {
-        Some(mut due) => {
-            view.skip_taken(&mut due, queue, captures);
-            order(view, &due, queue, &policy, context).await?;
+    match order {
+        Some(mut order) => {
+            view.skip_taken(&mut order, queue, captures);
+            place(view, &order, queue, &policy, context).await?;
         }
         None => write(queue, view, context).await?,
     }

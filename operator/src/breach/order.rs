@@ -11,7 +11,7 @@ use kube::api::{Api, PostParams};
 use kube::{Resource, ResourceExt};
 
 use super::record::write;
-use super::view::{Due, View, is_of, time};
+use super::view::{CaptureOrder, View, is_of, time};
 use crate::context::Context;
 use crate::error::Error;
 use crate::secrets::is_conflict;
@@ -22,23 +22,23 @@ const REACH_BACK_MS: u64 = 100_000;
 /// An order that is older is not made good any more: sidecars hold a breach for a minute, and rings two.
 const MADE_GOOD_FOR: SignedDuration = SignedDuration::from_mins(2);
 
-/// Orders what is due.
-pub async fn order(
+/// Persists the order's number, then makes its ProfileCapture.
+pub async fn place(
     view: &mut View,
-    due: &Due,
+    order: &CaptureOrder,
     queue: &TaskQueue,
     policy: &ProfilingPolicySpec,
     context: &Context,
 ) -> Result<(), Error> {
-    let reason = match due.reason {
+    let reason = match order.reason {
         Reason::Breach => CaptureReason::Breach,
         Reason::Escalation => CaptureReason::Escalation,
         Reason::Control => CaptureReason::Control,
     };
-    let window = window(due, &policy.capture);
+    let window = window(order, &policy.capture);
     view.status.last_capture = Some(LastCapture {
-        name: due.name(queue),
-        time: time(due.seen_ms),
+        name: order.name(queue),
+        time: time(order.seen_ms),
         reason,
         window,
         made: false,
@@ -60,13 +60,13 @@ fn chosen(view: &View, policy: &ProfilingPolicySpec) -> Vec<String> {
 }
 
 /// From before the onset until some time after it was seen.
-fn window(due: &Due, capture: &Capture) -> CaptureWindow {
+fn window(order: &CaptureOrder, capture: &Capture) -> CaptureWindow {
     let before_ms = u64::from(capture.pre_seconds) * 1_000;
-    let from_ms = due.onset_ms.unwrap_or(due.seen_ms).saturating_sub(before_ms);
+    let from_ms = order.onset_ms.unwrap_or(order.seen_ms).saturating_sub(before_ms);
     CaptureWindow {
-        from_ms: from_ms.max(due.seen_ms.saturating_sub(REACH_BACK_MS)),
-        to_ms: due.seen_ms + u64::from(capture.post_seconds) * 1_000,
-        onset_ms: due.onset_ms,
+        from_ms: from_ms.max(order.seen_ms.saturating_sub(REACH_BACK_MS)),
+        to_ms: order.seen_ms + u64::from(capture.post_seconds) * 1_000,
+        onset_ms: order.onset_ms,
     }
 }
 
@@ -119,8 +119,14 @@ mod tests {
         const SEEN_MS: u64 = 1_800_000_000_000;
         let longest = Capture { pre_seconds: 60, post_seconds: 60 };
         let span = |onset_ms: Option<u64>| {
-            let due = Due { episode: 1, ordinal: 1, reason: Reason::Escalation, onset_ms, seen_ms: SEEN_MS };
-            let window = window(&due, &longest);
+            let order = CaptureOrder {
+                episode: 1,
+                ordinal: 1,
+                reason: Reason::Escalation,
+                onset_ms,
+                seen_ms: SEEN_MS,
+            };
+            let window = window(&order, &longest);
             assert!(window.to_ms - window.from_ms <= 240_000, "what the definition takes: {window:?}");
             assert_eq!(window.onset_ms, onset_ms);
             (SEEN_MS - window.from_ms, window.to_ms - SEEN_MS)

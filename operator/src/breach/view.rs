@@ -29,22 +29,20 @@ const STOOD_STILL_US: u64 = 1_000_000;
 /// Seconds that wait to be judged, behind one that made a capture due. A cooldown is 10 s or more, so six captures.
 const UNJUDGED_MAX: usize = 60;
 
-/// A capture that is due.
+/// The order of a capture that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Due {
-    /// Number of the episode.
+pub struct CaptureOrder {
     pub episode: u64,
-    /// Number of the capture in it.
+    /// Number of the capture in its episode.
     pub ordinal: u32,
-    /// Why.
     pub reason: Reason,
     /// When the breach began, Unix ms; a control has none.
     pub onset_ms: Option<u64>,
-    /// When it was seen, Unix ms.
+    /// When the breach or its end was seen, Unix ms.
     pub seen_ms: u64,
 }
 
-impl Due {
+impl CaptureOrder {
     /// Name of the ProfileCapture.
     pub fn name(&self, queue: &TaskQueue) -> String {
         format!("{}-{}-{}", queue.name_any(), self.episode, self.ordinal)
@@ -96,7 +94,7 @@ fn reading(counts: &Counts) -> Reading {
     }
 }
 
-/// What is known of a TaskQueue's objective.
+/// How a TaskQueue's servers keep its objective.
 #[derive(Clone, Debug)]
 pub struct View {
     uid: Option<String>,
@@ -105,7 +103,7 @@ pub struct View {
     pods: HashMap<String, PodView>,
     unjudged: VecDeque<Second>,
     heard: Instant,
-    /// What stands in the status, or is to stand there.
+    /// The part of the TaskQueue's status that is written here.
     pub status: ProfilingStatus,
     /// Whether the objective is kept.
     pub slo: SloState,
@@ -128,12 +126,12 @@ impl View {
         }
     }
 
-    /// Whether it is about this object, and not about one of the same name that was deleted.
+    /// Whether the view is of this object, and not of one of the same name that was deleted.
     pub fn is_of(&self, queue: &TaskQueue) -> bool {
         self.uid == queue.uid()
     }
 
-    /// There is no objective, and so no breach of one.
+    /// Ends the episode of a TaskQueue that has no objective any more.
     pub fn disarm(&mut self) {
         self.evaluator = None;
         self.unjudged.clear();
@@ -142,8 +140,8 @@ impl View {
         self.note_episode();
     }
 
-    /// What became of the last capture: one that was made is not made again when somebody deletes it, and one that failed
-    /// does not eat the day's quota.
+    /// Notes what became of the last capture: one that was made is not made again when somebody deletes it, and one that
+    /// failed does not eat the day's quota.
     pub fn note_last(&mut self, queue: &TaskQueue, captures: &Store<Capture>) {
         let Some(last) = self.status.last_capture.as_mut() else { return };
         let captures = captures.state();
@@ -157,19 +155,19 @@ impl View {
         }
     }
 
-    /// The first number from that of a due capture on whose name nobody has taken: of an object that was restored, or made
-    /// by hand, nothing may depend.
-    pub fn skip_taken(&mut self, due: &mut Due, queue: &TaskQueue, captures: &Store<Capture>) {
+    /// Gives the order the first number whose name is free: nothing may depend on an object that was restored, or made by
+    /// hand.
+    pub fn skip_taken(&mut self, order: &mut CaptureOrder, queue: &TaskQueue, captures: &Store<Capture>) {
         let taken: Vec<String> = captures
             .state()
             .iter()
             .filter(|capture| capture.namespace() == queue.namespace())
             .map(|capture| capture.name_any())
             .collect();
-        while taken.contains(&due.name(queue)) {
-            due.ordinal += 1;
+        while taken.contains(&order.name(queue)) {
+            order.ordinal += 1;
         }
-        self.episode.ordinal = due.ordinal;
+        self.episode.ordinal = order.ordinal;
         self.note_episode();
     }
 
@@ -180,7 +178,7 @@ impl View {
         pods: &[Arc<Pod>],
         token: &str,
         limits: &CaptureLimits,
-    ) -> Option<Due> {
+    ) -> Option<CaptureOrder> {
         let seconds = add_up(&self.ask(pods, token, objective.threshold_us()).await);
         self.judge_seconds(objective, seconds, limits)
     }
@@ -192,9 +190,13 @@ impl View {
         objective: Objective,
         seconds: Vec<Second>,
         limits: &CaptureLimits,
-    ) -> Option<Due> {
-        let evaluator = self.evaluator.take().filter(|evaluator| *evaluator.objective() == objective);
-        let mut evaluator = evaluator.unwrap_or_else(|| Evaluator::new(objective));
+    ) -> Option<CaptureOrder> {
+        let known = self.evaluator.take().filter(|evaluator| *evaluator.objective() == objective);
+        let mut evaluator = known.unwrap_or_else(|| {
+            // The seconds that wait were counted against another threshold.
+            self.unjudged.clear();
+            Evaluator::new(objective)
+        });
         if !seconds.is_empty() {
             self.heard = Instant::now();
         }
@@ -202,18 +204,18 @@ impl View {
         while self.unjudged.len() > UNJUDGED_MAX {
             self.unjudged.pop_front();
         }
-        let mut due = None;
-        while due.is_none()
+        let mut order = None;
+        while order.is_none()
             && let Some(second) = self.unjudged.pop_front()
         {
-            due = self.judge_second(&mut evaluator, second, limits);
+            order = self.judge_second(&mut evaluator, second, limits);
         }
         self.evaluator = Some(evaluator);
         if self.heard.elapsed() > SILENCE_MAX {
             self.slo = SloState::Unknown;
         }
         self.note_episode();
-        due
+        order
     }
 
     fn judge_second(
@@ -221,7 +223,7 @@ impl View {
         evaluator: &mut Evaluator,
         second: Second,
         limits: &CaptureLimits,
-    ) -> Option<Due> {
+    ) -> Option<CaptureOrder> {
         let evaluation = evaluator.add(second);
         let before = self.episode.phase;
         let action = self.episode.tick(Tick { now_ms: evaluation.at_ms, evaluation }, limits);
@@ -233,7 +235,7 @@ impl View {
         match action? {
             Action::Capture { episode, ordinal, reason } => {
                 let onset_ms = evaluation.onset_ms.unwrap_or(evaluation.at_ms);
-                Some(Due {
+                Some(CaptureOrder {
                     episode,
                     ordinal,
                     reason,
@@ -422,13 +424,13 @@ mod tests {
             (0..40).map(|n| Second { slow: slow(n), ..second(START_MS + n * 1_000, 200) }).collect();
         for at_once in [1, 5, 30, 40] {
             let mut view = View::resume(&TaskQueue::new("q", brisq_crd::TaskQueueSpec::default()));
-            let mut due = Vec::new();
+            let mut orders = Vec::new();
             for batch in seconds.chunks(at_once) {
-                due.extend(view.judge_seconds(objective, batch.to_vec(), &limits));
+                orders.extend(view.judge_seconds(objective, batch.to_vec(), &limits));
             }
             // Looks that learn nothing new.
-            due.extend((0..3).filter_map(|_| view.judge_seconds(objective, Vec::new(), &limits)));
-            let reasons: Vec<Reason> = due.iter().map(|due| due.reason).collect();
+            orders.extend((0..3).filter_map(|_| view.judge_seconds(objective, Vec::new(), &limits)));
+            let reasons: Vec<Reason> = orders.iter().map(|order| order.reason).collect();
             assert_eq!(reasons, [Reason::Breach, Reason::Escalation], "{at_once} at once");
             assert!(view.unjudged.is_empty());
         }
