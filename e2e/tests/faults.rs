@@ -158,11 +158,12 @@ fn few_shares_beside_busy_neighbours_are_node_cpu_contention() {
     let _alone = machine();
     for shares in [60, 20] {
         let group = CpuGroup::new("shares").expect("a cgroup");
-        group.set_shares(shares).expect("shares");
         let up = Up::start(group.under(), false, &manifest(100)).expect("brisq up");
-        // They leave once the tail is recorded, because here the bundle is written by the starved process too.
+        // Until then it weighs as much as the load, which wants CPU too. The neighbours leave once the tail is recorded,
+        // because here the bundle is written by the starved process.
         let capture = std::thread::scope(|scope| {
             capture_of(&up, RATE, || {
+                group.set_shares(shares).expect("shares");
                 let neighbours = [(); 4].map(|()| spinning());
                 scope.spawn(|| {
                     sleep(Duration::from_secs(24));
