@@ -158,9 +158,9 @@ fn few_shares_beside_busy_neighbours_are_node_cpu_contention() {
     let _alone = machine();
     for shares in [60, 20] {
         let group = CpuGroup::new("shares").expect("a cgroup");
-        let up = Up::start(group.under(), false, &manifest(100)).expect("brisq up");
-        // Until then it weighs as much as the load, which wants CPU too. The neighbours leave once the tail is recorded,
-        // because here the bundle is written by the starved process.
+        let up = Up::start(group.under(), false, &manifest(300)).expect("brisq up");
+        // Before and after, the group weighs as much as the load, which wants CPU too. The neighbours leave once the tail is
+        // recorded, because here the starved process itself writes the bundle.
         let capture = std::thread::scope(|scope| {
             capture_of(&up, RATE, || {
                 group.set_shares(shares).expect("shares");
@@ -168,6 +168,7 @@ fn few_shares_beside_busy_neighbours_are_node_cpu_contention() {
                 scope.spawn(|| {
                     sleep(Duration::from_secs(24));
                     drop(neighbours);
+                    group.set_shares(CpuGroup::SHARES).expect("shares");
                 });
                 now_ms()
             })

@@ -42,8 +42,11 @@ impl CpuGroup {
             .into()
     }
 
-    /// Weighs so much against others that want CPU, of which each process outside of any group weighs 1,024. Kubernetes sets
-    /// these shares from a container's request, 1,024 for each CPU.
+    /// Shares of a new group, and of a process outside of any.
+    pub const SHARES: u64 = 1_024;
+
+    /// Weighs so much from now on against others that want CPU. Kubernetes sets these shares from a container's request, 1,024
+    /// for each CPU.
     ///
     /// # Errors
     /// When the kernel refuses.
