@@ -64,41 +64,45 @@ pub fn refused(refused: Refused) -> ApiError {
     }
 }
 
-/// What a failed store call answers. The cause is for the log; the client learns what it can do.
+/// What a store call that failed answers, with the cause in the log. A lane says its own: once, for all who waited.
+pub fn noted(error: StoreError) -> ApiError {
+    match &error {
+        StoreError::Corrupt(_) => tracing::error!(%error, "a store call failed"),
+        _ => tracing::warn!(%error, "a store call failed"),
+    }
+    store_error(error)
+}
+
+/// What a store call that failed answers. The cause is for the log; the client learns what it can do.
 pub fn store_error(error: StoreError) -> ApiError {
     match error {
-        StoreError::Unavailable(cause) => {
-            tracing::warn!(cause, "the store does not answer");
-            ApiError::new(
-                ErrorCode::StoreUnavailable,
-                "The store does not answer. The call may have taken effect; try again: all calls are idempotent or fenced.",
-            )
-        }
-        error @ (StoreError::UnknownQueue | StoreError::Newer { .. }) => {
-            tracing::warn!(%error, "the store cannot be worked with");
-            ApiError::new(
-                ErrorCode::StoreUnavailable,
-                "The store cannot be worked with; the server's log says why.",
-            )
-        }
-        StoreError::Full(cause) => {
-            tracing::warn!(cause, "the store is full");
-            ApiError::new(
-                ErrorCode::StoreFull,
-                "The store has no room for new tasks. Complete tasks, shorten retention or give the store more memory.",
-            )
-        }
+        StoreError::Unavailable(_) => ApiError::new(
+            ErrorCode::StoreUnavailable,
+            "The store does not answer. The call may have taken effect; repeat it: acts on leases are fenced, and an enqueue is safe to repeat when it has an `idempotencyKey`.",
+        ),
+        StoreError::UnknownQueue => ApiError::new(
+            ErrorCode::StoreUnavailable,
+            "The store loses its queues as fast as they are opened. Nothing was done; try again once it is whole.",
+        ),
+        StoreError::Newer { found, known } => ApiError::new(
+            ErrorCode::StoreNewer,
+            "A newer version of Brisq wrote to this queue, and this one would break it. Update the server.",
+        )
+        .with("schema", found)
+        .with("schemaKnown", known),
+        StoreError::Full(_) => ApiError::new(
+            ErrorCode::StoreFull,
+            "The store has no room for new tasks. Complete tasks, shorten retention or give the store more memory.",
+        ),
         StoreError::TooManyQueues(limit) => ApiError::new(
             ErrorCode::TooManyQueues,
-            format!("The store has {limit} queues, which is its limit. Use fewer queue names."),
+            format!("There are {limit} queues, which is the limit. Use fewer queue names."),
+        )
+        .with("queuesMax", limit),
+        StoreError::Corrupt(_) => ApiError::new(
+            ErrorCode::Internal,
+            "The store's data is not understood; the server's log says more.",
         ),
-        StoreError::Corrupt(cause) => {
-            tracing::error!(cause, "the store's data or answer is not understood");
-            ApiError::new(
-                ErrorCode::Internal,
-                "The store's data is not understood; the server's log says more.",
-            )
-        }
     }
 }
 

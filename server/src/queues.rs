@@ -263,3 +263,86 @@ fn sweep(names: &mut Names) {
     names.unopened = names.by_tenant.values().flat_map(HashMap::values).filter(waited_for).count();
     names.sweep_at = names.unopened * 2;
 }
+
+#[cfg(test)]
+mod tests {
+    use brisq_store::{MemoryStore, Store};
+
+    use super::*;
+    use crate::budget::Budget;
+
+    fn server(store: MemoryStore) -> Arc<Queues> {
+        let wakeups = store.wakeups().expect("wake-ups");
+        let shared = Shared {
+            store: Arc::new(store),
+            metrics: Arc::default(),
+            results: Arc::default(),
+            pending: Budget::new(1 << 20),
+        };
+        let queues = Arc::new(Queues::new(Arc::new(shared)));
+        tokio::spawn(Arc::clone(&queues).pass_on(wakeups));
+        queues
+    }
+
+    fn names(n: usize) -> (TenantName, QueueName) {
+        (TenantName::new("t").unwrap(), QueueName::new(&format!("q{n}")).unwrap())
+    }
+
+    fn named(queues: &Queues, n: usize) -> Arc<Queue> {
+        let (tenant, name) = names(n);
+        queues.named(&tenant, &name)
+    }
+
+    #[tokio::test]
+    async fn names_that_nobody_waits_for_are_forgotten() {
+        let queues = server(MemoryStore::default());
+        let (waited_for, opened) = (named(&queues, 0), named(&queues, 1));
+        queues.open(&opened).await.unwrap();
+        for n in 2..20_000 {
+            assert!(queues.find(&named(&queues, n)).await.unwrap().is_none());
+        }
+        let known = queues.names.read().by_tenant.values().map(HashMap::len).sum::<usize>();
+        assert!(known <= 2 * NAMES_UNOPENED_MAX + 2, "{known} names");
+        assert!(Arc::ptr_eq(&waited_for, &named(&queues, 0)), "its parked claims are still found");
+        assert!(named(&queues, 1).present().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_is_opened_elsewhere_wakes_who_waits_for_its_name() {
+        let store = MemoryStore::default();
+        let (here, there) = (server(store.another_handle()), server(store));
+        let queue = named(&here, 0);
+        let mut parked = queue.parking.enter();
+        assert!(here.find(&queue).await.unwrap().is_none());
+        there.open(&named(&there, 0)).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(5), parked.woken()).await.expect("woken");
+        assert!(here.find(&queue).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_number_that_was_unknown_is_known_once_it_is_given() {
+        let store = MemoryStore::default();
+        let (here, there) = (server(store.another_handle()), server(store));
+        for number in (1..10).filter_map(QueueNumber::new) {
+            assert!(here.of_number(number).await.unwrap().is_none());
+        }
+        assert_eq!(here.unknown.lock().len(), 9, "none of them is asked for again soon");
+        let shard = there.open(&named(&there, 0)).await.unwrap();
+        let began = Instant::now();
+        while here.of_number(shard.info.number).await.unwrap().is_none() {
+            assert!(began.elapsed() < UNKNOWN_REMEMBERED / 2, "it is told, not only forgotten");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_number_is_one_queue_s() {
+        let queues = server(MemoryStore::default());
+        let queue = named(&queues, 0);
+        let shard = queues.open(&queue).await.unwrap();
+        let (tenant, name) = names(1);
+        // The store was emptied, and gave the number to another queue.
+        queues.take_in(Wake::Opened(QueueInfo { number: shard.info.number, tenant, name }));
+        assert!(queue.present().is_none(), "nothing goes to the tasks of another queue");
+    }
+}

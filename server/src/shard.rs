@@ -134,8 +134,13 @@ impl ShardHandle {
 
     /// The one line about a failed call, however many waited for it.
     fn note_failure(&self, error: &StoreError, askers: usize) {
-        if !matches!(error, StoreError::UnknownQueue) {
-            tracing::warn!(queue = %self.info.name, askers, %error, "a store call failed");
+        match error {
+            // Whoever opens the queue anew says so.
+            StoreError::UnknownQueue => {}
+            StoreError::Corrupt(_) => {
+                tracing::error!(queue = %self.info.name, askers, %error, "a store call failed");
+            }
+            _ => tracing::warn!(queue = %self.info.name, askers, %error, "a store call failed"),
         }
         self.parking.look_again_in(FAILED_PAUSE);
     }

@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Watch;
 use crate::auth::Caller;
-use crate::error::{Failure, store_error};
+use crate::error::{Failure, noted};
 use crate::metrics::Moved;
 use crate::routes::queues::LIST_MAX;
 use crate::state::{App, AppState};
@@ -162,7 +162,7 @@ async fn look(app: App, tenant: TenantName, seen: Arc<watch::Sender<Option<Seen>
         }
         let look = timeout(LOOK_TIMEOUT, snapshot(&app, &tenant)).await;
         let look = look.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned())));
-        seen.send_replace(Some(look.map(Arc::new).map_err(|error| store_error(error).message)));
+        seen.send_replace(Some(look.map(Arc::new).map_err(|error| noted(error).message)));
     }
 }
 

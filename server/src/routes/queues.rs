@@ -12,7 +12,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 
 use crate::auth::Caller;
-use crate::error::{Answered, json, store_error};
+use crate::error::{Answered, json, noted};
 use crate::state::{App, AppState};
 use crate::work::queue_name;
 
@@ -54,11 +54,11 @@ pub async fn list(
     let after = after.map_err(|_| {
         ApiError::invalid_field("cursor", "`cursor` is the `nextCursor` of an answer before, unchanged.")
     })?;
-    let infos = app.store.queues(&caller.tenant, after.as_ref(), limit).await.map_err(store_error)?;
+    let infos = app.store.queues(&caller.tenant, after.as_ref(), limit).await.map_err(noted)?;
     // The cursor is of what was looked at, not of what the caller may see of it.
     let next_cursor = infos.get(limit - 1).map(|last| last.name.to_string());
     let seen: Vec<QueueInfo> = infos.into_iter().filter(|info| caller.sees(&info.name)).collect();
-    let queues = app.views(&seen).await.map_err(store_error)?;
+    let queues = app.views(&seen).await.map_err(noted)?;
     Ok(json(StatusCode::OK, &QueueList { queues, next_cursor }))
 }
 
@@ -78,12 +78,12 @@ pub async fn get(
 ) -> Answered {
     let name = queue_name(&queue)?;
     let queue = app.queue(&caller, name.as_str())?;
-    let shard = app.queues.find(&queue).await.map_err(store_error)?.ok_or_else(|| {
+    let shard = app.queues.find(&queue).await.map_err(noted)?.ok_or_else(|| {
         ApiError::new(ErrorCode::QueueNotFound, "The queue was never used: the first enqueue makes it.")
             .with("queue", &name)
     })?;
-    let views = app.views(std::slice::from_ref(&shard.info)).await.map_err(store_error)?;
-    let view = views.into_iter().next().ok_or_else(|| store_error(no_counts()))?;
+    let views = app.views(std::slice::from_ref(&shard.info)).await.map_err(noted)?;
+    let view = views.into_iter().next().ok_or_else(|| noted(no_counts()))?;
     Ok(json(StatusCode::OK, &view))
 }
 

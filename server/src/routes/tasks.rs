@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use super::Call;
 use crate::auth::Caller;
 use crate::coalescer::Meta;
-use crate::error::{Answered, json, refused, store_error};
+use crate::error::{Answered, json, noted, refused};
 use crate::queue::Queue;
 use crate::shard::weight;
 use crate::state::App;
@@ -97,7 +97,7 @@ async fn enqueue_batch(app: &App, queue: &Arc<Queue>, parsed: Vec<Result<NewTask
 }
 
 fn broke_off() -> ApiError {
-    store_error(StoreError::Corrupt("no answer to an enqueue".into()))
+    noted(StoreError::Corrupt("no answer to an enqueue".into()))
 }
 
 /// The task under which the enqueue's work is done: the new one, or the one of its key.
@@ -159,7 +159,7 @@ pub async fn get(
 ) -> Answered {
     let id = task_id(&id)?;
     let shard = app.queue_of(&caller, id).await?;
-    let task = app.store.get(id).await.map_err(store_error)?.ok_or_else(ApiError::task_not_found)?;
+    let task = app.store.get(id).await.map_err(noted)?.ok_or_else(ApiError::task_not_found)?;
     app.counted(StatusCode::OK, &TaskView::of(shard.info.name.as_str(), &task), weight(&task))
 }
 
@@ -219,6 +219,6 @@ pub async fn cancel(
     match app.act(&caller, id, WorkOp::Cancel { id }).await? {
         // Its caller may write tasks; whether it may read them, nobody has asked.
         WorkDone::Cancelled(task) => Ok(json(StatusCode::OK, &told(shard.info.name.as_str(), &task))),
-        _ => Err(store_error(StoreError::Corrupt("a cancel was answered as another act".into())).into()),
+        _ => Err(noted(StoreError::Corrupt("a cancel was answered as another act".into())).into()),
     }
 }

@@ -18,6 +18,7 @@ use crate::answers::{encoded, no_room, respond};
 use crate::budget::Share;
 use crate::coalescer::Reply;
 use crate::connection::Connection;
+use crate::error::noted;
 use crate::handout::{ClaimTimes, HandedOut, Undelivered};
 use crate::parking::Parked;
 use crate::queue::Queue;
@@ -158,7 +159,7 @@ impl AppState {
     async fn ask(&self, queue: &Arc<Queue>, op: &ClaimOp, listening: bool) -> Result<Taken, ApiError> {
         for _ in 0..REOPENS_MAX {
             let asked = Instant::now();
-            let Some(shard) = self.queues.find(queue).await.map_err(NotDone::Store)? else {
+            let Some(shard) = self.queues.find(queue).await.map_err(noted)? else {
                 return Ok(Taken::nothing(asked));
             };
             if listening {

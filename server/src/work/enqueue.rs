@@ -8,6 +8,7 @@ use rand::RngExt;
 
 use super::{NotDone, REOPENS_MAX, answer};
 use crate::coalescer::Meta;
+use crate::error::noted;
 use crate::queue::Queue;
 use crate::shard::{EnqueueResult, ShardHandle};
 use crate::state::AppState;
@@ -26,7 +27,7 @@ impl AppState {
         tasks: &[NewTask],
     ) -> Result<(Vec<(TaskId, EnqueueResult)>, Meta), ApiError> {
         for _ in 0..REOPENS_MAX {
-            let shard = self.queues.open(queue).await.map_err(NotDone::Store)?;
+            let shard = self.queues.open(queue).await.map_err(noted)?;
             match enqueue_in(&shard, tasks).await {
                 // Nothing was added: the queue gets a number anew, and its tasks ids that name it.
                 Err(NotDone::Store(StoreError::UnknownQueue)) => self.queues.forget(&shard),

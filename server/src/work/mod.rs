@@ -18,7 +18,7 @@ pub use claim::ClaimWish;
 
 use crate::auth::Caller;
 use crate::coalescer::{CallTimes, LaneFull, Meta, Reply};
-use crate::error::{overloaded, store_error};
+use crate::error::{noted, overloaded, store_error};
 use crate::queue::Queue;
 use crate::shard::ShardHandle;
 use crate::state::AppState;
@@ -31,6 +31,7 @@ const REOPENS_MAX: usize = 4;
 /// Why operations have no results.
 enum NotDone {
     Full(LaneFull),
+    /// A call of a lane, which has said why.
     Store(StoreError),
     /// The store call panicked, or the runtime ends.
     BrokeOff,
@@ -65,7 +66,7 @@ impl AppState {
     /// # Errors
     /// When there is no such task in the caller's tenant, or its queue is not the caller's.
     pub async fn queue_of(&self, caller: &Caller, id: TaskId) -> Result<Arc<ShardHandle>, ApiError> {
-        let shard = self.queues.of_task(id).await.map_err(store_error)?;
+        let shard = self.queues.of_task(id).await.map_err(noted)?;
         let shard = shard.filter(|shard| shard.info.tenant == caller.tenant);
         let shard = shard.ok_or_else(ApiError::task_not_found)?;
         caller.check_queue(&shard.info.name)?;

@@ -5,7 +5,7 @@ use brisq_model::{Task, TaskId};
 use tokio::time::sleep_until;
 
 use super::SLOW_POLL;
-use crate::error::store_error;
+use crate::error::noted;
 use crate::state::AppState;
 
 impl AppState {
@@ -17,7 +17,7 @@ impl AppState {
         let deadline = Instant::now() + wait;
         loop {
             let mut ended = self.results.watch(id);
-            let task = self.store.outcome(id).await.map_err(store_error)?;
+            let task = self.store.outcome(id).await.map_err(noted)?;
             let task = task.ok_or_else(ApiError::task_not_found)?;
             if task.state.is_final() || Instant::now() >= deadline || self.draining() {
                 return Ok(task);
