@@ -1,5 +1,4 @@
 //! Small requests that ask for much: whatever is asked for, the server stays within its bounds of bytes.
-#![expect(clippy::indexing_slicing, reason = "what a test cannot read fails it, helpers included")]
 
 use std::time::{Duration, Instant};
 
