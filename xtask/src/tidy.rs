@@ -154,8 +154,10 @@ fn server_names_no_store(repository: &Repository) -> Vec<String> {
     let names = ["brisq_stores", "brisq_store_local", "brisq_store_redis", "MemoryStore"];
     let inside =
         repository.sources().filter(|f| f.path.starts_with("server/src/") && f.path != "server/src/main.rs");
+    // Unit tests work on the reference.
+    let shipped = |text: &str| text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
     inside
-        .filter(|file| names.iter().any(|name| file.text.contains(name)))
+        .filter(|file| names.iter().any(|name| shipped(&file.text).contains(name)))
         .map(|file| format!("{}: only the server's main names a concrete store", file.path))
         .collect()
 }
