@@ -33,6 +33,12 @@ pub enum LeaseEnd {
     Expired,
 }
 
+impl LeaseEnd {
+    /// Ends by their code in a store's records; 0 is a lease that runs.
+    pub const BY_CODE: [Option<Self>; 5] =
+        [None, Some(Self::Completed), Some(Self::Failed), Some(Self::Released), Some(Self::Expired)];
+}
+
 /// The lease that a task had last, and has no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PastLease {

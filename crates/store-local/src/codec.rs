@@ -206,15 +206,6 @@ fn body_with(bytes: &[u8], payload: impl FnOnce(&mut Reader<'_>) -> Read<Bytes>)
     })
 }
 
-/// How a lease ended, by its code; 0 is a lease that runs.
-const LEASE_ENDS: [Option<LeaseEnd>; 5] = [
-    None,
-    Some(LeaseEnd::Completed),
-    Some(LeaseEnd::Failed),
-    Some(LeaseEnd::Released),
-    Some(LeaseEnd::Expired),
-];
-
 /// What changes of a task.
 pub fn record_bytes(record: &Record) -> Vec<u8> {
     let (until, running) = match &record.state {
@@ -244,7 +235,7 @@ fn write_lease(w: &mut Writer, claim: &Claim, end: Option<LeaseEnd>) {
     w.u64(claim.lease_ms);
     w.u64(claim.started_at.0);
     w.option(claim.worker.as_ref(), |w, worker| w.bytes(worker.as_str().as_bytes()));
-    let code = LEASE_ENDS.iter().position(|known| *known == end);
+    let code = LeaseEnd::BY_CODE.iter().position(|known| *known == end);
     w.u8(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(0));
 }
 
@@ -274,7 +265,7 @@ fn read_lease(r: &mut Reader<'_>) -> Read<(Claim, Option<LeaseEnd>)> {
         started_at: r.ms()?,
         worker: r.option(Reader::worker)?,
     };
-    let end = LEASE_ENDS.get(usize::from(r.u8()?)).ok_or(Damage("the end of a lease"))?;
+    let end = LeaseEnd::BY_CODE.get(usize::from(r.u8()?)).ok_or(Damage("the end of a lease"))?;
     Ok((claim, *end))
 }
 

@@ -1,5 +1,6 @@
 //! The one thread that writes: gathers calls, commits them together, answers; and opens the file anew when a commit failed.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -138,22 +139,21 @@ impl Writer {
         let crowded = !room.has(wanted) && self.compacted_at.is_none_or(|at| at.elapsed() >= COMPACT_EVERY);
         let compacted = if crowded && open.is_mostly_air(self.file.bytes_on_disk()) {
             self.compacted_at = Some(Instant::now());
-            let compacted = open.compact();
+            let compacted = unless_it_panics(|| open.compact());
             room = self.reserve.room();
             compacted
         } else {
             Ok(())
         };
-        let outcome = compacted.and_then(|()| {
-            open.commit(Group {
-                calls,
-                now,
-                durability: self.durability,
-                stats: &self.stats,
-                deliveries: &mut deliveries,
-                room,
-            })
-        });
+        let group = Group {
+            calls,
+            now,
+            durability: self.durability,
+            stats: &self.stats,
+            deliveries: &mut deliveries,
+            room,
+        };
+        let outcome = compacted.and_then(|()| unless_it_panics(|| open.commit(group)));
         // Calls that were not reached are dropped with their replies, which their callers see as unavailable.
         deliveries.into_iter().for_each(|deliver| deliver(outcome.as_ref().err()));
         if let Err(error) = outcome {
@@ -174,7 +174,12 @@ impl Writer {
 
     fn mend(&mut self) {
         let began = Instant::now();
-        match open(&self.file, (self.readings)(), &mut (Box::new(|_, _| {}) as Progress)) {
+        let mut progress: Progress = Box::new(|_, _| {});
+        let opened = unless_it_panics(|| {
+            open(&self.file, (self.readings)(), &mut progress)
+                .map_err(|error| StoreError::Unavailable(error.to_string()))
+        });
+        match opened {
             Ok((_, open)) => {
                 let took_ms = began.elapsed().as_millis();
                 tracing::info!(took_ms, "the embedded store is open again");
@@ -198,4 +203,12 @@ impl Writer {
             tracing::error!(%error, "the last answers of the embedded store could not be synced");
         }
     }
+}
+
+/// What `act` answers. Damaged pages can make redb panic, and a writer that has ended is mended by nobody: that too means to open
+/// the file anew.
+fn unless_it_panics<T>(act: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| {
+        Err(StoreError::Corrupt("a commit panicked: the log above says where".to_owned()))
+    })
 }

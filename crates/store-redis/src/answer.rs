@@ -203,14 +203,8 @@ fn task(value: Value) -> Read<Task> {
     let (created_at, ready_at, until, started_at) = (f.ms()?, f.ms()?, f.ms()?, f.optional_ms()?);
     let (token, worker) = (<[u8; 16]>::try_from(f.bytes()?.as_ref()).ok(), f.worker()?);
     let (end, cancel, reason) = (f.int()?, f.int()?, u8::try_from(f.int()?).ok());
-    let end = match end {
-        0 => None,
-        1 => Some(LeaseEnd::Completed),
-        2 => Some(LeaseEnd::Failed),
-        3 => Some(LeaseEnd::Released),
-        4 => Some(LeaseEnd::Expired),
-        _ => return Err(strange("how a lease ended")),
-    };
+    let end = usize::try_from(end).ok().and_then(|code| LeaseEnd::BY_CODE.get(code));
+    let end = *end.ok_or_else(|| strange("how a lease ended"))?;
     // The length of a lease is the library's to know.
     let claim = token.zip(started_at).map(|(token, started_at)| {
         (Claim { token: LeaseToken::from_bytes(token), lease_ms: 0, started_at, worker }, end)
