@@ -1,4 +1,5 @@
 //! The life of a task: what is known in each of its states, and how a reader sees it.
+#![expect(missing_docs, reason = "fields and cases whose name says all")]
 
 use bytes::Bytes;
 
@@ -14,22 +15,16 @@ pub struct Claim {
     pub token: LeaseToken,
     /// Length of the lease as it was claimed, ms.
     pub lease_ms: u64,
-    /// When it was claimed.
     pub started_at: UnixMs,
-    /// Who claimed.
     pub worker: Option<WorkerName>,
 }
 
 /// How a lease ended: a repeat of the same with the same token succeeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseEnd {
-    /// By a complete.
     Completed,
-    /// By a fail.
     Failed,
-    /// By a release.
     Released,
-    /// By its time.
     Expired,
 }
 
@@ -42,9 +37,7 @@ impl LeaseEnd {
 /// The lease that a task had last, and has no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PastLease {
-    /// Whose it was.
     pub claim: Claim,
-    /// How it ended.
     pub end: LeaseEnd,
 }
 
@@ -66,20 +59,14 @@ pub enum Ending {
 pub enum State {
     /// Claimable from its `ready_at` on.
     Delayed,
-    /// Claimable.
     Ready,
-    /// Held by a worker.
     Leased {
-        /// By whom.
         claim: Box<Claim>,
-        /// When the lease ends.
         until: UnixMs,
     },
     /// Nothing will change it any more.
     Ended {
-        /// As what.
         how: Ending,
-        /// When.
         at: UnixMs,
     },
 }
@@ -143,19 +130,13 @@ impl State {
 /// What a store knows of a task.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// Its id.
     pub id: TaskId,
     /// JSON as it was sent; empty where it is left out.
     pub payload: Bytes,
-    /// Band it is served in.
     pub priority: Priority,
-    /// Attempts before it is dead.
     pub max_attempts: u32,
-    /// The key it was enqueued with.
     pub idempotency_key: Option<IdempotencyKey>,
-    /// When the store took it.
     pub created_at: UnixMs,
-    /// Where it is in its life.
     pub state: State,
     /// The lease before, if it had one.
     pub last: Option<PastLease>,
@@ -165,13 +146,10 @@ pub struct Facts {
     pub failed: u32,
     /// Leases that expired.
     pub expiries: u32,
-    /// Its producer wants it back.
     pub cancel_requested: bool,
     /// Attempts that failed, with their errors.
     pub attempts: Vec<Attempt>,
-    /// JSON of the last progress.
     pub progress: Option<Bytes>,
-    /// JSON of the result.
     pub result: Option<Bytes>,
 }
 

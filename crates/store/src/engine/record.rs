@@ -1,3 +1,6 @@
+//! What the engine keeps of a task, and where that lies.
+#![expect(missing_docs, reason = "fields whose name says all")]
+
 use brisq_model::{
     Attempt, Claim, Ending, Facts, IdempotencyKey, LeaseEnd, NewTask, PastLease, Priority, Retention,
     RetryPolicy, State, Task, TaskId, UnixMs, limits,
@@ -11,17 +14,11 @@ use crate::StoreError;
 pub struct Body {
     /// JSON as it was sent.
     pub payload: Bytes,
-    /// Band it is served in.
     pub priority: Priority,
-    /// Attempts before it is dead.
     pub max_attempts: u32,
-    /// When it is tried again.
     pub retry: RetryPolicy,
-    /// How long it is kept when finished.
     pub retention: Retention,
-    /// The key it was enqueued with.
     pub idempotency_key: Option<IdempotencyKey>,
-    /// When the store took it.
     pub created_at: UnixMs,
 }
 
@@ -51,13 +48,11 @@ impl Body {
 /// What changes of a task, small and rewritten whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Where it is in its life.
     pub state: State,
     /// The lease before this state, if it had one.
     pub last: Option<Box<PastLease>>,
     /// Its body has an idempotency key.
     pub keyed: bool,
-    /// Its producer wants it back.
     pub cancel_requested: bool,
     /// 0 is served first.
     pub band: u8,
@@ -152,11 +147,8 @@ impl Record {
 /// What grows: written when it changes, which is seldom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extra {
-    /// Attempts that failed.
     pub attempts: Vec<Attempt>,
-    /// JSON of the last progress.
     pub progress: Option<Bytes>,
-    /// JSON of the result.
     pub result: Option<Bytes>,
 }
 
