@@ -128,7 +128,11 @@ impl Link {
         old
     }
 
+    /// Tells what is wrong with a Redis that was reached before; who connects first tells it himself.
     fn tell(&self, error: &RedisError) {
+        if self.generation() == 0 {
+            return;
+        }
         let cause = ConnectError::from(error.clone()).to_string();
         if self.said.is_news(&cause) {
             tracing::warn!(error = cause, "Redis cannot be worked with; trying again");

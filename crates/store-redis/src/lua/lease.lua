@@ -84,6 +84,7 @@ local function fail(call, id, token, retryable, delay_ms, dice, err)
     return refused == 'repeat' and failed_answer(load_record(call, id)) or refused
   end
   local number = record[S_FAILED] + 1
+  local delay = delay_ms >= 0 and delay_ms or backoff(record[S_RETRY], number, dice)
   local attempts = read_attempts(redis.call('HGET', call.keys[EXTRA], id .. 'a'))
   attempts[#attempts + 1] = { number, call.now, record[S_WORKER], err }
   put_extra(call, id, record, 'a', cmsgpack.pack(attempts))
@@ -93,7 +94,6 @@ local function fail(call, id, token, retryable, delay_ms, dice, err)
   elseif number >= record[S_MAX] then
     end_lease(call, id, record, BY_FAIL, 'dead', EXHAUSTED)
   else
-    local delay = delay_ms >= 0 and delay_ms or backoff(record[S_RETRY], number, dice)
     end_lease(call, id, record, BY_FAIL, 'at', call.now + delay)
   end
   return failed_answer(record)

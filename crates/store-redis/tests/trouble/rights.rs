@@ -1,6 +1,8 @@
 //! Users that lack rights, and passwords that are wrong.
 
 use brisq_store_redis::ConnectError;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::*;
 
@@ -131,4 +133,39 @@ async fn a_password_that_changes_for_a_while_stops_calls_for_that_while() {
         .await;
     user(&redis, &line());
     soon("ready", async || store.ready().await.is_ok()).await;
+}
+
+/// Counts warnings.
+#[derive(Clone, Default)]
+struct Warnings(Arc<AtomicU64>);
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == Level::WARN
+    }
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, _: &Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+/// A cause that lasts is one line, not one for each try; and a Redis that is there in the end is used.
+#[tokio::test]
+async fn a_start_that_waits_for_the_right_password_says_so_once() {
+    let redis = start(&[]);
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let urls = [redis.url_of("brisq", PASSWORD)];
+    let waiting = tokio::spawn(async move { RedisStore::connect_when_it_answers(&urls).await });
+    pause(3_500).await;
+    assert_eq!(warnings.0.load(Ordering::Relaxed), 1);
+    user(&redis, &line());
+    let store = tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap().unwrap();
+    store.ready().await.unwrap();
 }
