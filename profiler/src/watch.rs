@@ -238,13 +238,16 @@ impl Watch {
         self.tell_recent(&frame);
         self.unasked_seconds =
             if self.asked.swap(false, Ordering::SeqCst) { 0 } else { self.unasked_seconds + 1 };
+        let since_ms = self.ring.back().map_or(0, |before| frame.to_ms.saturating_sub(before.to_ms));
         self.ring.push_back(Arc::clone(&frame));
         while self.ring.len() > RING_SECONDS {
             self.ring.pop_front();
         }
         while !self.memory.is_within_bounds() && self.forget_oldest() {}
         let second = self.fleet.add(frame.to_ms, &[(self.process(), reading(&frame))]);
-        let evaluation = self.evaluator.as_mut().map(|evaluator| evaluator.add(second));
+        let judge =
+            |evaluator: &mut Evaluator| second.spread(since_ms).map(|second| evaluator.add(second)).last();
+        let evaluation = self.evaluator.as_mut().and_then(judge);
         self.keep_calm(&frame, evaluation.as_ref());
         self.extend_tails(&frame);
         self.extend_held(&frame);

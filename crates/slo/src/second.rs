@@ -34,7 +34,23 @@ impl Second {
             stuck_us: self.stuck_us.max(other.stuck_us),
         }
     }
+
+    /// The seconds since the last counts, oldest first, where these are `length_ms` old: what a process that was stopped or
+    /// starved did meanwhile is told at its end only, and fifteen bad seconds are no moment. Claims are spread evenly over
+    /// them; what is in flight is known of the newest.
+    pub fn spread(self, length_ms: u64) -> impl Iterator<Item = Self> {
+        let parts = (length_ms.saturating_add(500) / 1_000).clamp(1, SPREAD_MAX);
+        (1..=parts).map(move |n| {
+            let part = |count: u64| count * n / parts - count * (n - 1) / parts;
+            let at_ms = self.at_ms.saturating_sub((parts - n) * 1_000);
+            let newest = if n == parts { self } else { Self::default() };
+            Self { at_ms, judged: part(self.judged), slow: part(self.slow), ..newest }
+        })
+    }
 }
+
+/// Seconds over which counts are spread at most.
+const SPREAD_MAX: u64 = 600;
 
 /// Claims of some seconds together.
 #[derive(Clone, Copy, Debug, Default)]
@@ -115,5 +131,26 @@ impl Seconds {
     fn total(&self, back: usize) -> Counts {
         let index = (self.0.len() - 1).saturating_sub(back);
         self.0.get(index).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_that_come_late_are_those_of_all_their_seconds() {
+        for (length_ms, parts) in
+            [(0, 1), (1_000, 1), (1_499, 1), (2_000, 2), (15_300, 15), (86_400_000, 600)]
+        {
+            let late = Second { at_ms: 1_000_000, judged: 61, slow: 7, oldest_in_flight_us: 3, stuck_us: 2 };
+            let seconds: Vec<Second> = late.spread(length_ms).collect();
+            assert_eq!(seconds.len(), parts, "{length_ms}");
+            assert_eq!(seconds.iter().map(|second| second.judged).sum::<u64>(), 61, "{length_ms}");
+            assert_eq!(seconds.iter().map(|second| second.slow).sum::<u64>(), 7, "{length_ms}");
+            assert!(seconds.windows(2).all(|pair| pair[0].at_ms + 1_000 == pair[1].at_ms), "{length_ms}");
+            let newest = seconds[parts - 1];
+            assert_eq!((newest.at_ms, newest.oldest_in_flight_us, newest.stuck_us), (1_000_000, 3, 2));
+        }
     }
 }

@@ -53,6 +53,7 @@ impl CaptureOrder {
 #[derive(Clone, Debug, Default)]
 struct PodView {
     fleet: Fleet,
+    process: Option<ProcessId>,
     last_at_ms: u64,
     seconds: VecDeque<Second>,
 }
@@ -66,8 +67,15 @@ impl PodView {
             .seconds
             .iter()
             .filter(|counts| counts.at_ms > last_at_ms && counts.threshold_us == threshold_us);
-        let seconds: Vec<Second> =
-            newer.map(|counts| self.fleet.add(counts.at_ms, &[(process, reading(counts))])).collect();
+        let mut seconds: Vec<Second> = Vec::new();
+        for counts in newer {
+            let before_ms = seconds.last().map_or(last_at_ms, |second| second.at_ms);
+            // Of a process that is met for the first time nobody knows since when its counts are.
+            let known = self.process.replace(process) == Some(process);
+            let since_ms = if known { counts.at_ms.saturating_sub(before_ms) } else { 0 };
+            let late = self.fleet.add(counts.at_ms, &[(process, reading(counts))]);
+            seconds.extend(late.spread(since_ms));
+        }
         self.fleet.retain(|known| *known == process);
         self.last_at_ms = seconds.last().map_or(last_at_ms, |second| second.at_ms);
         self.seconds.extend(&seconds);
