@@ -55,6 +55,8 @@ codes! {
     Unauthorized => "unauthorized", 401;
     /// The token lacks the scope or does not cover the queue.
     Forbidden => "forbidden", 403;
+    /// Without authentication: the request was made for another host, or by a page of another site.
+    ForeignOrigin => "foreign_origin", 403;
     /// No such path.
     NotFound => "not_found", 404;
     /// No such task in this tenant.
@@ -75,7 +77,7 @@ codes! {
     LeaseLost => "lease_lost", 409;
     /// The task has ended.
     AlreadyFinished => "already_finished", 409;
-    /// The server has as many calls waiting as it takes.
+    /// The server has as many calls or bytes waiting as it takes.
     Overloaded => "overloaded", 429;
     /// The store has no room for new tasks.
     StoreFull => "store_full", 429;
@@ -87,8 +89,12 @@ codes! {
     StoreUnavailable => "store_unavailable", 503;
     /// A newer version of Brisq wrote the store.
     StoreNewer => "store_newer", 503;
+    /// The store is not open yet.
+    Starting => "starting", 503;
     /// The server has as many connections as it takes.
     TooManyConnections => "too_many_connections", 503;
+    /// The client speaks another version of HTTP.
+    HttpVersion => "http_version", 505;
     /// The server is shutting down.
     Draining => "draining", 503;
     /// No server is connected to this sidecar.
