@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use brisq_crd::{Manifest, TaskQueueSpec};
 use brisq_profiler::{Artifacts, Event, Profiler, ProfilerConfig};
 use brisq_recorder::{ClaimLog, Recorder, RecorderConfig};
-use brisq_server::{Auth, Console, Options, Running};
+use brisq_server::{Auth, Console, Doors, Listen, Options, Running};
 use brisq_slo::{CaptureLimits, Objective};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, channel};
@@ -128,6 +128,16 @@ async fn serve(
     claims: Arc<ClaimLog>,
     recorder: Arc<Recorder>,
 ) -> anyhow::Result<()> {
+    let limits = brisq_server::raise_descriptor_limit().map(brisq_server::Limits::within);
+    let doors = Doors::open(&Listen {
+        public: flags.listen,
+        admin: flags.admin_listen,
+        metrics: None,
+        probes: None,
+        limits: limits.context("the limit of open files is not known")?,
+        guarded: false,
+    })
+    .await?;
     let progress = |done, total| eprintln!("reading tasks: {done} of {total}");
     let mut opened = brisq_stores::embedded(flags.data.clone(), true, progress).await?;
     opened.watch(&recorder);
@@ -135,19 +145,14 @@ async fn serve(
     let (listener, mut events) = channel(EVENTS_PENDING_MAX);
     let board = Board::new(&captures, listener);
     let options = Options {
-        listen: flags.listen,
-        admin_listen: flags.admin_listen,
-        metrics_listen: None,
         auth: Auth::off(),
         store_is_shared: false,
-        limits: brisq_server::Limits::default(),
         console: Console { watch: board.watch(), captures: Some(captures) },
         in_claim: flags.demo.then_some(slowdown::in_claim),
     };
     let mut terminate = signal(SignalKind::terminate())?;
-    let running =
-        Running::start(Arc::clone(&opened.store), Arc::clone(&claims), Arc::clone(&recorder), options)
-            .await?;
+    let (store, counted) = (Arc::clone(&opened.store), Arc::clone(&claims));
+    let running = Running::start(doors, store, counted, Arc::clone(&recorder), options);
     let profiler = profiler(&recorder, &plan, &flags.data, &board)?;
     if let Some(objective) = &plan.objective {
         board.arm(objective);

@@ -35,6 +35,9 @@ pub struct Flags {
     /// Address of metrics alone, for scrapers beyond this machine; without it they are at --admin-listen only
     #[arg(long, env = "BRISQ_METRICS_LISTEN", value_name = "ADDRESS")]
     metrics_listen: Option<String>,
+    /// Address of /healthz and /readyz alone, where no other connections stand before a probe's
+    #[arg(long, env = "BRISQ_PROBE_LISTEN", value_name = "ADDRESS")]
+    probe_listen: Option<String>,
     /// File of static tokens; turns authentication on
     #[arg(long, env = "BRISQ_TOKENS", value_name = "FILE")]
     tokens: Option<String>,
@@ -93,6 +96,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Metrics alone.
     pub metrics_listen: Option<SocketAddr>,
+    /// Probes alone.
+    pub probe_listen: Option<SocketAddr>,
     /// Who may call.
     pub auth: Auth,
     /// Authentication is off beyond loopback, on purpose.
@@ -139,6 +144,8 @@ impl Flags {
         );
         let metrics_listen =
             self.metrics_listen.as_deref().and_then(|text| address("--metrics-listen", text, &mut mistakes));
+        let probe_listen =
+            self.probe_listen.as_deref().and_then(|text| address("--probe-listen", text, &mut mistakes));
         let store = self.store(&mut mistakes);
         let insecure =
             choice("--insecure", self.insecure.as_deref(), "false", &["true", "false"], &mut mistakes)
@@ -168,6 +175,7 @@ impl Flags {
                     listen,
                     admin_listen,
                     metrics_listen,
+                    probe_listen,
                     auth,
                     insecure,
                     ready_file,
@@ -237,11 +245,12 @@ impl Flags {
     }
 
     fn fill_from(&mut self, mut file: BTreeMap<String, FileValue>, mistakes: &mut Vec<String>) {
-        let single: [(&str, &mut Option<String>); 11] = [
+        let single: [(&str, &mut Option<String>); 12] = [
             ("data", &mut self.data),
             ("listen", &mut self.listen),
             ("admin-listen", &mut self.admin_listen),
             ("metrics-listen", &mut self.metrics_listen),
+            ("probe-listen", &mut self.probe_listen),
             ("tokens", &mut self.tokens),
             ("insecure", &mut self.insecure),
             ("durability", &mut self.durability),

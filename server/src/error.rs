@@ -6,7 +6,7 @@ use brisq_model::limits;
 use brisq_store::{Refused, StoreError};
 use http_body_util::Full;
 use hyper::StatusCode;
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 
 use crate::coalescer::LaneFull;
 
@@ -25,12 +25,7 @@ impl From<ApiError> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = json(status, &self.0.envelope());
-        if let Some(seconds) = self.0.code.retry_after_seconds() {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        response
+        brisq_listen::answer(&self.0).map(axum::body::Body::from)
     }
 }
 

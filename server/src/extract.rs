@@ -1,23 +1,19 @@
 //! Request bodies as bytes: bounded in size and time, parsed by the handler, because our requests borrow from them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use brisq_api::{ApiError, ErrorCode};
+use brisq_listen::{BODY_TIMEOUT, BodyTimeout};
 use brisq_model::limits;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
-use tokio::time::timeout;
 
 use crate::budget::{Budget, Share};
 use crate::error::{Failure, body_too_large};
 use crate::state::App;
-
-/// From the head until the body is complete.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The whole body, counted among the bytes that the process holds.
 #[derive(Debug)]
@@ -41,14 +37,7 @@ impl FromRequest<App> for RawBody {
         if body.size_hint().lower() > limits::BODY_MAX_BYTES as u64 {
             return Err(body_too_large().into());
         }
-        match timeout(BODY_TIMEOUT, collect(body, &app.bodies)).await {
-            Ok(body) => Ok(body?),
-            Err(_) => Err(ApiError::new(
-                ErrorCode::RequestTimeout,
-                format!("The body was not complete after {} s. Send it at once.", BODY_TIMEOUT.as_secs()),
-            )
-            .into()),
-        }
+        Ok(collect(body, &app.bodies).await?)
     }
 }
 
@@ -59,6 +48,10 @@ async fn collect(mut body: Body, budget: &Arc<Budget>) -> Result<RawBody, ApiErr
     let mut count = |data: &Bytes| {
         if share.bytes() + data.len() > limits::BODY_MAX_BYTES {
             return Err(body_too_large());
+        }
+        if share.bytes() + data.len() <= limits::BODY_SMALL_MAX_BYTES {
+            share.grow(data.len());
+            return Ok(());
         }
         if share.try_grow(data.len()) { Ok(()) } else { Err(no_room()) }
     };
@@ -92,15 +85,54 @@ fn no_room() -> ApiError {
 
 async fn next_data(body: &mut Body) -> Result<Option<Bytes>, ApiError> {
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            ApiError::new(
-                ErrorCode::InvalidJson,
-                format!("The body broke off: {error}. Send the request again."),
-            )
-        })?;
+        let frame = frame.map_err(broken)?;
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
         }
     }
     Ok(None)
+}
+
+fn broken(error: axum::Error) -> ApiError {
+    let error = error.into_inner();
+    if error.is::<BodyTimeout>() {
+        return ApiError::new(
+            ErrorCode::RequestTimeout,
+            format!("The body was not complete after {} s. Send it at once.", BODY_TIMEOUT.as_secs()),
+        );
+    }
+    ApiError::new(ErrorCode::InvalidJson, format!("The body broke off: {error}. Send the request again."))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    async fn collected(frames: &[&'static str], budget: &Arc<Budget>) -> Result<RawBody, ApiError> {
+        let stream = futures_util::stream::iter(frames.to_vec()).map(|text| Ok::<_, std::io::Error>(text));
+        collect(Body::from_stream(stream), budget).await
+    }
+
+    #[tokio::test]
+    async fn a_full_budget_refuses_all_but_small_bodies() {
+        let large: &'static str = " ".repeat(limits::BODY_SMALL_MAX_BYTES + 1).leak();
+        let budget = Budget::new(limits::BODY_SMALL_MAX_BYTES * 2);
+        let held = budget.try_take(limits::BODY_SMALL_MAX_BYTES * 2).expect("room");
+        assert_eq!(collected(&[large], &budget).await.unwrap_err().code, ErrorCode::Overloaded);
+        assert_eq!(collected(&["{", large], &budget).await.unwrap_err().code, ErrorCode::Overloaded);
+        assert!(collected(&["{}"], &budget).await.is_ok());
+        drop(held);
+        assert!(collected(&[large], &budget).await.is_ok());
+        assert_eq!(budget.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_is_whole_however_it_is_cut() {
+        for frames in [&[][..], &["{}"], &["{", "}"], &["", "{", "\"a\":", "1}"]] {
+            let body = collected(frames, &Budget::new(100)).await.expect("a body");
+            assert_eq!(body.bytes, frames.concat().as_bytes());
+        }
+    }
 }

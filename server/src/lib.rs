@@ -1,6 +1,6 @@
 //! The queue server: HTTP in, store out.
 //!
-//! A request passes the accept loop ([`connection`]), authentication and the one list of routes, and reaches the core
+//! A request passes the accept loop (`brisq_listen`), the [`gate`], authentication and the one list of routes, and reaches the core
 //! as plain values. The core groups concurrent calls into few store calls, parks claims on empty queues in memory,
 //! and gives tasks back whose client went away. It knows a store only as `dyn Store`: `main` chooses one.
 #![forbid(unsafe_code)]
@@ -13,16 +13,19 @@ mod coalescer;
 mod config;
 mod connection;
 mod console;
+mod doors;
 mod error;
 mod extract;
 #[cfg(feature = "faults")]
 mod faults;
+mod gate;
 mod gauges;
 mod handout;
 mod metrics;
 mod parking;
 mod queue;
 mod queues;
+mod readiness;
 mod results;
 mod router;
 mod routes;
@@ -33,9 +36,10 @@ mod state;
 mod work;
 
 pub use auth::Auth;
+pub use brisq_listen::{Limits, raise_descriptor_limit};
 pub use config::{Config, Flags, StoreChoice};
-pub use connection::Limits;
 pub use console::{CaptureView, Console, Watch};
+pub use doors::{Doors, Listen};
 pub use metrics::Metrics;
 pub use router::{InClaim, openapi_document};
 pub use running::{Options, Running};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use brisq_recorder::{ClaimLog, Recorder, RecorderConfig};
-use brisq_server::{Auth, Config, Flags, Options, Running, StoreChoice};
+use brisq_server::{Auth, Config, Doors, Flags, Limits, Listen, Options, Running, StoreChoice};
 use brisq_stores::Opened;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -75,6 +75,12 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Before the store: probes are answered from the first second, and a port that is taken is told at once.
+    let doors = Doors::open(&listen(&config)).await?;
+    tracing::info!(listen = %doors.listen, admin = %doors.admin_listen, "listening");
+    if matches!(config.store, StoreChoice::Redis { .. }) {
+        doors.says_missing()("Redis is not reached yet".to_owned());
+    }
     let mut opened = tokio::select! {
         opened = open(&config.store) => opened?,
         _ = terminate.recv() => return Ok(()),
@@ -86,24 +92,19 @@ async fn serve(
     let sender = socket.map(|socket| brisq_recorder::send_frames(&recorder, socket)).transpose();
     let sender = sender.context("the profiler's thread did not start")?;
     let options = Options {
-        listen: config.listen,
-        admin_listen: config.admin_listen,
-        metrics_listen: config.metrics_listen,
         auth: config.auth.clone(),
         store_is_shared: matches!(config.store, StoreChoice::Redis { .. }),
-        limits: brisq_server::Limits::default(),
         console: brisq_server::Console::default(),
         in_claim: None,
     };
     tokio::spawn(follow(flags.clone(), config.auth.clone(), Arc::clone(&claims)));
-    let running = Running::start(Arc::clone(&opened.store), claims, Arc::clone(&recorder), options).await?;
+    let running = Running::start(doors, Arc::clone(&opened.store), claims, Arc::clone(&recorder), options);
     if !config.auth.is_on() {
         tracing::warn!(
             insecure = config.insecure,
             "authentication is off: everybody who reaches the address may call"
         );
     }
-    tracing::info!(listen = %running.listen, admin = %running.admin_listen, "listening");
     tokio::select! {
         ready = running.ready(config.ready_file.as_deref()) => {
             ready.context("the ready file cannot be written")?;
@@ -124,6 +125,30 @@ async fn serve(
         let _ = tokio::task::spawn_blocking(move || sender.join()).await;
     }
     Ok(())
+}
+
+/// Where to listen, and how many connections the limit of open files leaves room for.
+fn listen(config: &Config) -> Listen {
+    let limits = match brisq_server::raise_descriptor_limit() {
+        Ok(descriptors) => Limits::within(descriptors),
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files is not known");
+            (Limits::default(), Limits::aside())
+        }
+    };
+    let wanted = Limits::default().connections_max;
+    if limits.0.connections_max < wanted {
+        let taken = limits.0.connections_max;
+        tracing::warn!(taken, wanted, "fewer connections are taken: the hard limit of open files is low");
+    }
+    Listen {
+        public: config.listen,
+        admin: config.admin_listen,
+        metrics: config.metrics_listen,
+        probes: config.probe_listen,
+        limits,
+        guarded: config.auth.is_on() || config.insecure,
+    }
 }
 
 async fn open(store: &StoreChoice) -> anyhow::Result<Opened> {

@@ -9,7 +9,6 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use brisq_api::{ApiError, ErrorCode};
-use hyper::Version;
 use hyper::header::{CONNECTION, HeaderValue};
 use utoipa::OpenApi;
 use utoipa_axum::routes;
@@ -84,6 +83,15 @@ pub fn router(app: &App, in_claim: Option<InClaim>) -> Router {
     routes.route_layer(from_fn_with_state(Arc::clone(app), note)).fallback(not_found)
 }
 
+/// The probes alone.
+pub fn probes(app: &App) -> Router {
+    Router::new()
+        .route("/healthz", get(service::healthz))
+        .route("/readyz", get(service::readyz))
+        .fallback(not_found)
+        .with_state(Arc::clone(app))
+}
+
 async fn slow_claim(
     State(in_claim): State<InClaim>,
     matched: Option<MatchedPath>,
@@ -100,10 +108,9 @@ async fn slow_claim(
 /// Notes when a request met the first code of ours, and sends clients away while the server goes down.
 async fn note(State(app): State<App>, mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(Handled(Instant::now()));
-    let persistent = request.version() < Version::HTTP_2;
     let mut response = next.run(request).await;
     // Sent away while there is still an answer to do it with, a client does not meet a closed connection.
-    if persistent && app.draining() {
+    if app.draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -13,13 +13,14 @@ use tokio::task::JoinHandle;
 use crate::admin::{self, Admin};
 use crate::auth::Auth;
 use crate::budget::Budget;
-use crate::connection::{Limits, bind, serve};
 use crate::console::{Console, Viewers};
+use crate::doors::Doors;
 use crate::gauges::Gauges;
 use crate::metrics::Metrics;
 use crate::queues::Queues;
+use crate::readiness::Readiness;
 use crate::results::ResultWaiters;
-use crate::router::{InClaim, router};
+use crate::router::{InClaim, probes, router};
 use crate::shard::Shared;
 use crate::state::{App, AppState};
 
@@ -27,24 +28,14 @@ use crate::state::{App, AppState};
 const READY_PAUSE: Duration = Duration::from_millis(100);
 /// How long clients are sent to other servers with their answers, before connections on which nothing happens are closed.
 const SEND_AWAY: Duration = Duration::from_secs(2);
-/// Admin connections at once: scrapers and people.
-const ADMIN_CONNECTIONS_MAX: usize = 64;
 
 /// How a server is to run.
 #[derive(Debug)]
 pub struct Options {
-    /// Public API.
-    pub listen: SocketAddr,
-    /// Metrics and profiles.
-    pub admin_listen: SocketAddr,
-    /// Metrics alone.
-    pub metrics_listen: Option<SocketAddr>,
     /// Who may call.
     pub auth: Auth,
     /// Whether other servers may write to the same store.
     pub store_is_shared: bool,
-    /// Bounds of the public listener.
-    pub limits: Limits,
     /// What the page shows beside the queues.
     pub console: Console,
     /// Called in every claim.
@@ -68,25 +59,15 @@ pub struct Running {
 }
 
 impl Running {
-    /// Binds its listeners and serves.
-    ///
-    /// # Errors
-    /// When an address cannot be listened on; the text says which and what to do.
-    pub async fn start(
+    /// Serves `store` through `doors`.
+    pub fn start(
+        doors: Doors,
         store: Arc<dyn Store>,
         claims: Arc<ClaimLog>,
         recorder: Arc<Recorder>,
         options: Options,
-    ) -> io::Result<Self> {
-        let listener = bind(options.listen).await?;
-        let admin_listener = bind(options.admin_listen).await?;
-        let metrics_listener = match options.metrics_listen {
-            Some(address) => Some(bind(address).await?),
-            None => None,
-        };
-        let (listen, admin_listen) = (listener.local_addr()?, admin_listener.local_addr()?);
+    ) -> Self {
         let (draining, is_draining) = watch::channel(false);
-        let (closing, going_down) = watch::channel(false);
         let metrics = Arc::new(Metrics::default());
         let results = Arc::new(ResultWaiters::default());
         let bodies = Budget::new(limits::BODIES_IN_FLIGHT_MAX_BYTES);
@@ -99,7 +80,7 @@ impl Running {
         if let Some(wakeups) = store.wakeups() {
             tokio::spawn(Arc::clone(&queues).pass_on(wakeups));
         }
-        let guarded = options.auth.is_on() || !admin_listen.ip().is_loopback();
+        let guarded = options.auth.is_on() || !doors.admin_listen.ip().is_loopback();
         let app: App = Arc::new(AppState {
             store: Arc::clone(&store),
             store_is_shared: options.store_is_shared,
@@ -113,19 +94,15 @@ impl Running {
             viewers: Viewers::default(),
             gauges: Gauges::default(),
             console: options.console,
+            readiness: Readiness::default(),
             shutdown: is_draining,
         });
-        let public = serve(listener, router(&app, options.in_claim), options.limits, going_down.clone());
-        let admin_limits = Limits { connections_max: ADMIN_CONNECTIONS_MAX, ..options.limits };
-        let admin = Admin { app, recorder, guarded };
+        let admin = Admin { app: Arc::clone(&app), recorder, guarded };
         let scraped = admin::metrics_router(admin.clone());
-        let admin = serve(admin_listener, admin::router(admin), admin_limits, going_down.clone());
-        let mut servers = vec![tokio::spawn(public), tokio::spawn(admin)];
-        if let Some(listener) = metrics_listener {
-            servers.push(tokio::spawn(serve(listener, scraped, admin_limits, going_down)));
-        }
+        doors.serve(router(&app, options.in_claim), admin::router(admin), scraped, probes(&app));
+        let Doors { listen, admin_listen, closing, servers, .. } = doors;
         let shared = options.store_is_shared;
-        Ok(Self { listen, admin_listen, metrics, store, draining, closing, shared, servers })
+        Self { listen, admin_listen, metrics, store, draining, closing, shared, servers }
     }
 
     /// Resolves once the store can be worked with, and writes the ready file then.

@@ -10,6 +10,7 @@ use crate::console::{Console, Viewers};
 use crate::gauges::Gauges;
 use crate::metrics::Metrics;
 use crate::queues::Queues;
+use crate::readiness::Readiness;
 use crate::results::ResultWaiters;
 
 /// What all handlers share.
@@ -38,6 +39,8 @@ pub struct AppState {
     pub gauges: Gauges,
     /// What the page at `/` shows beside the queues.
     pub console: Console,
+    /// Whether the store can be worked with.
+    pub readiness: Readiness,
     /// Turns true when the server shuts down.
     pub shutdown: watch::Receiver<bool>,
 }

@@ -6,11 +6,9 @@ pub const HEAD_MAX_BYTES: usize = 16 * 1024;
 pub const HEAD_MAX_FIELDS: usize = 100;
 /// Largest request body, bytes.
 pub const BODY_MAX_BYTES: usize = 8 * 1024 * 1024;
-/// Request bodies that a process holds at once, bytes together.
-pub const BODIES_IN_FLIGHT_MAX_BYTES: usize = 128 * 1024 * 1024;
-/// A body up to here does not count against that: the number of connections bounds them, and what frees memory (complete,
-/// heartbeat) is small and goes on.
-pub const BODY_UNCOUNTED_MAX_BYTES: usize = 4 * 1024;
+/// A body up to here is read however many bytes are in flight: the number of connections bounds them, and what frees memory
+/// (complete, heartbeat) is small and goes on.
+pub const BODY_SMALL_MAX_BYTES: usize = 4 * 1024;
 /// Largest payload of a task, bytes of JSON as sent.
 pub const PAYLOAD_MAX_BYTES: usize = 1024 * 1024;
 /// Largest result of a task, bytes of JSON as sent.

@@ -1,8 +1,11 @@
 //! Whether the server lives, whether it can work, and what it offers.
 
+use std::sync::LazyLock;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use brisq_api::{ApiError, ErrorCode, ErrorEnvelope};
+use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
 use serde::Serialize;
@@ -10,6 +13,9 @@ use utoipa::ToSchema;
 
 use crate::error::{Answered, draining, json};
 use crate::state::App;
+
+/// The document, written once: the route is open to everybody.
+static OPENAPI: LazyLock<Bytes> = LazyLock::new(|| crate::router::openapi_document().into());
 
 /// State of the service.
 #[derive(Debug, Serialize, ToSchema)]
@@ -22,6 +28,11 @@ pub struct Status {
 /// The process lives. Says nothing about the store: a restart would not mend that.
 #[utoipa::path(get, path = "/healthz", tag = "service", responses((status = 200, body = Status)))]
 pub async fn healthz() -> Response {
+    alive()
+}
+
+/// The answer of a process that lives.
+pub fn alive() -> Response {
     json(StatusCode::OK, &Status { status: "ok", store: None })
 }
 
@@ -37,7 +48,7 @@ pub async fn readyz(State(app): State<App>) -> Answered {
     if app.draining() {
         return Err(draining().into());
     }
-    match app.store.ready().await {
+    match app.readiness.judge(&*app.store).await {
         Ok(()) => Ok(json(StatusCode::OK, &Status { status: "ready", store: Some(app.store.describe()) })),
         Err(error) => {
             let message = format!("The store cannot be worked with: {error}. Tasks flow again when it can.");
@@ -49,5 +60,5 @@ pub async fn readyz(State(app): State<App>) -> Answered {
 /// This document.
 #[utoipa::path(get, path = "/openapi.json", tag = "service", responses((status = 200, description = "OpenAPI 3.1")))]
 pub async fn openapi() -> Response {
-    ([(CONTENT_TYPE, "application/json")], crate::router::openapi_document()).into_response()
+    ([(CONTENT_TYPE, "application/json")], OPENAPI.clone()).into_response()
 }
