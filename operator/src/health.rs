@@ -81,7 +81,7 @@ impl Health {
 
 /// Serves until the process ends. A standby is ready too: its deployment would never finish rolling otherwise.
 pub async fn serve(listen: SocketAddr, health: Health) -> std::io::Result<()> {
-    let listener = tokio::net::TcpListener::bind(listen).await?;
+    let listener = brisq_listen::bind(listen).await?;
     let metrics = |State(health): State<Health>| async move {
         (StatusCode::OK, [("content-type", "application/openmetrics-text; version=1.0.0")], health.text())
     };
@@ -90,7 +90,10 @@ pub async fn serve(listen: SocketAddr, health: Health) -> std::io::Result<()> {
         .route("/readyz", get(|| async { "ok" }))
         .route("/metrics", get(metrics))
         .with_state(health);
-    axum::serve(listener, routes).await
+    // Never told to end: it answers probes for as long as the process lives.
+    let (_serving, until) = tokio::sync::watch::channel(false);
+    brisq_listen::serve(listener, routes, brisq_listen::Limits::aside(), until).await;
+    Ok(())
 }
 
 async fn alive(State(health): State<Health>) -> (StatusCode, &'static str) {

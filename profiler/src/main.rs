@@ -149,9 +149,7 @@ fn run(flags: &Flags, followed: Followed, artifacts: Artifacts) -> anyhow::Resul
     spawn_thread("brisq-accept", move || accept(&listener, &own, &of_thread))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind(flags.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}", flags.listen))?;
+        let listener = brisq_listen::bind(flags.listen).await?;
         let listen = listener.local_addr()?;
         if let Some(path) = &flags.ready_file {
             let beside = path.with_extension("tmp");
@@ -168,11 +166,14 @@ fn run(flags: &Flags, followed: Followed, artifacts: Artifacts) -> anyhow::Resul
             tokio::spawn(objective::follow(path, flags.clone(), Arc::clone(&captures)));
         }
         let routes = api::routes(Arc::clone(&captures), flags.token_file.clone());
+        // It serves until its runtime ends: the operator asks again.
+        let (_serving, until) = tokio::sync::watch::channel(false);
         tokio::select! {
-            served = axum::serve(listener, routes) => served.context("the listener failed"),
-            _ = terminate.recv() => Ok(()),
-            _ = tokio::signal::ctrl_c() => Ok(()),
+            _ = brisq_listen::serve(listener, routes, brisq_listen::Limits::aside(), until) => {}
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
         }
+        Ok(())
     });
     // A capture that is being written is finished first.
     captures.end();

@@ -73,6 +73,7 @@ fn server(plan: &Plan) -> Value {
             "--listen=0.0.0.0:7070",
             "--admin-listen=127.0.0.1:7071",
             "--metrics-listen=0.0.0.0:7073",
+            "--probe-listen=0.0.0.0:7074",
             "--tokens=/etc/brisq/tokens/tokens.yaml",
             "--config=/etc/brisq/config/server.yaml",
             "--profiler-socket=/run/brisq/profiler.sock",
@@ -81,11 +82,12 @@ fn server(plan: &Plan) -> Value {
         "ports": [
             {"name": "http", "containerPort": 7070, "protocol": "TCP"},
             {"name": "metrics", "containerPort": 7073, "protocol": "TCP"},
+            {"name": "probes", "containerPort": 7074, "protocol": "TCP"},
         ],
-        // It listens once it has reached Redis, which may have a large file to read first.
-        "startupProbe": http_probe("/healthz", "http", 1, 1_800),
-        "readinessProbe": http_probe("/readyz", "http", 2, 2),
-        "livenessProbe": http_probe("/healthz", "http", 10, 6),
+        // A door of their own: clients that fill the public one do not have the server killed. It answers before Redis is
+        // reached, which may have a large file to read first, so no start is too long.
+        "readinessProbe": http_probe("/readyz", "probes", 2, 2),
+        "livenessProbe": http_probe("/healthz", "probes", 10, 6),
         "lifecycle": {"preStop": {"sleep": {"seconds": ENDPOINTS_LAG_SECONDS}}},
         "resources": plan.spec.resources.clone().unwrap_or_default(),
         "securityContext": container_security(),
