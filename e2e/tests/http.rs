@@ -375,7 +375,8 @@ fn mistakes_get_a_code_and_name_the_field() {
 fn a_giant_body_is_refused_before_it_is_read() {
     let server = Server::start(Store::Embedded, &[]).expect("a server");
     let mut stream = TcpStream::connect(&server.program.listen).expect("a connection");
-    let head = format!("POST /v1/queues/q/tasks HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", 9 << 20);
+    let head =
+        format!("POST /v1/queues/q/tasks HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", 9 << 20);
     stream.write_all(head.as_bytes()).expect("sent");
     let mut answer = [0; 512];
     let read = stream.read(&mut answer).expect("an answer");
