@@ -6,6 +6,7 @@ use brisq_store::engine::{Body, Extra, Record, Records};
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use crate::codec;
+use crate::fields::Damage;
 
 /// Bodies by task id, written once.
 pub const BODIES: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("bodies");
@@ -64,7 +65,7 @@ impl<'t> Tables<'t> {
 }
 
 /// What a record says, or that it cannot be read.
-fn readable<T>(id: TaskId, what: &str, read: Result<T, codec::Damage>) -> Option<T> {
+fn readable<T>(id: TaskId, what: &str, read: Result<T, Damage>) -> Option<T> {
     read.inspect_err(
         |damage| tracing::error!(task = %id, "the {what} of a task on disk is damaged: {damage}"),
     )
