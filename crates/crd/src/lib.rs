@@ -22,8 +22,7 @@ mod schema;
 mod task_queue;
 mod validate;
 
-pub use documents::parse_all;
-pub use manifest::{Manifest, Metadata, parse};
+pub use manifest::{Manifest, Metadata, parse, parse_all};
 pub use profile_capture::{CaptureReason, CaptureWindow, ProfileCaptureSpec, TaskQueueRef};
 #[cfg(feature = "kube")]
 pub use profile_capture::{

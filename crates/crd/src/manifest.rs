@@ -1,4 +1,4 @@
-//! One document, read strictly: what a cluster would drop or refuse is a mistake here, with its path.
+//! The documents of a file, read strictly: what a cluster would drop or refuse is a mistake here, with its path.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,12 +6,15 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::documents::documents;
 use crate::names::{name_mistakes, task_queue_name_mistakes};
 use crate::validate::{Mistake, capture_mistakes, policy_mistakes, task_queue_spec_mistakes};
-use crate::{API_VERSION, ProfileCaptureSpec, ProfilingPolicySpec, TaskQueueSpec, documents};
+use crate::{API_VERSION, ProfileCaptureSpec, ProfilingPolicySpec, TaskQueueSpec};
 
 /// Largest manifest that is read.
-pub(crate) const MANIFEST_MAX_BYTES: usize = 1024 * 1024;
+const MANIFEST_MAX_BYTES: usize = 1024 * 1024;
+/// Most documents of a file.
+const DOCUMENTS_MAX: usize = 100;
 /// What the API server writes itself, and stands in what `kubectl get -o yaml` prints.
 const OF_THE_SERVER: [&str; 10] = [
     "metadata.creationTimestamp",
@@ -150,9 +153,31 @@ struct Document<T> {
     spec: T,
 }
 
-pub(crate) fn too_large(yaml: &str) -> Mistake {
+fn too_large(yaml: &str) -> Mistake {
     let message = format!("a manifest has at most {MANIFEST_MAX_BYTES} bytes, this one has {}", yaml.len());
     Mistake::at("", message)
+}
+
+/// Reads the documents of a file and checks each. One without content is passed over, as `kubectl` does, unless there is
+/// no other.
+///
+/// # Errors
+/// When the file as a whole is too large; a mistake in a document stands at its place.
+pub fn parse_all(yaml: &str) -> Result<Vec<Result<Manifest, Vec<Mistake>>>, Mistake> {
+    if yaml.len() > MANIFEST_MAX_BYTES {
+        return Err(too_large(yaml));
+    }
+    let documents = documents(yaml);
+    if documents.len() > DOCUMENTS_MAX {
+        let message =
+            format!("a file has at most {DOCUMENTS_MAX} documents, this one has {}", documents.len());
+        return Err(Mistake::at("", message));
+    }
+    if documents.is_empty() {
+        return Ok(vec![parse(yaml)]);
+    }
+    // Lines keep their numbers.
+    Ok(documents.into_iter().map(|(line, text)| parse(&("\n".repeat(line) + &text))).collect())
 }
 
 /// Reads one document and checks it.
@@ -164,7 +189,7 @@ pub fn parse(yaml: &str) -> Result<Manifest, Vec<Mistake>> {
     if yaml.len() > MANIFEST_MAX_BYTES {
         return Err(vec![too_large(yaml)]);
     }
-    let documents = documents::count(yaml);
+    let documents = documents(yaml).len();
     if documents > 1 {
         return Err(vec![Mistake::at("", format!("must be one document, is {documents}"))]);
     }
@@ -346,5 +371,25 @@ mod tests {
     fn a_fraction_is_told_how_to_be_written() {
         let told = mistakes(&format!("{HEAD}spec: {{resources: {{limits: {{cpu: 0.5}}}}}}\n"));
         assert!(told[0].contains("\"0.5\", or 500m"), "{told:?}");
+    }
+
+    #[test]
+    fn every_document_of_a_file_is_read_and_its_lines_keep_their_numbers() {
+        let file = include_str!("../../../examples/orders-s3.yaml");
+        let kinds: Vec<&str> =
+            parse_all(file).unwrap().iter().map(|read| read.as_ref().unwrap().kind()).collect();
+        assert_eq!(kinds, ["ProfilingPolicy", "TaskQueue"]);
+
+        let file = format!(
+            "# first\n---\n{HEAD}spec: {{}}\n--- # empty\n\n---\n{HEAD}spec: {{replicas: many}}\n---\n"
+        );
+        let read = parse_all(&file).unwrap();
+        assert_eq!(read.len(), 2);
+        assert!(read[0].is_ok());
+        let told = read[1].as_ref().unwrap_err()[0].to_string();
+        assert!(told.contains("line 13"), "{told}");
+        assert_eq!(parse_all("# nothing").unwrap().len(), 1);
+        assert!(parse_all("# nothing").unwrap()[0].is_err());
+        assert!(parse_all(&"a\n---\n".repeat(DOCUMENTS_MAX + 1)).is_err());
     }
 }
