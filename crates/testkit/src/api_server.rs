@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{Kubectl, Process, kubernetes};
@@ -11,12 +12,28 @@ use crate::{Kubectl, Process, kubernetes};
 /// How long the API server may take to be ready.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Requests of service accounts alone, once each.
+const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived, ResponseStarted]\n\
+                     rules: [{level: Metadata, userGroups: ['system:serviceaccounts']}, {level: None}]\n";
+
+/// A request of a service account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Such as `get` or `watch`.
+    pub verb: String,
+    /// Plural name of the kind.
+    pub resource: String,
+    /// Name of the object, if it is about one.
+    pub name: String,
+}
+
 /// A real API server with its etcd on free ports of this machine: no node, nothing runs.
 #[derive(Debug)]
 pub struct ApiServer {
     process: Process,
     _etcd: Process,
     folder: TempDir,
+    port: u16,
 }
 
 impl ApiServer {
@@ -45,6 +62,7 @@ impl ApiServer {
             return Err(io::Error::other("openssl made no key"));
         }
         std::fs::write(path("tokens.csv"), "admin-token,admin,1,system:masters\n")?;
+        std::fs::write(path("audit.yaml"), AUDIT)?;
         let process = Command::new(kubernetes("kube-apiserver")?)
             .args(["--etcd-servers", &url(client), "--bind-address", "127.0.0.1"])
             .args(["--secure-port", &secure.to_string(), "--cert-dir", &path("pki")])
@@ -58,11 +76,12 @@ impl ApiServer {
             ])
             .args(["--service-account-signing-key-file", &path("sa.key")])
             .args(["--service-account-key-file", &path("sa.key"), "--profiling=false"])
+            .args(["--audit-policy-file", &path("audit.yaml"), "--audit-log-path", &path("audit.log")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log(&root.join("apiserver.log"))?)
             .spawn()?;
-        let server = Self { process: Process::from(process), _etcd: etcd, folder };
+        let server = Self { process: Process::from(process), _etcd: etcd, folder, port: secure };
         std::fs::write(server.kubeconfig(), config(secure, &path("pki/apiserver.crt"), "admin-token"))?;
         server.wait_ready()
     }
@@ -80,6 +99,12 @@ impl ApiServer {
             std::thread::sleep(Duration::from_millis(100));
         }
         Ok(self)
+    }
+
+    /// Such as `https://127.0.0.1:6443`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
     }
 
     /// For the administrator.
@@ -105,6 +130,22 @@ impl ApiServer {
     /// When it cannot be had.
     pub fn kubectl(&self) -> io::Result<Kubectl> {
         Kubectl::new(&self.kubeconfig())
+    }
+
+    /// What service accounts have asked so far, as the audit log has it; a watch stands in it once it has ended.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn requests(&self) -> io::Result<Vec<Request>> {
+        let log = std::fs::read_to_string(self.folder.path().join("audit.log"))?;
+        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let request = |event: Value| Request {
+            verb: text(&event["verb"]),
+            resource: text(&event["objectRef"]["resource"]),
+            name: text(&event["objectRef"]["name"]),
+        };
+        Ok(events.map(request).collect())
     }
 
     /// The API server's process, to be stopped and continued.

@@ -14,7 +14,7 @@ mod program;
 mod redis;
 mod tools;
 
-pub use api_server::ApiServer;
+pub use api_server::{ApiServer, Request};
 pub use browser::Browser;
 pub use cgroup::CpuGroup;
 pub use forwarder::Forwarder;
