@@ -16,7 +16,7 @@ const FORGOTTEN: Duration = Duration::from_secs(300);
 pub struct Backoff(Mutex<HashMap<(String, String), (u32, Instant)>>);
 
 impl Backoff {
-    /// It failed once more. Answers how long to wait; `jitter` from 0 to 1 keeps objects apart that failed together.
+    /// Answers how long to wait after one more failure; `jitter` from 0 to 1 keeps objects apart that failed together.
     pub fn failed(&self, namespace: String, name: String, now: Instant, jitter: f64) -> Duration {
         let mut failures = self.0.lock();
         failures.retain(|_, (_, last)| now.duration_since(*last) < FORGOTTEN);
@@ -27,7 +27,6 @@ impl Backoff {
         pause.mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// It did not fail.
     pub fn succeeded(&self, namespace: String, name: String) {
         self.0.lock().remove(&(namespace, name));
     }

@@ -13,17 +13,13 @@ use crate::status::cut;
 
 /// What all controllers share.
 pub struct Context {
-    /// Speaks to the API server.
     pub client: Client,
-    /// As it was started.
     pub settings: Settings,
-    /// Where the operator itself is.
+    /// The operator's own.
     pub namespace: String,
-    /// Of derived secrets.
     pub key: Key,
-    /// Told of progress, for probes and metrics.
     pub health: Health,
-    /// Of TaskQueues that fail.
+    /// Pauses of TaskQueues that fail.
     pub backoff: Backoff,
     /// Since when a capture's author cannot be reached, by namespace and name of the capture.
     pub unreachable: Mutex<HashMap<(String, String), Instant>>,
@@ -31,7 +27,6 @@ pub struct Context {
 }
 
 impl Context {
-    /// All of it.
     pub fn new(client: Client, settings: Settings, namespace: String, key: Key, events: Recorder) -> Self {
         Self {
             client,

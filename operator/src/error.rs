@@ -8,7 +8,6 @@ pub enum Error {
     Terminal {
         /// For conditions; documented in docs/conditions.md.
         reason: &'static str,
-        /// For people.
         message: String,
     },
     /// The API server failed or refused.

@@ -48,18 +48,15 @@ impl Health {
         now.duration_since(*self.0.progress.lock()) > STUCK
     }
 
-    /// Whether this one leads.
     pub fn lead(&self, leads: bool) {
         self.0.leading.store(leads, Ordering::Relaxed);
     }
 
-    /// A reconcile ended.
     pub fn reconciled(&self, ok: bool) {
         self.0.reconciles.fetch_add(1, Ordering::Relaxed);
         self.0.errors.fetch_add(u64::from(!ok), Ordering::Relaxed);
     }
 
-    /// A capture was ordered.
     pub fn captured(&self) {
         self.0.captures.fetch_add(1, Ordering::Relaxed);
     }

@@ -23,14 +23,11 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 /// Others look this often: a takeover takes [`LEASE`] and this at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// Take it: nobody holds it.
+    /// Nobody holds the Lease.
     Take,
-    /// It is ours.
     Hold,
-    /// Somebody else's.
     Wait,
 }
 
@@ -85,7 +82,6 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    /// Nothing is asked yet.
     pub fn new(leases: Api<Lease>, me: String, health: Health) -> Self {
         Self { leases, me, health }
     }

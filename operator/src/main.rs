@@ -111,6 +111,7 @@ async fn work(context: Arc<Context>) -> anyhow::Result<()> {
         running.spawn(policy::run(Arc::clone(&context), scope.clone(), stores.queues.clone()));
         let (captures, known) = capture::controller(&context, &scope, stores.clone());
         running.spawn(captures);
+        running.spawn(capture::retention::run(Arc::clone(&context), stores.clone(), known.clone()));
         running.spawn(breach::run(Arc::clone(&context), stores, known));
     }
     match running.join_next().await {

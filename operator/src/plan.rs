@@ -1,16 +1,16 @@
 //! A TaskQueue that was validated, with all that its objects are made of.
 
-use brisq_crd::{Artifacts, ProfilingPolicySpec, Standalone, TaskQueue, TaskQueueSpec};
+use brisq_crd::{Artifacts, ProfilingPolicySpec, SecretKeyRef, Standalone, TaskQueue, TaskQueueSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use crate::settings::Settings;
 
-/// What is derived for one TaskQueue from the operator's key.
+/// What is derived from the operator's key for one TaskQueue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Secrets {
-    /// Bearer token of clients.
+    /// Bearer token of clients, 64 hex digits.
     pub token: String,
-    /// Its SHA-256 in lower-case hex.
+    /// SHA-256 of that token in lower-case hex.
     pub token_sha256: String,
     /// Bearer token of the sidecars' API.
     pub sidecar: String,
@@ -21,9 +21,7 @@ pub struct Secrets {
 /// What the pods of a TaskQueue run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Images {
-    /// Server and sidecar.
     pub server: String,
-    /// A Redis of its own.
     pub redis: String,
 }
 
@@ -41,28 +39,22 @@ impl Images {
     }
 }
 
-/// See the module.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Name of the TaskQueue, at most 40 characters: suffixes fit behind it.
     pub name: String,
-    /// Its namespace.
     pub namespace: String,
-    /// As it was applied.
     pub spec: TaskQueueSpec,
-    /// The policy in force: its own, or the one it refers to.
+    /// The policy in force: the TaskQueue's own, or the one that it refers to.
     pub profiling: ProfilingPolicySpec,
-    /// The TaskQueue as owner.
     pub owner: OwnerReference,
-    /// Derived secrets.
     pub secrets: Secrets,
-    /// Images of its pods.
     pub images: Images,
     /// Where the operator runs: only from there sidecars are reached.
     pub operator_namespace: String,
     /// Size in the claim template of a StatefulSet that exists: templates cannot be changed, the claim itself can grow.
     pub template_size: Option<String>,
-    /// Its captures go to a volume that only pods of one node can have at once.
+    /// The captures go to a volume that only pods of one node can have at once.
     pub one_node: bool,
 }
 
@@ -75,7 +67,12 @@ impl Plan {
         }
     }
 
-    /// Name of the StatefulSet and Service of Redis.
+    /// The tokens file that its owner keeps; without it one token is generated.
+    pub fn tokens_secret(&self) -> Option<&SecretKeyRef> {
+        self.spec.auth.as_ref().and_then(|auth| auth.tokens_secret_ref.as_ref())
+    }
+
+    /// Name of the StatefulSet, Service and Secret of Redis.
     pub fn redis_name(&self) -> String {
         format!("{}-redis", self.name)
     }

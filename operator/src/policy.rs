@@ -21,7 +21,7 @@ use crate::task_queue::{State, refer_to};
 const MANAGER: &str = "brisq-operator/status";
 /// Users that are named.
 const USED_BY_MAX: usize = 100;
-/// A TaskQueue that left for another policy is not told to the one it left: it is looked at again anyway.
+/// A TaskQueue that left for another policy is not told to the one it left. A look costs nothing where nothing changed.
 const RESYNC: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(2);
 /// A reconcile ends within this time.
@@ -78,6 +78,7 @@ async fn one(guarded: &Policy, all: &Policies) -> Result<Action, Error> {
         "usedBy": used_by,
         "conditions": [state.at(before, policy.metadata.generation, Timestamp::now())],
     });
-    status::write(policy, said, MANAGER, Against::Any, &all.context.client).await?;
+    let is = json!(policy.status);
+    status::write(policy, &is, said, MANAGER, Against::Any, &all.context.client).await?;
     Ok(Action::requeue(RESYNC))
 }

@@ -3,17 +3,15 @@
 use std::time::Duration;
 
 use brisq_crd::{ProfileCapture, ProfilingPolicy, TaskQueue};
-use kube::api::Api;
+use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::utils::Backoff;
 use kube::runtime::{controller, watcher};
 use kube::{Client, Resource};
 
-/// A TaskQueue, or why it cannot be read: one bad object must not stop the watch.
+/// A TaskQueue, or why it cannot be read: one bad object must not stop the watch. The other kinds alike.
 pub type Queue = DeserializeGuard<TaskQueue>;
-/// The same of a ProfilingPolicy.
 pub type Policy = DeserializeGuard<ProfilingPolicy>;
-/// The same of a ProfileCapture.
 pub type Capture = DeserializeGuard<ProfileCapture>;
 
 /// All namespaces, or one.
@@ -29,7 +27,7 @@ pub fn all(namespaces: &[String]) -> Vec<Scope> {
 }
 
 impl Scope {
-    /// Objects of a kind in it.
+    /// Objects of a kind in this scope.
     pub fn api<K>(&self, client: &Client) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope>,
@@ -38,6 +36,14 @@ impl Scope {
         match &self.0 {
             None => Api::all(client.clone()),
             Some(namespace) => Api::namespaced(client.clone(), namespace),
+        }
+    }
+
+    /// The metadata of objects of a kind that is known by name.
+    pub fn metadata(&self, client: &Client, resource: &ApiResource) -> Api<PartialObjectMeta<DynamicObject>> {
+        match &self.0 {
+            None => Api::all_with(client.clone(), resource),
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
         }
     }
 }

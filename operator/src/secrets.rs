@@ -1,16 +1,18 @@
 //! The operator's key, and what is derived from it for each TaskQueue. The key's Secret is the only one it ever reads.
 
+use brisq_crd::TaskQueue;
 use hmac::{Hmac, KeyInit, Mac};
 use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 use kube::core::Status;
 use rand::Rng;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::build::MANAGED_BY;
 use crate::plan::Secrets;
 
-/// Name of the Secret with the key.
 const KEY_SECRET: &str = "brisq-operator-key";
 const KEY_BYTES: usize = 32;
 
@@ -19,7 +21,7 @@ const KEY_BYTES: usize = 32;
 pub struct Key(Vec<u8>);
 
 impl Key {
-    /// Reads it, or makes one at the first start.
+    /// Reads the key, or makes one at the first start.
     pub async fn load(secrets: &Api<Secret>) -> anyhow::Result<Self> {
         for _ in 0..2 {
             if let Some(secret) = secrets.get_opt(KEY_SECRET).await? {
@@ -29,10 +31,11 @@ impl Key {
                     _ => anyhow::bail!("Secret {KEY_SECRET} has no `key` of {KEY_BYTES} bytes or more"),
                 };
             }
+            let (managed_by, operator) = MANAGED_BY;
             let mut bytes = [0; KEY_BYTES];
             rand::rng().fill_bytes(&mut bytes);
             let secret = serde_json::from_value(json!({
-                "metadata": {"name": KEY_SECRET},
+                "metadata": {"name": KEY_SECRET, "labels": {(managed_by): operator}},
                 "stringData": {"key": hex(&bytes)},
             }))?;
             match secrets.create(&PostParams::default(), &secret).await {
@@ -45,21 +48,27 @@ impl Key {
         anyhow::bail!("Secret {KEY_SECRET} was made and is gone again")
     }
 
-    /// Tokens and passwords of one TaskQueue; the same for as long as the key is.
-    pub fn secrets(&self, namespace: &str, name: &str) -> Secrets {
-        let token = self.derive(namespace, name, "token");
+    /// Tokens and passwords of one TaskQueue; the same for as long as the key and `spec.auth.generation` are.
+    pub fn secrets(&self, queue: &TaskQueue) -> Secrets {
+        let (namespace, name) = (queue.namespace().unwrap_or_default(), queue.name_any());
+        let turn = match queue.spec.auth.as_ref().map_or(0, |auth| auth.generation) {
+            0 => String::new(),
+            generation => format!("/{generation}"),
+        };
+        let derive = |purpose: &str| self.derive(&format!("brisq/{namespace}/{name}/{purpose}{turn}"));
+        let token = derive("token");
         Secrets {
             token_sha256: hex(&Sha256::digest(&token)),
             token,
-            sidecar: self.derive(namespace, name, "sidecar"),
-            redis: self.derive(namespace, name, "redis"),
+            sidecar: derive("sidecar"),
+            redis: derive("redis"),
         }
     }
 
-    fn derive(&self, namespace: &str, name: &str, purpose: &str) -> String {
+    fn derive(&self, purpose: &str) -> String {
         let mut mac =
             Hmac::<Sha256>::new_from_slice(&self.0).expect("invariant: HMAC takes keys of any length");
-        mac.update(format!("brisq/{namespace}/{name}/{purpose}").as_bytes());
+        mac.update(purpose.as_bytes());
         hex(&mac.finalize().into_bytes())
     }
 }
@@ -69,7 +78,8 @@ pub fn is_conflict(error: &Status) -> bool {
     error.code == 409
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Lower-case.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -78,13 +88,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_differ_by_queue_and_purpose_and_never_change() {
+    fn secrets_differ_by_queue_purpose_and_generation_and_never_change() {
+        let queue = |name: &str, spec: serde_json::Value| {
+            let mut queue = TaskQueue::new(name, serde_json::from_value(spec).unwrap());
+            queue.metadata.namespace = Some("shop".to_owned());
+            queue
+        };
         let key = Key(vec![7; 32]);
-        let orders = key.secrets("shop", "orders");
-        assert_eq!(orders, key.secrets("shop", "orders"));
-        assert_ne!(orders.token, key.secrets("shop", "emails").token);
-        assert_ne!(orders.token, orders.sidecar);
+        let orders = key.secrets(&queue("orders", json!({})));
+        assert_eq!(orders, key.secrets(&queue("orders", json!({"auth": {"generation": 0}}))));
         assert_eq!(orders.token.len(), 64);
-        assert_ne!(orders.token, Key(vec![8; 32]).secrets("shop", "orders").token);
+        let second = key.secrets(&queue("orders", json!({"auth": {"generation": 2}})));
+        let emails = key.secrets(&queue("emails", json!({})));
+        let other_key = Key(vec![8; 32]).secrets(&queue("orders", json!({})));
+        let all = [orders, second, emails, other_key].map(|made| [made.token, made.sidecar, made.redis]);
+        let distinct: std::collections::BTreeSet<&String> = all.iter().flatten().collect();
+        assert_eq!(distinct.len(), 12);
+        // Of an older release: a TaskQueue that it made keeps its token.
+        let token = "d4a2";
+        assert_eq!(all[0][0].get(..4), Some(token));
     }
 }

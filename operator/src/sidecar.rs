@@ -8,8 +8,9 @@ use brisq_client::{ClientError, Connection, Target};
 use brisq_crd::TaskQueue;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::runtime::reflector::Store;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+use crate::task_queue::Stores;
 
 const PORT: u16 = 7072;
 /// How long an answer may take.
@@ -44,6 +45,15 @@ impl Sidecar {
         self.call("PUT", &format!("/v1/captures/{name}"), &body).await
     }
 
+    /// Whether its store has a bundle in this folder.
+    pub async fn has(&mut self, folder: &str) -> Result<bool, ClientError> {
+        match self.call::<IgnoredAny>("GET", &format!("/v1/artifacts/{folder}/manifest.json"), &[]).await {
+            Ok(IgnoredAny) => Ok(true),
+            Err(ClientError::Refused { status: 404, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn call<T: DeserializeOwned>(
         &mut self,
         method: &str,
@@ -57,16 +67,16 @@ impl Sidecar {
 }
 
 /// Pods of a TaskQueue's servers that can be asked.
-pub fn pods_of(queue: &TaskQueue, pods: &Store<Pod>) -> Vec<Arc<Pod>> {
-    let own = |pod: &Pod| {
-        let instance = pod.labels().get("app.kubernetes.io/instance");
-        pod.namespace() == queue.namespace() && instance == queue.metadata.name.as_ref() && is_up(pod)
-    };
-    pods.state().into_iter().filter(|pod| own(pod)).collect()
+pub fn servers_of(queue: &TaskQueue, stores: &Stores) -> Vec<Arc<Pod>> {
+    stores.pods_of(queue).into_iter().filter(|pod| is_server(pod) && is_up(pod)).collect()
 }
 
-/// Whether a pod's server can be asked: it has an address and is not on its way out.
+fn is_server(pod: &Pod) -> bool {
+    pod.labels().get("app.kubernetes.io/component").is_some_and(|component| component == "server")
+}
+
+/// Whether a pod can be asked: it runs and is not on its way out.
 fn is_up(pod: &Pod) -> bool {
     let running = pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
-    running && pod.metadata.deletion_timestamp.is_none() && !pod.name_any().is_empty()
+    running && pod.metadata.deletion_timestamp.is_none()
 }

@@ -21,9 +21,11 @@ pub enum Against {
     Judged,
 }
 
-/// Applies the fields of `status` that `manager` owns.
+/// Applies the fields of `status` that `manager` owns, unless they stand in the object already: `is` is its status as it was
+/// read.
 pub async fn write<K>(
     object: &K,
+    is: &Value,
     status: Value,
     manager: &str,
     against: Against,
@@ -35,6 +37,9 @@ where
         + DeserializeOwned
         + std::fmt::Debug,
 {
+    if says(is, &status) {
+        return Ok(());
+    }
     let name = object.name_any();
     let metadata = match against {
         Against::Any => json!({"name": name}),
@@ -51,6 +56,22 @@ where
     let params = PatchParams::apply(manager).force();
     api.patch_status(&name, &params, &Patch::Apply(&patch)).await?;
     Ok(())
+}
+
+/// Whether a status says all of this already; a null says that a field is absent.
+fn says(is: &Value, said: &Value) -> bool {
+    let mut fitted = said.clone();
+    fit(&mut fitted);
+    let known = |value: Option<&Value>| value.cloned().unwrap_or_default();
+    said.as_object().into_iter().flatten().all(|(field, _)| {
+        match (known(is.get(field)), known(fitted.get(field))) {
+            // Conditions keep the order in which they came.
+            (Value::Array(is), Value::Array(said)) => {
+                is.len() == said.len() && said.iter().all(|value| is.contains(value))
+            }
+            (is, said) => is == said,
+        }
+    })
 }
 
 /// Texts end within their bound, and what is not known is left out: a null is refused.
@@ -77,6 +98,21 @@ pub fn cut(text: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_status_says_already_is_not_written() {
+        let is = json!({"replicas": 2, "image": "a", "conditions": [{"type": "A"}, {"type": "B"}]});
+        for (said, known) in [
+            (json!({"replicas": 2, "objective": null}), true),
+            (json!({"conditions": [{"type": "B"}, {"type": "A", "message": null}]}), true),
+            (json!({"replicas": 3}), false),
+            (json!({"image": null}), false),
+            (json!({"conditions": [{"type": "A"}]}), false),
+            (json!({"slo": "Met"}), false),
+        ] {
+            assert_eq!(says(&is, &said), known, "{said}");
+        }
+    }
 
     #[test]
     fn a_long_text_ends_within_the_bound_and_between_characters_and_a_null_is_left_out() {

@@ -32,14 +32,17 @@ runAsGroup: 65532
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
-{{/* What the operator may do with what it serves. Of Secrets it may write those that it derives, and read none. */}}
+{{/*
+What the operator may do with what it serves. A patch answers with the object and so reads it: secrets-policy.yaml keeps the account
+from every Secret that does not bear its label.
+*/}}
 {{- define "brisq.rules" -}}
 - apiGroups: [brisq.dev]
   resources: [taskqueues, profilingpolicies, profilecaptures]
   verbs: [get, list, watch]
 - apiGroups: [brisq.dev]
   resources: [profilecaptures]
-  verbs: [create, patch]
+  verbs: [create, patch, delete]
 - apiGroups: [brisq.dev]
   resources: [taskqueues/status, profilingpolicies/status, profilecaptures/status]
   verbs: [patch]
@@ -48,13 +51,13 @@ seccompProfile: {type: RuntimeDefault}
   verbs: [update]
 - apiGroups: [apps]
   resources: [deployments, statefulsets]
-  verbs: [get, list, watch, create, patch]
+  verbs: [list, watch, create, patch]
 - apiGroups: [""]
   resources: [services, configmaps, serviceaccounts]
   verbs: [list, watch, create, patch]
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [create, patch]
+  verbs: [create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
@@ -66,7 +69,7 @@ seccompProfile: {type: RuntimeDefault}
   verbs: [list, watch, create, patch]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, patch, delete]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

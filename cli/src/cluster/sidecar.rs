@@ -35,10 +35,10 @@ impl Sidecar {
                 "pod {author} is gone, and the bundle with it: configure `artifacts` to keep bundles longer"
             );
         };
-        let secret = cluster.api::<Secret>().get(&format!("{queue}-token")).await;
-        let secret = secret.with_context(|| format!("Secret {queue}-token, with the sidecar's token"))?;
-        let token = secret.data.and_then(|mut data| data.remove("sidecar"));
-        let token = token.ok_or_else(|| anyhow!("Secret {queue}-token has no `sidecar`"))?;
+        let secret = cluster.api::<Secret>().get(&format!("{queue}-sidecar")).await;
+        let secret = secret.with_context(|| format!("Secret {queue}-sidecar, with the sidecar's token"))?;
+        let token = secret.data.and_then(|mut data| data.remove("token"));
+        let token = token.ok_or_else(|| anyhow!("Secret {queue}-sidecar has no `token`"))?;
         Ok(Self { pod: pod.name_any(), pods, token: String::from_utf8(token.0)? })
     }
 

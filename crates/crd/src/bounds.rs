@@ -21,7 +21,7 @@ fn documents() -> [(&'static str, Value); 5] {
         (
             "TaskQueue",
             json!({
-                "replicas": 1, "image": "a", "resources": resources, "auth": {"tokensSecretRef": key},
+                "replicas": 1, "image": "a", "resources": resources, "auth": {"tokensSecretRef": key, "generation": 1},
                 "redis": {"standalone": {
                     "image": "a", "appendfsync": "always", "resources": resources,
                     "storage": {"size": 1, "storageClassName": "a", "onDelete": "Retain"},

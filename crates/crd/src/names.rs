@@ -4,6 +4,8 @@ use crate::validate::Mistake;
 
 /// Of a TaskQueue: names of pods and Services are made of it, which end at 63.
 pub(crate) const TASK_QUEUE_NAME_MAX: usize = 40;
+/// Ends of the names of what is made of a TaskQueue: `orders-redis` would be a queue of its own and the Redis of `orders`.
+const TAKEN_ENDS: [&str; 3] = ["-redis", "-token", "-sidecar"];
 /// Of any object.
 const NAME_MAX: usize = 253;
 
@@ -24,6 +26,12 @@ pub(crate) fn task_queue_name_mistakes(path: &str, name: &str) -> Vec<Mistake> {
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) || name.contains('.') {
         let message =
             format!("begins with a letter and has no dot: names of Services are made of it; is {name}");
+        mistakes.push(Mistake::at(path, message));
+    }
+    if TAKEN_ENDS.iter().any(|end| name.ends_with(end)) {
+        let message = format!(
+            "does not end in -redis, -token or -sidecar: what is made of another TaskQueue has such names; is {name}"
+        );
         mistakes.push(Mistake::at(path, message));
     }
     mistakes
@@ -57,6 +65,11 @@ mod tests {
             ("a-1", true, true),
             ("a.b", true, false),
             ("1x", true, false),
+            ("a-redis", true, false),
+            ("a-token", true, false),
+            ("a-sidecar", true, false),
+            ("redis", true, true),
+            ("a-redis-1", true, true),
             (long.as_str(), true, false),
             ("", false, false),
             ("Orders", false, false),

@@ -32,6 +32,8 @@ use crate::{Artifacts, Capture, CaptureLimits, Quantity, Resources};
             .message("metadata.name has at most 40 characters: names of pods and Services are made of it"),
         validation = kube::core::Rule::new("self.metadata.name.matches('^[a-z][^.]*$')")
             .message("metadata.name begins with a letter and has no dot: names of Services are made of it"),
+        validation = kube::core::Rule::new("!self.metadata.name.matches('-(redis|token|sidecar)$')")
+            .message("metadata.name does not end in -redis, -token or -sidecar: what is made of another TaskQueue has such names"),
         // Not on `redis` or `storage` itself: a rule about a change is not asked where a field comes or goes as a whole.
         validation = kube::core::Rule::new(
             "(has(self.spec.redis) && has(self.spec.redis.external)) == (has(oldSelf.spec.redis) && has(oldSelf.spec.redis.external))"
@@ -114,7 +116,7 @@ pub struct Standalone {
     /// Its volume.
     #[serde(default)]
     pub storage: Storage,
-    /// Of the Redis container.
+    /// Of the Redis container. It always has a memory limit, 1Gi by default, and takes tasks up to 70 % of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 }
@@ -215,14 +217,23 @@ pub struct SecretKeyRef {
     pub key: String,
 }
 
-/// Who may call.
+/// Who may call, and the turn of what is generated.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Auth {
-    /// Key of a Secret that holds a tokens file (`brisq token new` makes entries). The servers read it, the operator does not.
-    pub tokens_secret_ref: SecretKeyRef,
+    /// Key of a Secret that holds a tokens file (`brisq token new` makes entries). The servers read it, the operator does
+    /// not. Without it one token is generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_secret_ref: Option<SecretKeyRef>,
+    /// Another number generates another client token, sidecar token and Redis password, and restarts the pods that use them.
+    #[serde(default)]
+    #[cfg_attr(feature = "kube", schemars(range(max = GENERATION_MAX)))]
+    pub generation: u32,
 }
+
+/// Largest number that all clients of the API server write alike.
+pub(crate) const GENERATION_MAX: u32 = i32::MAX as u32;
 
 /// Objectives.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

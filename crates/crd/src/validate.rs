@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::names::{TASK_QUEUE_NAME_MAX, task_queue_name_mistakes};
+use crate::task_queue::GENERATION_MAX;
 use crate::{
     Artifacts, Capture, CaptureLimits, ClaimLatency, External, ProfileCaptureSpec, Profiling,
     ProfilingPolicySpec, Quantity, Redis, Resources, S3, SecretKeyRef, Standalone, TaskQueueSpec,
@@ -64,7 +65,10 @@ pub(crate) fn task_queue_spec_mistakes(spec: &TaskQueueSpec) -> Vec<Mistake> {
         check.redis(redis);
     }
     if let Some(auth) = &spec.auth {
-        check.secret_key("spec.auth.tokensSecretRef", &auth.tokens_secret_ref);
+        if let Some(key) = &auth.tokens_secret_ref {
+            check.secret_key("spec.auth.tokensSecretRef", key);
+        }
+        check.within("spec.auth.generation", auth.generation, 0..=GENERATION_MAX);
     }
     if let Some(objective) = &spec.slo.claim_latency {
         check.objective(objective);

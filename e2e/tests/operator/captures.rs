@@ -26,7 +26,7 @@ impl Pod {
         let path = |name: &str| folder.path().join(name).display().to_string();
         let secret = rig.kubectl.until("the Secret", SOON, |kubectl| {
             kubectl
-                .run(&["get", "secret", "orders-token", "-o", "go-template={{.data.sidecar | base64decode}}"])
+                .run(&["get", "secret", "orders-sidecar", "-o", "go-template={{.data.token | base64decode}}"])
                 .ok()
         });
         std::fs::write(path("token"), secret.expect("a token").0).expect("a file");

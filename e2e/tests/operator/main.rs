@@ -5,11 +5,14 @@
     reason = "what a test cannot read fails it, helpers included"
 )]
 
+mod at_rest;
 mod captures;
 mod plugin;
 mod refusals;
 mod resources;
+mod retention;
 mod rig;
+mod secrets;
 
 use std::time::{Duration, Instant};
 
@@ -43,6 +46,8 @@ fn children_are_made_put_right_and_taken_away_with_the_charts_own_rights() {
     for (kind, name) in [
         ("serviceaccount", "orders"),
         ("secret", "orders-token"),
+        ("secret", "orders-sidecar"),
+        ("secret", "orders-redis"),
         ("configmap", "orders"),
         ("service", "orders"),
         ("service", "orders-redis"),

@@ -22,6 +22,7 @@ pub struct Rig {
     pub kubectl: Kubectl,
     folder: TempDir,
     account: PathBuf,
+    token: String,
     namespaces: Vec<&'static str>,
 }
 
@@ -57,7 +58,7 @@ impl Rig {
         let chart = chart.join("brisq").display().to_string();
         helm(&["dependency", "build", &chart]);
         let only = ["--show-only", "templates/rbac.yaml", "--show-only", "templates/serviceaccount.yaml"];
-        let lease = ["--show-only", "templates/lease.yaml"];
+        let lease = ["--show-only", "templates/lease.yaml", "--show-only", "templates/secrets-policy.yaml"];
         let listed = format!("namespaces={namespaces:?}");
         let template = ["template", "brisq", &chart, "-n", "brisq-system"];
         // Each says its own namespace; one that is given besides would have to be the same.
@@ -71,7 +72,13 @@ impl Rig {
         let token =
             kubectl.within("brisq-system").run(&["create", "token", "brisq-operator"]).expect("a token");
         let account = server.kubeconfig_of("operator", token.trim()).expect("a kubeconfig");
-        Self { server, kubectl, folder, account, namespaces: namespaces.to_vec() }
+        let token = token.trim().to_owned();
+        Self { server, kubectl, folder, account, token, namespaces: namespaces.to_vec() }
+    }
+
+    /// The bearer token of the account that operators have.
+    pub fn token(&self) -> &str {
+        &self.token
     }
 
     /// Starts an operator, with the account's rights and no others.
@@ -113,7 +120,8 @@ impl Rig {
         let mut role = self.kubectl.get(&["clusterrole", "brisq-operator"]).expect("its role");
         let rules = role["rules"].as_array_mut().expect("rules");
         let made = rules.iter_mut().find(|rule| rule["resources"] == json!(["profilecaptures"]));
-        made.expect("a rule")["verbs"] = if allowed { json!(["create", "patch"]) } else { json!(["patch"]) };
+        made.expect("a rule")["verbs"] =
+            if allowed { json!(["create", "patch", "delete"]) } else { json!(["patch", "delete"]) };
         self.kubectl.feed(&["replace", "-f", "-"], &role.to_string()).expect("replaced");
     }
 

@@ -12,7 +12,6 @@ use brisq_crd::{ProfilingPolicySpec, TaskQueue};
 use brisq_slo::{CaptureLimits, NotCaptured, Objective};
 use futures_util::StreamExt;
 use futures_util::stream::iter;
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 use tokio::time::MissedTickBehavior;
@@ -23,7 +22,7 @@ use self::view::View;
 use crate::context::Context;
 use crate::error::Error;
 use crate::scope::Capture;
-use crate::sidecar::pods_of;
+use crate::sidecar::servers_of;
 use crate::task_queue::{Stores, effective_policy};
 
 /// How often sidecars are asked; they keep the seconds in between.
@@ -39,11 +38,8 @@ type Key = (String, String);
 
 /// Runs until the process ends.
 pub async fn run(context: Arc<Context>, stores: Stores, captures: Store<Capture>) {
-    // Only this store has no other waiter: of several, kube's wakes the last one that asked and no other. An empty store of
-    // captures does no harm: what is there already is not made again.
-    if stores.pods.wait_until_ready().await.is_err() {
-        return;
-    }
+    // An empty store of captures does no harm: what is there already is not made again.
+    stores.synced().await;
     let mut views: HashMap<Key, View> = HashMap::new();
     let mut ticks = tokio::time::interval(POLL_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -63,7 +59,7 @@ pub async fn run(context: Arc<Context>, stores: Stores, captures: Store<Capture>
             .collect();
         // What is not put back belonged to TaskQueues that are gone.
         views = iter(work)
-            .map(|(key, view, queue)| look(key, view, queue, &context, &stores.pods, &captures))
+            .map(|(key, view, queue)| look(key, view, queue, &context, &stores, &captures))
             .buffer_unordered(QUEUES_AT_ONCE)
             .collect()
             .await;
@@ -75,12 +71,12 @@ async fn look(
     mut view: View,
     queue: TaskQueue,
     context: &Context,
-    pods: &Store<Pod>,
+    stores: &Stores,
     captures: &Store<Capture>,
 ) -> (Key, View) {
     // What was not written is judged again from what is in the status.
     let before = view.clone();
-    let looked = tokio::time::timeout(LOOK_MAX, one(&mut view, &queue, context, pods, captures)).await;
+    let looked = tokio::time::timeout(LOOK_MAX, one(&mut view, &queue, context, stores, captures)).await;
     if let Err(error) = looked.unwrap_or(Err(Error::TimedOut(LOOK_MAX))) {
         tracing::warn!(queue = key.1, %error, "a TaskQueue's objective could not be judged; trying again");
         view = before;
@@ -93,18 +89,18 @@ async fn one(
     view: &mut View,
     queue: &TaskQueue,
     context: &Context,
-    pods: &Store<Pod>,
+    stores: &Stores,
     captures: &Store<Capture>,
 ) -> Result<(), Error> {
     let Some(objective) = objective_of(queue) else {
         view.disarm();
         return write(queue, view, context).await;
     };
-    let (policy, refuse) = policy_of(queue, context).await?;
+    let (policy, refuse) = policy_of(queue, stores)?;
     view.note_last(queue, captures);
     let episode = view.status.episode;
-    let own = pods_of(queue, pods);
-    let token = context.key.secrets(&queue.namespace().unwrap_or_default(), &queue.name_any()).sidecar;
+    let own = servers_of(queue, stores);
+    let token = context.key.secrets(queue).sidecar;
     let order = view.judge(objective, &own, &token, &limits_of(&policy, refuse)).await;
     // What was ordered before and not made, by the operator before or by this one, comes first.
     order::complete(view, queue, &policy, context).await;
@@ -124,11 +120,11 @@ async fn one(
 }
 
 /// The policy in force, and why it allows no captures now. A breach is seen all the same.
-async fn policy_of(
+fn policy_of(
     queue: &TaskQueue,
-    context: &Context,
+    stores: &Stores,
 ) -> Result<(ProfilingPolicySpec, Option<NotCaptured>), Error> {
-    match effective_policy(queue, context).await {
+    match effective_policy(queue, stores) {
         Ok(policy) => {
             let refuse = policy.suspend.then_some(NotCaptured::Suspended);
             Ok((policy, refuse))

@@ -17,5 +17,5 @@ pub async fn write(queue: &TaskQueue, view: &View, context: &Context) -> Result<
         return Ok(());
     }
     let said = json!({"slo": view.slo, "profiling": view.status});
-    status::write(queue, said, MANAGER, Against::Judged, &context.client).await
+    status::write(queue, &json!(before), said, MANAGER, Against::Judged, &context.client).await
 }

@@ -49,7 +49,6 @@ impl CaptureOrder {
     }
 }
 
-/// Counts of one pod.
 #[derive(Clone, Debug, Default)]
 struct PodView {
     fleet: Fleet,
@@ -113,7 +112,6 @@ pub struct View {
     heard: Instant,
     /// The part of the TaskQueue's status that is written here.
     pub status: ProfilingStatus,
-    /// Whether the objective is kept.
     pub slo: SloState,
 }
 

@@ -1,22 +1,26 @@
+use std::collections::BTreeMap;
+
 use brisq_crd::{Capture, ClaimLatency, ProfilingPolicySpec};
-use serde_json::{Value, json};
+use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::metadata;
 use crate::plan::Plan;
 
-/// What servers and sidecars follow without a restart: the objective, and how its breaches are captured. It stands outside the
-/// hash that rolls pods.
-pub(super) fn build(plan: &Plan) -> Value {
+/// What servers and sidecars follow without a restart: the objective, and how its breaches are captured. No pod template has a
+/// fingerprint of it.
+pub(super) fn build(plan: &Plan) -> ConfigMap {
     let latency = plan.spec.slo.claim_latency.as_ref();
-    json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": metadata(plan, &plan.name, "server"),
-        "data": {
-            "server.yaml": latency.map_or_else(String::new, server),
-            "objective.yaml": latency.map_or_else(String::new, |latency| objective(latency, &plan.profiling)),
-        },
-    })
+    let objective = |latency| objective(latency, &plan.profiling);
+    let data: BTreeMap<String, String> = [
+        ("server.yaml".to_owned(), latency.map_or_else(String::new, server)),
+        ("objective.yaml".to_owned(), latency.map_or_else(String::new, objective)),
+    ]
+    .into();
+    ConfigMap {
+        metadata: metadata(plan, plan.name.clone(), "server"),
+        data: Some(data),
+        ..ConfigMap::default()
+    }
 }
 
 fn server(latency: &ClaimLatency) -> String {

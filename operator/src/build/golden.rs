@@ -59,9 +59,8 @@ fn check(case: &str, yaml: &str) {
     let update = std::env::var_os("BRISQ_UPDATE_GOLDEN").is_some();
     let mut wanted = BTreeSet::new();
     for child in children(&plan(spec(yaml))) {
-        let kind = child["kind"].as_str().unwrap().to_lowercase();
-        let file = format!("{kind}-{}.yaml", child["metadata"]["name"].as_str().unwrap());
-        let text = serde_saphyr::to_string(&child).unwrap();
+        let file = format!("{}-{}.yaml", child.resource.kind.to_lowercase(), child.name);
+        let text = serde_saphyr::to_string(&child.object).unwrap();
         let path = folder.join(&file);
         if update {
             std::fs::create_dir_all(&folder).unwrap();
@@ -100,4 +99,62 @@ fn everything_from_outside() {
              profiling: {{artifacts: {{prefix: team, s3: {{bucket: captures, endpoint: 'http://s3:7070', secretRef: {{name: s3}}}}}}}}\n"
         ),
     );
+}
+
+/// What differs between two plans, as `Kind/name`, and which of these have another pod template.
+fn differences(one: &Plan, other: &Plan) -> (Vec<String>, Vec<String>) {
+    let (one, other) = (children(one), children(other));
+    let mut found = (Vec::new(), Vec::new());
+    for (one, other) in one.iter().zip(&other) {
+        assert_eq!((&one.resource.kind, &one.name), (&other.resource.kind, &other.name));
+        let name = format!("{}/{}", one.resource.kind, one.name);
+        if one.object != other.object {
+            found.0.push(name.clone());
+        }
+        if one.object["spec"]["template"] != other.object["spec"]["template"] {
+            found.1.push(name);
+        }
+    }
+    found
+}
+
+#[test]
+fn what_is_followed_restarts_no_pod() {
+    let before = plan(spec(&format!("{HEAD}spec: {{slo: {{claimLatency: {{thresholdMs: 5}}}}}}")));
+    for changed in [
+        "slo: {claimLatency: {thresholdMs: 9, percentile: 50, windowSeconds: 10, minSamples: 7}}",
+        "slo: {}",
+        "slo: {claimLatency: {thresholdMs: 5}}, profiling: {capture: {preSeconds: 7}, limits: {perDay: 1}}",
+        "slo: {claimLatency: {thresholdMs: 5}}, profiling: {suspend: true}",
+    ] {
+        let after = plan(spec(&format!("{HEAD}spec: {{{changed}}}")));
+        let (objects, templates) = differences(&before, &after);
+        assert!(templates.is_empty(), "{changed}: {templates:?}");
+        assert!(objects.iter().all(|name| name == "ConfigMap/orders"), "{changed}: {objects:?}");
+    }
+}
+
+#[test]
+fn another_secret_restarts_the_pods_that_use_it_and_no_others() {
+    let rotated = |rotate: fn(&mut Secrets)| {
+        let before = plan(spec(&format!("{HEAD}spec: {{}}")));
+        let mut after = before.clone();
+        rotate(&mut after.secrets);
+        differences(&before, &after)
+    };
+    let servers = "Deployment/orders".to_owned();
+    let redis = "StatefulSet/orders-redis".to_owned();
+    for (rotate, secret, restarted) in [
+        (
+            (|s| s.token_sha256 = "new".into()) as fn(&mut Secrets),
+            "Secret/orders-token",
+            vec![servers.clone()],
+        ),
+        (|s| s.sidecar = "new".into(), "Secret/orders-sidecar", vec![servers.clone()]),
+        (|s| s.redis = "new".into(), "Secret/orders-redis", vec![redis, servers.clone()]),
+    ] {
+        let (objects, templates) = rotated(rotate);
+        assert_eq!(templates, restarted);
+        assert_eq!(objects, [&[secret.to_owned()][..], &restarted].concat());
+    }
 }

@@ -1,103 +1,188 @@
-use brisq_crd::{OnDelete, Standalone};
-use serde_json::{Value, json};
+use brisq_crd::{OnDelete, Quantity, Resources, Standalone};
+use k8s_openapi::api::apps::v1::{
+    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
+};
+use k8s_openapi::api::core::v1::{
+    Container, EnvVar, PersistentVolumeClaim, PersistentVolumeClaimSpec, PodSpec, Service,
+    VolumeResourceRequirements,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Size;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{container_security, labels, metadata, pod_security, secret};
+use super::{labels, metadata, pod, secret, service};
 use crate::plan::Plan;
 
 /// User of the official image.
 const REDIS_USER: i64 = 999;
+/// For the last write of the append-only file.
+const GRACE_SECONDS: i64 = 60;
+/// What Redis asks for and may use where the TaskQueue does not say: a pod that asks for nothing is the first that a node under
+/// pressure kills.
+const CPU_REQUEST: &str = "50m";
+const MEMORY_REQUEST: &str = "256Mi";
+const MEMORY_LIMIT: &str = "1Gi";
+/// Share of the memory limit that holds tasks, in hundredths. The rest is for what Redis does not count: fragmentation, and the
+/// pages that a fork copies while it rewrites the append-only file.
+const TASKS_PERCENT: f64 = 70.0;
 
 /// Where the servers find Redis.
-pub(super) fn service(plan: &Plan) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": metadata(plan, &plan.redis_name(), "redis"),
-        "spec": {
-            "type": "ClusterIP",
-            "selector": labels::selector(&plan.name, "redis"),
-            "ports": [{"name": "redis", "port": 6379, "targetPort": "redis", "protocol": "TCP"}],
-        },
-    })
+pub(super) fn service(plan: &Plan) -> Service {
+    service::leads_to(plan, plan.redis_name(), "redis", &[("redis", 6379)])
+}
+
+/// Its password as a variable, from the Secret that holds nothing else.
+pub(super) fn password(variable: &str, plan: &Plan) -> EnvVar {
+    pod::env_of_secret(variable, &plan.redis_name(), "password")
 }
 
 /// One Redis with an append-only file. No failover engine: who needs one names an external Redis.
-pub(super) fn stateful_set(plan: &Plan, standalone: &Standalone) -> Value {
+pub(super) fn stateful_set(plan: &Plan, standalone: &Standalone) -> StatefulSet {
     let when_deleted = match standalone.storage.on_delete {
         OnDelete::Retain => "Retain",
         OnDelete::Delete => "Delete",
     };
-    let mut claim = json!({
-        "accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": plan.claim_size(standalone)}},
-    });
-    if let (Some(class), Some(claim)) = (&standalone.storage.storage_class_name, claim.as_object_mut()) {
-        claim.insert("storageClassName".into(), class.clone().into());
-    }
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "metadata": metadata(plan, &plan.redis_name(), "redis"),
-        "spec": {
-            "replicas": 1,
+    let pod = PodSpec {
+        service_account_name: Some(plan.name.clone()),
+        automount_service_account_token: Some(false),
+        security_context: Some(pod::pod_security(REDIS_USER)),
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        containers: vec![container(plan, standalone)],
+        ..PodSpec::default()
+    };
+    let annotations = [secret::fingerprint_of_redis(plan)].into();
+    StatefulSet {
+        metadata: metadata(plan, plan.redis_name(), "redis"),
+        spec: Some(StatefulSetSpec {
+            replicas: Some(1),
             // In order, a pod that cannot start is never replaced by one of a template that could.
-            "podManagementPolicy": "Parallel",
-            "serviceName": plan.redis_name(),
-            "selector": {"matchLabels": labels::selector(&plan.name, "redis")},
-            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": when_deleted, "whenScaled": "Retain"},
-            "template": {
-                "metadata": {"labels": labels::all(&plan.name, "redis")},
-                "spec": {
-                    "serviceAccountName": plan.name,
-                    "automountServiceAccountToken": false,
-                    "securityContext": pod_security(REDIS_USER),
-                    "terminationGracePeriodSeconds": 60,
-                    "containers": [container(plan, standalone)],
-                },
-            },
-            "volumeClaimTemplates": [{
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "metadata": {"name": "data", "labels": labels::all(&plan.name, "redis")},
-                "spec": claim,
-            }],
-        },
-    })
+            pod_management_policy: Some("Parallel".to_owned()),
+            service_name: Some(plan.redis_name()),
+            selector: labels::label_selector(&plan.name, "redis"),
+            persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
+                when_deleted: Some(when_deleted.to_owned()),
+                when_scaled: Some("Retain".to_owned()),
+            }),
+            template: pod::template(plan, "redis", annotations, pod),
+            volume_claim_templates: Some(vec![claim(plan, standalone)]),
+            ..StatefulSetSpec::default()
+        }),
+        ..StatefulSet::default()
+    }
 }
 
-fn container(plan: &Plan, standalone: &Standalone) -> Value {
-    let password = json!({"secretKeyRef": {"name": secret::name(plan), "key": "redis"}});
-    let probe = |ping: &[&str], period: u32, failures: u32| {
-        json!({
-            "exec": {"command": ping},
-            "timeoutSeconds": 5,
-            "periodSeconds": period,
-            "failureThreshold": failures,
-        })
-    };
+fn claim(plan: &Plan, standalone: &Standalone) -> PersistentVolumeClaim {
+    let size = [("storage".to_owned(), Size(plan.claim_size(standalone)))].into();
+    PersistentVolumeClaim {
+        metadata: ObjectMeta {
+            name: Some("data".to_owned()),
+            labels: Some(labels::all(&plan.name, "redis")),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PersistentVolumeClaimSpec {
+            access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
+            resources: Some(VolumeResourceRequirements { requests: Some(size), limits: None }),
+            storage_class_name: standalone.storage.storage_class_name.clone(),
+            ..PersistentVolumeClaimSpec::default()
+        }),
+        ..PersistentVolumeClaim::default()
+    }
+}
+
+fn container(plan: &Plan, standalone: &Standalone) -> Container {
+    let memory = Memory::of(standalone);
+    let tasks_max = memory.tasks_max_bytes.to_string();
+    // Nothing is evicted: a task that was acknowledged is kept, and a full Redis refuses new ones.
+    let mut args =
+        vec!["--dir", "/data", "--appendonly", "yes", "--appendfsync", standalone.appendfsync.name()];
+    args.extend(["--maxmemory", &tasks_max, "--maxmemory-policy", "noeviction", "--save", ""]);
+    args.extend(["--requirepass", "$(REDISCLI_AUTH)"]);
+    // Commands that a claim's objective can feel; the default of 10 ms hides those that break one of 5.
+    args.extend(["--slowlog-log-slower-than", "2000"]);
     // While it loads its file it answers with an error, which only `-e` takes for one: not ready, and alive.
     let answers = ["redis-cli", "ping"];
     let serves = ["redis-cli", "-e", "ping"];
-    json!({
-        "name": "redis",
-        "image": plan.images.redis,
-        "command": ["redis-server"],
-        // Nothing is evicted: a task that was acknowledged is kept, and a full Redis refuses new ones.
-        "args": [
-            "--dir", "/data", "--appendonly", "yes", "--appendfsync", standalone.appendfsync.name(),
-            "--maxmemory-policy", "noeviction", "--save", "", "--requirepass", "$(REDISCLI_AUTH)",
-            // Commands that a claim's objective can feel; the default of 10 ms hides those that break one of 5.
-            "--slowlog-log-slower-than", "2000",
-        ],
+    Container {
+        name: "redis".to_owned(),
+        image: Some(plan.images.redis.clone()),
+        command: Some(vec!["redis-server".to_owned()]),
+        args: Some(args.into_iter().map(str::to_owned).collect()),
         // The name under which `redis-cli` looks for the password by itself.
-        "env": [{"name": "REDISCLI_AUTH", "valueFrom": password}],
-        "ports": [{"name": "redis", "containerPort": 6379, "protocol": "TCP"}],
+        env: Some(vec![password("REDISCLI_AUTH", plan)]),
+        ports: Some(vec![pod::port("redis", 6379)]),
         // A large append-only file takes minutes to read: until then it is neither alive nor dead.
-        "startupProbe": probe(&serves, 2, 900),
-        "readinessProbe": probe(&serves, 5, 2),
-        "livenessProbe": probe(&answers, 20, 6),
-        "resources": standalone.resources.clone().unwrap_or_default(),
-        "securityContext": container_security(),
-        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
-    })
+        startup_probe: Some(pod::exec_probe(&serves, 2, 900)),
+        readiness_probe: Some(pod::exec_probe(&serves, 5, 2)),
+        liveness_probe: Some(pod::exec_probe(&answers, 20, 6)),
+        resources: Some(pod::resources(&memory.resources)),
+        security_context: Some(pod::container_security()),
+        volume_mounts: Some(vec![pod::mount("data", "/data")]),
+        ..Container::default()
+    }
+}
+
+/// What the container may use, and how much of it tasks may.
+struct Memory {
+    resources: Resources,
+    tasks_max_bytes: u64,
+}
+
+impl Memory {
+    /// There is always a limit: without one Redis never says that it is full, and ends with its node. A TaskQueue that asks for
+    /// more than the default limit and names none is limited to what it asks for.
+    fn of(standalone: &Standalone) -> Self {
+        let Resources { mut requests, mut limits } = standalone.resources.clone().unwrap_or_default();
+        let bytes = |amount: &Quantity| amount.value().unwrap_or(0.0);
+        let default = |amount: &str| Quantity(amount.to_owned());
+        if !requests.contains_key("cpu") && !limits.contains_key("cpu") {
+            requests.insert("cpu".to_owned(), default(CPU_REQUEST));
+        }
+        let asked = requests.get("memory").cloned();
+        let limit = limits.entry("memory".to_owned()).or_insert_with(|| {
+            let least = default(MEMORY_LIMIT);
+            asked.filter(|asked| bytes(asked) > bytes(&least)).unwrap_or(least)
+        });
+        let limit_bytes = bytes(limit);
+        let request = default(MEMORY_REQUEST);
+        let request = if bytes(&request) > limit_bytes { limit.clone() } else { request };
+        requests.entry("memory".to_owned()).or_insert(request);
+        Self {
+            tasks_max_bytes: (limit_bytes * TASKS_PERCENT / 100.0) as u64,
+            resources: Resources { requests, limits },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redis_always_has_a_memory_limit_and_tasks_get_at_most_70_percent_of_it() {
+        const MIB: u64 = 1 << 20;
+        for (resources, request, limit, tasks_max) in [
+            ("{}", "256Mi", "1Gi", 1024 * MIB * 7 / 10),
+            (r#"{"limits": {"memory": "64Mi"}}"#, "64Mi", "64Mi", 64 * MIB * 7 / 10),
+            (r#"{"limits": {"memory": "4Gi", "cpu": 1}}"#, "256Mi", "4Gi", 4096 * MIB * 7 / 10),
+            (r#"{"requests": {"memory": "2Gi"}}"#, "2Gi", "2Gi", 2048 * MIB * 7 / 10),
+            (r#"{"requests": {"memory": "100M"}}"#, "100M", "1Gi", 1024 * MIB * 7 / 10),
+            (
+                r#"{"requests": {"memory": "1Gi"}, "limits": {"memory": 2000000000}}"#,
+                "1Gi",
+                "2000000000",
+                1_400_000_000,
+            ),
+        ] {
+            let standalone =
+                Standalone { resources: serde_json::from_str(resources).unwrap(), ..Standalone::default() };
+            let memory = Memory::of(&standalone);
+            let Resources { requests, limits } = &memory.resources;
+            assert_eq!(
+                (requests["memory"].0.as_str(), limits["memory"].0.as_str()),
+                (request, limit),
+                "{resources}"
+            );
+            assert_eq!(memory.tasks_max_bytes, tasks_max, "{resources}");
+            assert_eq!(requests.contains_key("cpu"), !limits.contains_key("cpu"), "{resources}");
+        }
+    }
 }

@@ -1,38 +1,81 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
-use serde_json::{Value, json};
+use k8s_openapi::api::core::v1::Secret;
+use sha2::{Digest, Sha256};
 
 use super::metadata;
 use crate::plan::Plan;
+use crate::secrets::hex;
 
-/// Name of the Secret.
-pub(super) fn name(plan: &Plan) -> String {
+/// On pod templates: a fingerprint of the generated Secrets that the pods use. Another generation restarts them, and nothing
+/// else does: what they follow by themselves (objective, policies) is not in it.
+const FINGERPRINT: &str = "brisq.dev/secrets";
+/// Bytes of a SHA-256 that tell two generations apart.
+const FINGERPRINT_BYTES: usize = 8;
+
+pub(super) fn token_name(plan: &Plan) -> String {
     format!("{}-token", plan.name)
 }
 
-/// What is derived from the operator's key: `token` for clients with `tokens.yaml` for the servers (unless the TaskQueue
-/// names a file of its own), `sidecar` for the sidecars, `redis` for a Redis of its own. Derived again each time, so
-/// nothing is read back.
-pub(super) fn build(plan: &Plan) -> Value {
+pub(super) fn sidecar_name(plan: &Plan) -> String {
+    format!("{}-sidecar", plan.name)
+}
+
+/// Generated Secrets: one for each who is to know it, since whoever may read a Secret reads all of it. All are derived from the
+/// operator's key again each time, so nothing is read back.
+pub(super) fn all(plan: &Plan) -> Vec<Secret> {
+    token(plan).into_iter().chain([sidecar(plan)]).chain(redis(plan)).collect()
+}
+
+/// `token` for clients with `tokens.yaml` for the servers, unless the TaskQueue names a file of its own.
+pub(super) fn token(plan: &Plan) -> Option<Secret> {
     let secrets = &plan.secrets;
-    let mut data = vec![("sidecar", secrets.sidecar.clone())];
-    if plan.spec.auth.is_none() {
-        data.push(("token", secrets.token.clone()));
-        data.push(("tokens.yaml", tokens_file(&secrets.token_sha256)));
+    let file = tokens_file(&secrets.token_sha256);
+    let data = [("token", secrets.token.clone()), ("tokens.yaml", file)];
+    plan.tokens_secret().is_none().then(|| secret(plan, token_name(plan), "server", data))
+}
+
+/// `token` of the sidecars' API: with it captures are ordered and read.
+fn sidecar(plan: &Plan) -> Secret {
+    secret(plan, sidecar_name(plan), "server", [("token", plan.secrets.sidecar.clone())])
+}
+
+/// `password` of a Redis of its own.
+fn redis(plan: &Plan) -> Option<Secret> {
+    let data = [("password", plan.secrets.redis.clone())];
+    plan.standalone().map(|_| secret(plan, plan.redis_name(), "redis", data))
+}
+
+/// Of the servers' pods, which use all of them.
+pub(super) fn fingerprint_of_servers(plan: &Plan) -> (String, String) {
+    fingerprint(&all(plan))
+}
+
+/// Of the pod of Redis, which knows its password alone.
+pub(super) fn fingerprint_of_redis(plan: &Plan) -> (String, String) {
+    fingerprint(redis(plan).as_slice())
+}
+
+fn fingerprint(secrets: &[Secret]) -> (String, String) {
+    let mut hash = Sha256::new();
+    for secret in secrets {
+        for (key, value) in secret.data.iter().flatten() {
+            hash.update(format!("{key}={}\n", hex(&value.0)));
+        }
     }
-    if plan.standalone().is_some() {
-        data.push(("redis", secrets.redis.clone()));
-    }
+    (FINGERPRINT.to_owned(), hex(hash.finalize().get(..FINGERPRINT_BYTES).unwrap_or_default()))
+}
+
+fn secret<const N: usize>(plan: &Plan, name: String, component: &str, data: [(&str, String); N]) -> Secret {
     let data: BTreeMap<_, _> =
-        data.into_iter().map(|(key, value)| (key, ByteString(value.into_bytes()))).collect();
-    json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": metadata(plan, &name(plan), "server"),
-        "type": "Opaque",
-        "data": data,
-    })
+        data.map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes()))).into();
+    Secret {
+        metadata: metadata(plan, name, component),
+        type_: Some("Opaque".to_owned()),
+        data: Some(data),
+        ..Secret::default()
+    }
 }
 
 fn tokens_file(sha256: &str) -> String {

@@ -5,7 +5,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::task_queue::{State, is_true};
 
-/// What one says.
 pub fn message(conditions: &[Condition], kind: &str) -> String {
     let found = conditions.iter().find(|condition| condition.type_ == kind);
     found.map_or_else(String::new, |condition| condition.message.clone())

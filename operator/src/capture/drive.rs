@@ -9,13 +9,13 @@ use brisq_crd::{
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::runtime::reflector::Store;
 
 use super::conditions::{ended, progress};
+use super::retention::MANUAL_PER_DAY;
 use crate::context::Context;
 use crate::error::Error;
-use crate::sidecar::{Sidecar, pods_of};
-use crate::task_queue::{State, effective_policy, objective};
+use crate::sidecar::{Sidecar, servers_of};
+use crate::task_queue::{State, Stores, effective_policy, objective};
 
 /// A capture without servers to ask is given up after this time, in s.
 const SERVERS_WAIT_SECONDS: i64 = 60;
@@ -30,7 +30,7 @@ const PODS_DEFAULT: usize = 2;
 pub async fn drive(
     capture: &ProfileCapture,
     queue: Option<&TaskQueue>,
-    pods: &Store<Pod>,
+    stores: &Stores,
     context: &Context,
 ) -> Result<ProfileCaptureStatus, Error> {
     let mut status = capture.status.clone().unwrap_or_default();
@@ -39,21 +39,38 @@ pub async fn drive(
             let message = format!("there is no TaskQueue {}", capture.spec.task_queue_ref.name);
             Some(ended("Failed", "QueueNotFound", message))
         }
-        Some(queue) => match effective_policy(queue, context).await {
-            Ok(policy) => step(capture, &mut status, queue, &policy, pods, context).await,
+        Some(queue) => match effective_policy(queue, stores) {
+            Ok(policy) => step(capture, &mut status, queue, &policy, stores, context).await,
             Err(Error::Terminal { reason, message }) => Some(ended("Failed", reason, message)),
             Err(error) => return Err(error),
         },
     };
     // Nothing new: what was reached stays reached.
-    let Some(states) = states.or_else(|| status.conditions.is_empty().then(waiting)) else {
-        return Ok(status);
-    };
-    let now = Timestamp::now();
-    let generation = capture.metadata.generation;
+    if let Some(states) = states.or_else(|| status.conditions.is_empty().then(waiting)) {
+        say(capture, &mut status, states);
+    }
+    Ok(status)
+}
+
+fn say(capture: &ProfileCapture, status: &mut ProfileCaptureStatus, states: Vec<State>) {
+    let (now, generation) = (Timestamp::now(), capture.metadata.generation);
     status.conditions =
         states.into_iter().map(|state| state.at(&status.conditions, generation, now)).collect();
-    Ok(status)
+}
+
+/// Whether nothing was decided about a capture yet.
+pub fn is_new(status: &ProfileCaptureStatus) -> bool {
+    status.author.is_none()
+}
+
+/// One more by hand than a day has.
+pub fn suppressed(capture: &ProfileCapture) -> ProfileCaptureStatus {
+    let mut status = capture.status.clone().unwrap_or_default();
+    let message = format!(
+        "{MANUAL_PER_DAY} captures of this TaskQueue were made by hand in 24 hours: each pushes out an older one"
+    );
+    say(capture, &mut status, ended("Suppressed", "ManualQuota", message));
+    status
 }
 
 fn waiting() -> Vec<State> {
@@ -66,10 +83,10 @@ async fn step(
     status: &mut ProfileCaptureStatus,
     queue: &TaskQueue,
     policy: &ProfilingPolicySpec,
-    pods: &Store<Pod>,
+    stores: &Stores,
     context: &Context,
 ) -> Option<Vec<State>> {
-    if policy.suspend && status.author.is_none() {
+    if policy.suspend && is_new(status) {
         return Some(ended("Suppressed", "ProfilingSuspended", "captures of this TaskQueue are suspended"));
     }
     let age = age_seconds(capture);
@@ -77,13 +94,13 @@ async fn step(
         let message = format!("it was not complete after {CAPTURE_MAX_SECONDS} s");
         return Some(ended("Failed", "TimedOut", message));
     }
-    let up = pods_of(queue, pods);
-    if status.author.is_none() && !choose(capture, status, policy, &up) {
+    let up = servers_of(queue, stores);
+    if is_new(status) && !choose(capture, status, policy, &up) {
         let which = if capture.spec.pods.is_empty() { "this TaskQueue".to_owned() } else { named(capture) };
         let message = format!("no server of {which} could be asked");
         return (age > SERVERS_WAIT_SECONDS).then(|| ended("Failed", "NoServers", message));
     }
-    let secrets = context.key.secrets(&queue.namespace().unwrap_or_default(), &queue.name_any());
+    let secrets = context.key.secrets(queue);
     let answer = ask(capture, status, &up, &secrets.sidecar).await;
     let key = (capture.namespace().unwrap_or_default(), capture.name_any());
     let mut unreachable = context.unreachable.lock();
@@ -225,7 +242,8 @@ fn told(
     progress(answer, policy.artifacts.is_some(), author_changed)
 }
 
-fn uri(folder: &str, status: &ProfileCaptureStatus, policy: &ProfilingPolicySpec) -> String {
+/// Where a bundle lies: `s3://BUCKET/FOLDER`, `pvc://CLAIM/FOLDER` or `pod://POD/FOLDER`.
+pub(super) fn uri(folder: &str, status: &ProfileCaptureStatus, policy: &ProfilingPolicySpec) -> String {
     let artifacts = policy.artifacts.as_ref();
     if let Some(s3) = artifacts.and_then(|artifacts| artifacts.s3.as_ref()) {
         format!("s3://{}/{folder}", s3.bucket)

@@ -2,6 +2,7 @@
 
 mod conditions;
 mod drive;
+pub mod retention;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 struct Captures {
     context: Arc<Context>,
     stores: Stores,
+    /// All captures of the scope.
+    known: Store<Capture>,
 }
 
 /// The controller of a scope, to be spawned, and the captures that it sees.
@@ -41,7 +44,7 @@ pub fn controller(
         .with_config(paced())
         .trigger_backoff(FixedPause);
     let known = controller.store();
-    let all = Arc::new(Captures { context: Arc::clone(context), stores });
+    let all = Arc::new(Captures { context: Arc::clone(context), stores, known: known.clone() });
     let run = controller.run(reconcile, on_error, all).for_each(|_| std::future::ready(()));
     (run, known)
 }
@@ -70,12 +73,17 @@ async fn one(capture: &Capture, all: &Captures) -> Result<Action, Error> {
     if conditions::is_final(&before.conditions) || capture.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
+    all.stores.synced().await;
     let namespace = capture.namespace().unwrap_or_default();
     let queues: Api<TaskQueue> = Api::namespaced(all.context.client.clone(), &namespace);
     let queue = queues.get_opt(&capture.spec.task_queue_ref.name).await?;
-    let status = drive::drive(capture, queue.as_ref(), &all.stores.pods, &all.context).await?;
+    let status = if drive::is_new(&before) && retention::is_over_quota(capture, &all.known) {
+        drive::suppressed(capture)
+    } else {
+        drive::drive(capture, queue.as_ref(), &all.stores, &all.context).await?
+    };
     if status != before {
-        write(capture, queue.as_ref(), &status, &all.context).await?;
+        write(capture, queue.as_ref(), &before, &status, &all.context).await?;
         tell(capture, queue.as_ref(), &status, &all.context).await;
     }
     if conditions::is_final(&status.conditions) {
@@ -87,6 +95,7 @@ async fn one(capture: &Capture, all: &Captures) -> Result<Action, Error> {
 async fn write(
     capture: &ProfileCapture,
     queue: Option<&TaskQueue>,
+    before: &ProfileCaptureStatus,
     status: &ProfileCaptureStatus,
     context: &Context,
 ) -> Result<(), Error> {
@@ -104,7 +113,7 @@ async fn write(
         let params = PatchParams::apply(MANAGER).force();
         api.patch(&capture.name_any(), &params, &Patch::Apply(&owned)).await?;
     }
-    status::write(capture, json!(status), MANAGER, Against::Any, &context.client).await
+    status::write(capture, &json!(before), json!(status), MANAGER, Against::Any, &context.client).await
 }
 
 async fn tell(

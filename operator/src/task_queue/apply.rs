@@ -1,111 +1,186 @@
 use brisq_crd::Quantity;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, ValidationDirective};
-use kube::core::{ApiResource, GroupVersionKind, TypeMeta};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, Preconditions,
+    ValidationDirective,
+};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::observe::Observed;
-use crate::build::{absent, children};
-use crate::context::Context;
+use super::memory::{Claims, Memory};
+use super::stores::Stores;
+use crate::build::{Child, absent, children};
 use crate::error::Error;
 use crate::plan::Plan;
 
 /// Field manager of everything that is built.
 const MANAGER: &str = "brisq-operator/children";
 
-/// Makes the plan true. A child that is as it should be is not changed: its version stays.
-pub async fn apply(plan: &Plan, observed: &Observed, context: &Context) -> Result<(), Error> {
-    let params = PatchParams {
-        field_validation: Some(ValidationDirective::Strict),
-        ..PatchParams::apply(MANAGER).force()
-    };
-    for child in children(plan) {
-        let name = child.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
-        api_of(&context.client, &child, &plan.namespace)?
-            .patch(&name, &params, &Patch::Apply(&child))
-            .await?;
-    }
-    for (kind, name) in absent(plan) {
-        delete_own(plan, kind, &name, context).await?;
-    }
-    // At the end: a volume that cannot grow keeps nothing else from what it is to be.
-    grow_claim(plan, observed, context).await
+/// Makes a plan true.
+pub struct Apply<'a> {
+    pub plan: &'a Plan,
+    pub stores: &'a Stores,
+    pub memory: &'a mut Memory,
+    pub client: &'a Client,
 }
 
-/// Refuses to take over what somebody else made under a name of ours: it would be changed, and deleted with the TaskQueue.
-pub async fn refuse_names_of_others(plan: &Plan, context: &Context) -> Result<(), Error> {
-    for child in children(plan) {
-        let text = |path: &str| child.pointer(path).and_then(Value::as_str).unwrap_or_default();
-        let labels = child.pointer("/metadata/labels").and_then(Value::as_object);
-        // A patch that only tests changes nothing, and needs no right to read.
-        let tests = labels.into_iter().flatten().map(|(label, value)| {
-            json!({"op": "test", "path": format!("/metadata/labels/{}", label.replace('/', "~1")), "value": value})
+impl Apply<'_> {
+    /// Applies each child that is not as it was applied last, after all of these were found to be ours or free: nothing is made
+    /// beside what belongs to somebody else.
+    pub async fn all(mut self, claims: &Claims) -> Result<(), Error> {
+        let mut due = children(self.plan);
+        due.retain(|child| {
+            let seen = self.seen(&child.resource, &child.name);
+            !self.memory.is_current(child, self.stores.watches(&child.resource.kind), seen.as_ref())
         });
-        let ours = serde_json::from_value(tests.collect()).map_err(kube::Error::SerdeError)?;
-        let name = text("/metadata/name");
-        let api = api_of(&context.client, &child, &plan.namespace)?;
-        match api.patch(name, &PatchParams::default(), &Patch::Json::<()>(ours)).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(kube::Error::Api(status)) if status.code == 422 => {
-                let kind = text("/kind");
-                let message = format!(
-                    "{kind} {name} is there and is not of this TaskQueue: delete it, or give the TaskQueue another name"
-                );
-                return Err(Error::Terminal { reason: "NameTaken", message });
+        for child in &due {
+            self.refuse_if_foreign(child).await?;
+        }
+        let params = PatchParams {
+            field_validation: Some(ValidationDirective::Strict),
+            ..PatchParams::apply(MANAGER).force()
+        };
+        for child in &due {
+            let is =
+                self.api(&child.resource).patch(&child.name, &params, &Patch::Apply(&child.object)).await?;
+            self.memory.applied(child, &is.metadata);
+        }
+        for (resource, name) in absent(self.plan) {
+            self.delete(&resource, &name).await?;
+        }
+        // At the end: a volume that cannot grow keeps nothing else from what it is to be.
+        self.grow(claims).await
+    }
+
+    fn api(&self, resource: &ApiResource) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.plan.namespace, resource)
+    }
+
+    fn seen(&self, resource: &ApiResource, name: &str) -> Option<ObjectMeta> {
+        self.stores.metadata(&resource.kind, &self.plan.namespace, name)
+    }
+
+    /// Whether the watches or this process know the object as one of this TaskQueue.
+    fn is_known(&self, child: &Child) -> bool {
+        let seen = self.seen(&child.resource, &child.name);
+        match seen {
+            Some(seen) => self.owns(&seen),
+            None => !self.stores.watches(&child.resource.kind) && self.memory.has(child),
+        }
+    }
+
+    fn owns(&self, object: &ObjectMeta) -> bool {
+        object.owner_references.iter().flatten().any(|owner| owner.uid == self.plan.owner.uid)
+    }
+
+    /// What somebody else made under a name of ours would be changed, and deleted with the TaskQueue.
+    async fn refuse_if_foreign(&self, child: &Child) -> Result<(), Error> {
+        if self.is_known(child) {
+            return Ok(());
+        }
+        let owned =
+            json!([{"op": "test", "path": "/metadata/ownerReferences/0/uid", "value": self.plan.owner.uid}]);
+        let labels = child.object.pointer("/metadata/labels").and_then(Value::as_object);
+        let label = |(label, value): (&String, &Value)| json!({"op": "test", "path": format!("/metadata/labels/{}", label.replace('/', "~1")), "value": value});
+        // Of a TaskQueue of the same name that was deleted without its children.
+        let orphaned = json!([{"op": "test", "path": "/metadata/ownerReferences", "value": null}]);
+        let orphaned: Value = labels
+            .into_iter()
+            .flatten()
+            .map(label)
+            .chain(orphaned.as_array().cloned().unwrap_or_default())
+            .collect();
+        for ours in [owned, orphaned] {
+            if self.test(&child.resource, &child.name, ours).await? != Tested::No {
+                return Ok(());
             }
-            Err(error) => return Err(error.into()),
+        }
+        let (kind, name) = (&child.resource.kind, &child.name);
+        let message = format!(
+            "{kind} {name} is there and is not of this TaskQueue: delete it, or give the TaskQueue another name"
+        );
+        Err(Error::Terminal { reason: "NameTaken", message })
+    }
+
+    /// A patch that only tests changes nothing, and needs no right to read.
+    async fn test(&self, resource: &ApiResource, name: &str, tests: Value) -> Result<Tested, Error> {
+        let tests = serde_json::from_value(tests).map_err(kube::Error::SerdeError)?;
+        match self.api(resource).patch(name, &PatchParams::default(), &Patch::Json::<()>(tests)).await {
+            Ok(is) => Ok(Tested::Yes(is.uid())),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Tested::Absent),
+            Err(kube::Error::Api(status)) if status.code == 422 => Ok(Tested::No),
+            Err(error) => Err(error.into()),
         }
     }
-    Ok(())
-}
 
-fn api_of(client: &Client, child: &Value, namespace: &str) -> Result<Api<DynamicObject>, Error> {
-    let text = |field: &str| child.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let types = TypeMeta { api_version: text("apiVersion"), kind: text("kind") };
-    let gvk = GroupVersionKind::try_from(types).map_err(|error| Error::Terminal {
-        reason: "InternalError",
-        message: format!("an object of ours has no kind: {error}"),
-    })?;
-    Ok(Api::namespaced_with(client.clone(), namespace, &ApiResource::from_gvk(&gvk)))
-}
-
-/// A volume can grow; the template of its StatefulSet cannot be changed and stays as it was.
-async fn grow_claim(plan: &Plan, observed: &Observed, context: &Context) -> Result<(), Error> {
-    let (Some(standalone), Some(claim)) = (plan.standalone(), &observed.claim) else { return Ok(()) };
-    let wanted = &standalone.storage.size;
-    let requests = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
-    let has = requests.and_then(|requests| requests.get("storage")).map(|size| Quantity(size.0.clone()));
-    let (Some(wanted_bytes), Some(has_bytes)) = (wanted.value(), has.and_then(|size| size.value())) else {
-        return Ok(());
-    };
-    if wanted_bytes <= has_bytes {
-        return Ok(());
-    }
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &plan.namespace);
-    let grown = json!({"spec": {"resources": {"requests": {"storage": wanted}}}});
-    let name = claim.name_any();
-    let told = claims.patch(&name, &PatchParams::default(), &Patch::Merge(&grown)).await;
-    told.map_err(Error::from).map_err(|error| match error.terminal() {
-        Some((_, said)) => {
-            let message = format!("PersistentVolumeClaim {name} cannot grow to {wanted}: {said}");
-            Error::Terminal { reason: "VolumeNotGrown", message }
+    /// Deletes what this TaskQueue had, and nothing of the same name that somebody else made.
+    async fn delete(&mut self, resource: &ApiResource, name: &str) -> Result<(), Error> {
+        let key = (resource.kind.clone(), name.to_owned());
+        let uid = if self.stores.watches(&resource.kind) {
+            self.seen(resource, name).filter(|seen| self.owns(seen)).and_then(|seen| seen.uid)
+        } else if self.memory.gone.contains(&key) {
+            None
+        } else {
+            let ours = json!([{"op": "test", "path": "/metadata/ownerReferences/0/uid", "value": self.plan.owner.uid}]);
+            match self.test(resource, name, ours).await? {
+                Tested::Yes(uid) => uid,
+                Tested::No | Tested::Absent => None,
+            }
+        };
+        if let Some(uid) = uid {
+            let only = Preconditions { uid: Some(uid), resource_version: None };
+            match self.api(resource).delete(name, &DeleteParams::default().preconditions(only)).await {
+                Ok(_) => {
+                    tracing::info!(kind = resource.kind, name, "what a TaskQueue needs no more is deleted")
+                }
+                // Gone already, or another of that name.
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
-        None => error,
-    })?;
-    tracing::info!(claim = name, %wanted, "a volume is told to grow");
-    Ok(())
+        self.memory.gone.retain(|gone| *gone != key);
+        self.memory.gone.push(key);
+        Ok(())
+    }
+
+    /// A volume can grow; the template of its StatefulSet cannot be changed and stays as it was.
+    async fn grow(&mut self, claims: &Claims) -> Result<(), Error> {
+        let (Some(standalone), Some(claim)) = (self.plan.standalone(), &claims.redis) else { return Ok(()) };
+        let wanted = &standalone.storage.size;
+        let requests = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
+        let has = requests.and_then(|requests| requests.get("storage")).map(|size| Quantity(size.0.clone()));
+        let (Some(wanted_bytes), Some(has_bytes)) = (wanted.value(), has.and_then(|size| size.value()))
+        else {
+            return Ok(());
+        };
+        if wanted_bytes <= has_bytes {
+            return Ok(());
+        }
+        // What comes of it is asked for the next time.
+        self.memory.claims = None;
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &self.plan.namespace);
+        let grown = json!({"spec": {"resources": {"requests": {"storage": wanted}}}});
+        let name = claim.name_any();
+        let told = api.patch(&name, &PatchParams::default(), &Patch::Merge(&grown)).await;
+        told.map_err(Error::from).map_err(|error| match error.terminal() {
+            Some((_, said)) => {
+                let message = format!("PersistentVolumeClaim {name} cannot grow to {wanted}: {said}");
+                Error::Terminal { reason: "VolumeNotGrown", message }
+            }
+            None => error,
+        })?;
+        tracing::info!(claim = name, %wanted, "a volume is told to grow");
+        Ok(())
+    }
 }
 
-/// Deletes what this TaskQueue had, and nothing of the same name that somebody else made.
-async fn delete_own(plan: &Plan, kind: &str, name: &str, context: &Context) -> Result<(), Error> {
-    debug_assert_eq!(kind, "PodDisruptionBudget", "the only kind that comes and goes");
-    let budgets: Api<PodDisruptionBudget> = Api::namespaced(context.client.clone(), &plan.namespace);
-    let Some(found) = budgets.get_opt(name).await? else { return Ok(()) };
-    if found.owner_references().iter().any(|owner| owner.uid == plan.owner.uid) {
-        budgets.delete(name, &DeleteParams::default()).await?;
-    }
-    Ok(())
+/// What came of a patch that tests.
+#[derive(Debug, PartialEq, Eq)]
+enum Tested {
+    /// It passed, at the object of this uid.
+    Yes(Option<String>),
+    /// It failed.
+    No,
+    /// There is no such object.
+    Absent,
 }

@@ -20,12 +20,11 @@ pub struct State {
 }
 
 impl State {
-    /// One.
     pub fn new(kind: &'static str, is: bool, reason: &'static str, message: impl Into<String>) -> Self {
         Self { kind, is, reason, message: message.into() }
     }
 
-    /// With its time: that of its last change.
+    /// The condition with the time of its last change.
     pub fn at(self, before: &[Condition], generation: Option<i64>, now: Timestamp) -> Condition {
         let status = if self.is { "True" } else { "False" };
         let same = before.iter().find(|condition| condition.type_ == self.kind && condition.status == status);
@@ -40,7 +39,7 @@ impl State {
     }
 }
 
-/// Whether one is true.
+/// Whether the condition of this kind is true.
 pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
     conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")
 }
@@ -188,6 +187,7 @@ mod tests {
             include_str!("../error.rs"),
             include_str!("../capture/conditions.rs"),
             include_str!("../capture/drive.rs"),
+            include_str!("../capture/retention.rs"),
             include_str!("../policy.rs"),
         ];
         let mut found = 0;
@@ -195,7 +195,7 @@ mod tests {
             let code = source.split("#[cfg(test)]").next().unwrap_or_default();
             for part in code.split('"').skip(1).step_by(2) {
                 let is_reason = part.len() > 5
-                    && !["Progressing", "NewReplicaSetAvailable", "PodDisruptionBudget"].contains(&part)
+                    && !["Progressing", "NewReplicaSetAvailable"].contains(&part)
                     && part.chars().next().is_some_and(char::is_uppercase)
                     && part.chars().all(char::is_alphanumeric)
                     && part.chars().skip(1).any(char::is_uppercase);

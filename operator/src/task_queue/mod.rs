@@ -2,8 +2,10 @@
 
 mod apply;
 mod conditions;
+mod memory;
 mod observe;
 mod status;
+mod stores;
 mod trouble;
 mod validate;
 
@@ -12,131 +14,118 @@ use std::time::{Duration, Instant};
 
 use brisq_crd::TaskQueue;
 use futures_util::{Future, StreamExt};
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
-use kube::runtime::controller::Action;
-use kube::runtime::reflector::{ObjectRef, Store, store};
-use kube::runtime::{Controller, WatchStreamExt, watcher};
+use kube::runtime::controller::{Action, Error as Ended};
 
+use self::apply::Apply;
 pub use self::conditions::{State, is_true};
+use self::memory::{Memories, Memory};
+use self::observe::Observed;
 pub use self::status::objective;
+pub use self::stores::{Stores, found, refer_to};
 pub use self::validate::effective_policy;
-use crate::build::MANAGED_SERVERS;
 use crate::context::Context;
 use crate::error::Error;
-use crate::scope::{FixedPause, Policy, Queue, Scope, paced, watched};
+use crate::scope::{FixedPause, Queue, Scope, paced};
 
-/// Without a change: what is not watched (Secrets) is put right at the latest then.
-const RESYNC: Duration = Duration::from_secs(30);
-/// While something is not ready: what keeps it from that shows on its pods, which are not watched for it.
-const WAITING: Duration = Duration::from_secs(5);
+/// While something is not ready: a pod that begins is late after a while, and no change tells of that.
+const WAITING: Duration = Duration::from_secs(15);
+/// While nothing can be done: what hinders (a quota, a policy, a missing right) may end without a change that is watched.
+const STALLED: Duration = Duration::from_secs(30);
 /// A reconcile ends within this time.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is known of the cluster without asking again.
-#[derive(Clone)]
-pub struct Stores {
-    /// TaskQueues.
-    pub queues: Store<Queue>,
-    /// Pods of servers.
-    pub pods: Store<Pod>,
+/// The TaskQueues of a scope.
+struct Queues {
+    context: Arc<Context>,
+    stores: Stores,
+    memories: Memories,
 }
 
 /// The controller of a scope, to be spawned, and what it sees.
 pub fn controller(context: &Arc<Context>, scope: &Scope) -> (impl Future<Output = ()> + use<>, Stores) {
-    let client = &context.client;
-    let ours = || watched().labels("app.kubernetes.io/managed-by=brisq-operator");
-    let controller = Controller::new(scope.api::<Queue>(client), watched());
-    let queues = controller.store();
-    let referred = queues.clone();
-    let controller = controller
+    let (controller, stores) = Stores::watch(&context.client, scope);
+    let queues =
+        Queues { context: Arc::clone(context), stores: stores.clone(), memories: Memories::default() };
+    let queues = Arc::new(queues);
+    let run = controller
         .with_config(paced())
         .trigger_backoff(FixedPause)
-        .owns(scope.api::<Deployment>(client), ours())
-        .owns(scope.api::<StatefulSet>(client), ours())
-        .owns(scope.api::<Service>(client), ours())
-        .owns(scope.api::<ConfigMap>(client), ours())
-        .owns(scope.api::<ServiceAccount>(client), ours())
-        .owns(scope.api::<NetworkPolicy>(client), ours())
-        .owns(scope.api::<PodDisruptionBudget>(client), ours())
-        .watches(scope.api::<Policy>(client), watched(), move |policy| refer_to(&referred, &policy));
-    let (reader, writer) = store();
-    let pods = watcher(scope.api::<Pod>(client), watched().labels(MANAGED_SERVERS))
-        .backoff(FixedPause)
-        .reflect(writer)
-        .for_each(|_| std::future::ready(()));
-    let context = Arc::clone(context);
-    let run = async move {
-        let controller = controller.run(reconcile, on_error, context).for_each(|_| std::future::ready(()));
-        tokio::join!(controller, pods);
-    };
-    (run, Stores { queues, pods: reader })
+        .run(reconcile, on_error, Arc::clone(&queues))
+        .for_each(move |ended| {
+            if let Err(Ended::ObjectNotFound(gone)) = ended {
+                queues.memories.forget(&(gone.namespace.unwrap_or_default(), gone.name));
+            }
+            std::future::ready(())
+        });
+    (run, stores)
 }
 
-/// TaskQueues that a policy is in force for.
-pub fn refer_to(queues: &Store<Queue>, policy: &Policy) -> Vec<ObjectRef<Queue>> {
-    let refers = |queue: &Queue| {
-        let spec = queue.0.as_ref().ok().map(|queue| &queue.spec);
-        let name = spec.and_then(|spec| spec.profiling.policy_ref.as_ref()).map(|policy| &policy.name);
-        queue.namespace() == policy.namespace() && name == Some(&policy.name_any())
-    };
-    queues.state().iter().filter(|queue| refers(queue)).map(|queue| ObjectRef::from_obj(&**queue)).collect()
-}
-
-async fn reconcile(queue: Arc<Queue>, context: Arc<Context>) -> Result<Action, Error> {
-    let ended = tokio::time::timeout(TIMEOUT, one(&queue, &context)).await;
+async fn reconcile(queue: Arc<Queue>, queues: Arc<Queues>) -> Result<Action, Error> {
+    let ended = tokio::time::timeout(TIMEOUT, queues.one(&queue)).await;
     let result = ended.unwrap_or(Err(Error::TimedOut(TIMEOUT)));
-    context.health.reconciled(result.is_ok());
+    queues.context.health.reconciled(result.is_ok());
     if result.is_ok() {
-        context.backoff.succeeded(queue.namespace().unwrap_or_default(), queue.name_any());
+        queues.context.backoff.succeeded(queue.namespace().unwrap_or_default(), queue.name_any());
     }
     result
 }
 
-fn on_error(queue: Arc<Queue>, error: &Error, context: Arc<Context>) -> Action {
+fn on_error(queue: Arc<Queue>, error: &Error, queues: Arc<Queues>) -> Action {
     let (namespace, name) = (queue.namespace().unwrap_or_default(), queue.name_any());
     tracing::warn!(queue = name, %error, "a TaskQueue could not be reconciled; trying again");
-    Action::requeue(context.backoff.failed(namespace, name, Instant::now(), rand::random()))
+    Action::requeue(queues.context.backoff.failed(namespace, name, Instant::now(), rand::random()))
 }
 
-async fn one(queue: &Queue, context: &Context) -> Result<Action, Error> {
-    let queue = match &queue.0 {
-        Ok(queue) => queue,
-        Err(invalid) => {
-            tracing::error!(queue = queue.name_any(), error = invalid.error, "a TaskQueue cannot be read");
-            status::write_unreadable(queue, &invalid.error, context).await?;
+impl Queues {
+    async fn one(&self, queue: &Queue) -> Result<Action, Error> {
+        let queue = match &queue.0 {
+            Ok(queue) => queue,
+            Err(invalid) => {
+                tracing::error!(
+                    queue = queue.name_any(),
+                    error = invalid.error,
+                    "a TaskQueue cannot be read"
+                );
+                status::write_unreadable(queue, &invalid.error, &self.context).await?;
+                return Ok(Action::await_change());
+            }
+        };
+        // What it owns is deleted with it, by the API server.
+        if queue.metadata.deletion_timestamp.is_some() {
             return Ok(Action::await_change());
         }
-    };
-    // What it owns is deleted with it, by the API server.
-    if queue.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
+        self.stores.synced().await;
+        let key = (queue.namespace().unwrap_or_default(), queue.name_any());
+        let of = (queue.metadata.uid.as_deref().unwrap_or_default(), queue.metadata.generation);
+        let mut memory = self.memories.take(&key, of, |kind| self.stores.watches(kind), Instant::now());
+        let result = self.make_true(queue, &mut memory).await;
+        let observed = observe::of_watches(queue, &self.stores);
+        let action = self.settle(&result, &observed, &mut memory);
+        self.memories.put(key, memory);
+        status::write(queue, &observed, result.as_ref().err(), &self.context).await?;
+        match result {
+            Err(error) if error.terminal().is_none() => Err(error),
+            _ => Ok(action),
+        }
     }
-    let result = make_true(queue, context).await;
-    let observed = observe::observe(queue, context).await?;
-    status::write(queue, &observed, result.as_ref().err(), context).await?;
-    match result {
-        Err(error) if error.terminal().is_some() => Ok(Action::requeue(RESYNC)),
-        result => result.map(|()| Action::requeue(if observed.is_ready() { RESYNC } else { WAITING })),
-    }
-}
 
-async fn make_true(queue: &TaskQueue, context: &Context) -> Result<(), Error> {
-    let observed = observe::observe(queue, context).await?;
-    let plan = validate::validate(queue, &observed, context)?;
-    if !is_settled(queue) {
-        apply::refuse_names_of_others(&plan, context).await?;
+    async fn make_true(&self, queue: &TaskQueue, memory: &mut Memory) -> Result<(), Error> {
+        let client = &self.context.client;
+        let observed = observe::observe(queue, &self.stores, memory, client).await?;
+        let plan = validate::validate(queue, &observed, &self.context)?;
+        let apply = Apply { plan: &plan, stores: &self.stores, memory, client };
+        apply.all(&observed.claims).await
     }
-    apply::apply(&plan, &observed, context).await
-}
 
-/// Whether all of it was made before, as it is now.
-fn is_settled(queue: &TaskQueue) -> bool {
-    queue.status.as_ref().is_some_and(|status| {
-        status.observed_generation == queue.metadata.generation
-            && status.conditions.iter().any(|c| c.type_ == "Stalled" && c.status == "False")
-    })
+    /// When to look again, without a change.
+    fn settle(&self, result: &Result<(), Error>, observed: &Observed, memory: &mut Memory) -> Action {
+        let now = Instant::now();
+        if result.is_ok() && observed.is_ready() {
+            memory.settled();
+            return Action::requeue(memory.until_resync(now));
+        }
+        memory.unsettled(now);
+        Action::requeue(if result.is_ok() { WAITING } else { STALLED })
+    }
 }

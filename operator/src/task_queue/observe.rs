@@ -1,27 +1,25 @@
-use brisq_crd::{ProfilingPolicy, TaskQueue};
+use std::sync::Arc;
+
+use brisq_crd::TaskQueue;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::api::ListParams;
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 
-use crate::context::Context;
+use super::memory::{Claims, Memory};
+use super::stores::{Stores, found};
 use crate::error::Error;
+use crate::scope::Policy;
 
 /// What there is of a TaskQueue.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// Its servers.
-    pub deployment: Option<Deployment>,
-    /// A Redis of its own.
-    pub stateful_set: Option<StatefulSet>,
-    /// The volume of that.
-    pub claim: Option<PersistentVolumeClaim>,
-    /// The policy that it refers to.
-    pub policy: Option<ProfilingPolicy>,
-    /// The volume that its captures go to.
-    pub captures: Option<PersistentVolumeClaim>,
-    /// Its pods, looked at only while something is not ready.
-    pub pods: Vec<Pod>,
+    pub deployment: Option<Arc<Deployment>>,
+    pub stateful_set: Option<Arc<StatefulSet>>,
+    pub policy: Option<Arc<Policy>>,
+    /// The volume of its Redis, and that of its captures.
+    pub claims: Claims,
+    /// Pods of servers and Redis, without their specs.
+    pub pods: Vec<Arc<Pod>>,
 }
 
 impl Observed {
@@ -39,7 +37,9 @@ impl Observed {
 
     /// The volume for captures, if pods of several nodes cannot have it at once.
     pub fn volume_of_one_node(&self) -> Option<&PersistentVolumeClaim> {
-        self.captures.as_ref().filter(|claim| !access_modes(claim).iter().any(|mode| mode == "ReadWriteMany"))
+        let shared =
+            |claim: &PersistentVolumeClaim| access_modes(claim).iter().any(|mode| mode == "ReadWriteMany");
+        self.claims.captures.as_ref().filter(|claim| !shared(claim))
     }
 }
 
@@ -48,42 +48,54 @@ pub fn access_modes(claim: &PersistentVolumeClaim) -> &[String] {
     claim.spec.as_ref().and_then(|spec| spec.access_modes.as_deref()).unwrap_or_default()
 }
 
-/// The policy that a TaskQueue refers to.
-pub async fn policy(queue: &TaskQueue, context: &Context) -> Result<Option<ProfilingPolicy>, Error> {
-    let Some(policy) = &queue.spec.profiling.policy_ref else { return Ok(None) };
-    let policies: Api<ProfilingPolicy> =
-        Api::namespaced(context.client.clone(), &queue.namespace().unwrap_or_default());
-    Ok(policies.get_opt(&policy.name).await?)
+/// Reads the watches' stores, and asks for the volume claims where they are not remembered.
+pub async fn observe(
+    queue: &TaskQueue,
+    stores: &Stores,
+    memory: &mut Memory,
+    client: &Client,
+) -> Result<Observed, Error> {
+    let mut observed = of_watches(queue, stores);
+    let name = captures_claim(queue, &observed);
+    let known = memory.claims.take().filter(|claims| claims.captures_name == name);
+    let claims = match known {
+        Some(claims) => claims,
+        None => ask(queue, name, client).await?,
+    };
+    memory.claims = Some(claims.clone());
+    observed.claims = claims;
+    Ok(observed)
 }
 
-pub async fn observe(queue: &TaskQueue, context: &Context) -> Result<Observed, Error> {
-    let namespace = queue.namespace().unwrap_or_default();
-    let name = queue.name_any();
-    let redis = format!("{name}-redis");
-    let claim = format!("data-{redis}-0");
-    let client = &context.client;
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
-    let stateful_sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
-    let policy = policy(queue, context).await?;
-    let artifacts = policy.as_ref().map_or(&queue.spec.profiling.artifacts, |policy| &policy.spec.artifacts);
-    let captures = async {
-        match artifacts.as_ref().and_then(|artifacts| artifacts.persistent_volume_claim.as_ref()) {
-            Some(captures) => claims.get_opt(&captures.claim_name).await,
-            None => Ok(None),
-        }
-    };
-    let (deployment, stateful_set, claim, captures) = tokio::try_join!(
-        deployments.get_opt(&name),
-        stateful_sets.get_opt(&redis),
-        claims.get_opt(&claim),
-        captures,
-    )?;
-    let mut observed = Observed { deployment, stateful_set, claim, policy, captures, pods: Vec::new() };
-    if !observed.is_ready() {
-        let own = format!("app.kubernetes.io/managed-by=brisq-operator,app.kubernetes.io/instance={name}");
-        let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-        observed.pods = pods.list(&ListParams::default().labels(&own)).await?.items;
+/// What the watches see now.
+pub fn of_watches(queue: &TaskQueue, stores: &Stores) -> Observed {
+    let (namespace, name) = (queue.namespace().unwrap_or_default(), queue.name_any());
+    Observed {
+        deployment: found(&stores.deployments, &namespace, &name),
+        stateful_set: found(&stores.stateful_sets, &namespace, &format!("{name}-redis")),
+        policy: stores.policy_of(queue),
+        claims: Claims::default(),
+        pods: stores.pods_of(queue),
     }
-    Ok(observed)
+}
+
+/// Name of the claim that captures go to.
+fn captures_claim(queue: &TaskQueue, observed: &Observed) -> Option<String> {
+    let policy = observed.policy.as_ref().and_then(|policy| policy.0.as_ref().ok());
+    let artifacts = policy.map_or(&queue.spec.profiling.artifacts, |policy| &policy.spec.artifacts);
+    let claim = artifacts.as_ref().and_then(|artifacts| artifacts.persistent_volume_claim.as_ref());
+    claim.map(|claim| claim.claim_name.clone())
+}
+
+async fn ask(queue: &TaskQueue, captures_name: Option<String>, client: &Client) -> Result<Claims, Error> {
+    let claims: Api<PersistentVolumeClaim> =
+        Api::namespaced(client.clone(), &queue.namespace().unwrap_or_default());
+    let captures = match &captures_name {
+        Some(name) => claims.get_opt(name).await?,
+        None => None,
+    };
+    let external = queue.spec.redis.as_ref().is_some_and(|redis| redis.external.is_some());
+    let redis =
+        if external { None } else { claims.get_opt(&format!("data-{}-redis-0", queue.name_any())).await? };
+    Ok(Claims { redis, captures, captures_name })
 }

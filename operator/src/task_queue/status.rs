@@ -56,7 +56,8 @@ pub async fn write(
         "redisImage": redis_image,
         "conditions": conditions,
     });
-    status::write(queue, said, MANAGER, Against::Any, &context.client).await?;
+    let is = json!(queue.status);
+    status::write(queue, &is, said, MANAGER, Against::Any, &context.client).await?;
     tell_changes(queue, before, &conditions, context).await;
     Ok(())
 }
@@ -75,7 +76,8 @@ pub async fn write_unreadable(queue: &Queue, why: &str, context: &Context) -> Re
     let stalled = State::new("Stalled", true, "InvalidSpec", why).at(&before, generation, Timestamp::now());
     let conditions = [stalled];
     let said = json!({"observedGeneration": generation, "conditions": conditions});
-    status::write(queue, said, MANAGER, Against::Any, &context.client).await?;
+    let is = found.data.get("status").cloned().unwrap_or_default();
+    status::write(queue, &is, said, MANAGER, Against::Any, &context.client).await?;
     tell_changes(queue, &before, &conditions, context).await;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! What keeps a pod from being ready, in a sentence: the condition then says what is to be done, not only that something is.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::DeploymentStatus;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
@@ -11,14 +13,14 @@ const SENTENCE_MAX_CHARS: usize = 300;
 const START_MAX: SignedDuration = SignedDuration::from_secs(60);
 
 /// Of the pods of a component, the first that cannot get ready by waiting.
-pub fn first(pods: &[Pod], component: &str) -> Option<String> {
+pub fn first(pods: &[Arc<Pod>], component: &str) -> Option<String> {
     let found = pods.iter().filter(of(component)).find_map(|pod| Some((pod.name_any(), trouble(pod)?)));
     found.map(|(name, trouble)| sentence(&format!("pod {name} {trouble}")))
 }
 
 /// Whether pods of a component are missing only because they began a moment ago, as after a scaling up.
-pub fn start(pods: &[Pod], component: &str, now: Timestamp) -> bool {
-    let young = |pod: &Pod| {
+pub fn start(pods: &[Arc<Pod>], component: &str, now: Timestamp) -> bool {
+    let young = |pod: &Arc<Pod>| {
         let made = pod.metadata.creation_timestamp.as_ref();
         made.is_some_and(|made| now.duration_since(made.0) < START_MAX)
     };
@@ -26,7 +28,7 @@ pub fn start(pods: &[Pod], component: &str, now: Timestamp) -> bool {
     late.peek().is_some() && late.all(young)
 }
 
-fn of(component: &str) -> impl Fn(&&Pod) -> bool {
+fn of(component: &str) -> impl Fn(&&Arc<Pod>) -> bool {
     move |pod| {
         pod.labels().get("app.kubernetes.io/component").is_some_and(|label| label == component)
             && pod.metadata.deletion_timestamp.is_none()
@@ -92,6 +94,10 @@ mod tests {
             .unwrap()
     }
 
+    fn shared(pods: Vec<Pod>) -> Vec<Arc<Pod>> {
+        pods.into_iter().map(Arc::new).collect()
+    }
+
     #[test]
     fn pods_begin_for_a_minute_and_are_missing_after_it() {
         let pod = |second: i64, ready: &str| {
@@ -106,6 +112,7 @@ mod tests {
             (vec![pod(990, "True")], false),
             (vec![], false),
         ] {
+            let pods = shared(pods);
             assert_eq!(start(&pods, "server", now), starts);
             assert!(!start(&pods, "redis", now));
         }
@@ -150,8 +157,8 @@ mod tests {
             (waits(json!({"reason": "ContainerCreating"}), json!({})), None),
             (json!({}), None),
         ] {
-            assert_eq!(first(&[pod("redis", status.clone())], "redis").as_deref(), said);
-            assert_eq!(first(&[pod("server", status)], "redis"), None);
+            assert_eq!(first(&shared(vec![pod("redis", status.clone())]), "redis").as_deref(), said);
+            assert_eq!(first(&shared(vec![pod("server", status)]), "redis"), None);
         }
     }
 }

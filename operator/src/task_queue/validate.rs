@@ -1,11 +1,13 @@
-use brisq_crd::{ProfilingPolicy, ProfilingPolicySpec, TaskQueue, policy_mistakes, task_queue_mistakes};
+use brisq_crd::{ProfilingPolicySpec, TaskQueue, policy_mistakes, task_queue_mistakes};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Resource, ResourceExt};
 
-use super::observe::{self, Observed, access_modes};
+use super::observe::{Observed, access_modes};
+use super::stores::Stores;
 use crate::context::Context;
 use crate::error::Error;
 use crate::plan::{Images, Plan};
+use crate::scope::Policy;
 
 /// A plan, or why there is none until something changes.
 pub fn validate(queue: &TaskQueue, observed: &Observed, context: &Context) -> Result<Plan, Error> {
@@ -14,7 +16,7 @@ pub fn validate(queue: &TaskQueue, observed: &Observed, context: &Context) -> Re
         let all: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
         return Err(Error::Terminal { reason: "InvalidSpec", message: all.join("; ") });
     }
-    let profiling = profiling(queue, observed.policy.as_ref())?;
+    let profiling = profiling(queue, observed.policy.as_deref())?;
     let one_node = observed.volume_of_one_node();
     if let Some(claim) = one_node.filter(|_| queue.spec.replicas > 1) {
         return Err(Error::Terminal {
@@ -28,7 +30,7 @@ pub fn validate(queue: &TaskQueue, observed: &Observed, context: &Context) -> Re
         message: "the object has no uid: it did not come from an API server".to_owned(),
     })?;
     Ok(Plan {
-        secrets: context.key.secrets(&namespace, &name),
+        secrets: context.key.secrets(queue),
         name,
         namespace,
         spec: queue.spec.clone(),
@@ -42,7 +44,7 @@ pub fn validate(queue: &TaskQueue, observed: &Observed, context: &Context) -> Re
 }
 
 /// The policy in force.
-fn profiling(queue: &TaskQueue, policy: Option<&ProfilingPolicy>) -> Result<ProfilingPolicySpec, Error> {
+fn profiling(queue: &TaskQueue, policy: Option<&Policy>) -> Result<ProfilingPolicySpec, Error> {
     let own = &queue.spec.profiling;
     let Some(policy_ref) = &own.policy_ref else {
         return Ok(ProfilingPolicySpec {
@@ -56,9 +58,13 @@ fn profiling(queue: &TaskQueue, policy: Option<&ProfilingPolicy>) -> Result<Prof
         let message = format!("there is no ProfilingPolicy {} in this namespace", policy_ref.name);
         return Err(Error::Terminal { reason: "PolicyNotFound", message });
     };
+    let invalid = |why: &dyn std::fmt::Display| Error::Terminal {
+        reason: "PolicyInvalid",
+        message: format!("ProfilingPolicy {}: {why}", policy_ref.name),
+    };
+    let policy = policy.0.as_ref().map_err(|unreadable| invalid(&unreadable.error))?;
     if let Some(mistake) = policy_mistakes(&policy.spec).first() {
-        let message = format!("ProfilingPolicy {}: {mistake}", policy_ref.name);
-        return Err(Error::Terminal { reason: "PolicyInvalid", message });
+        return Err(invalid(mistake));
     }
     Ok(ProfilingPolicySpec { suspend: policy.spec.suspend || own.suspend, ..policy.spec.clone() })
 }
@@ -77,7 +83,7 @@ fn template_size(observed: &Observed) -> Option<String> {
     requests.get("storage").map(|size| size.0.clone())
 }
 
-/// The policy in force, with the one it refers to asked for.
-pub async fn effective_policy(queue: &TaskQueue, context: &Context) -> Result<ProfilingPolicySpec, Error> {
-    profiling(queue, observe::policy(queue, context).await?.as_ref())
+/// The policy in force, with the one it refers to as the watch has it.
+pub fn effective_policy(queue: &TaskQueue, stores: &Stores) -> Result<ProfilingPolicySpec, Error> {
+    profiling(queue, stores.policy_of(queue).as_deref())
 }

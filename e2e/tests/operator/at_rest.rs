@@ -1,0 +1,109 @@
+//! Many TaskQueues at once, and what they cost while nothing happens: requests are counted by the API server itself.
+
+use std::time::{Duration, Instant};
+
+use brisq_testkit::{Kubectl, Request};
+
+use crate::SOON;
+use crate::rig::Rig;
+
+const QUEUES: usize = 500;
+/// Stated by the docs.
+const CREATED_MAX: Duration = Duration::from_secs(120);
+/// Longer than any pause but that of the resync, which unit tests hold to nine minutes and more.
+const REST: Duration = Duration::from_secs(45);
+/// So long without a request is rest.
+const CALM: Duration = Duration::from_secs(10);
+/// The chart's memory limit.
+const RESIDENT_MAX_MIB: u64 = 256;
+
+const POLICY: &str =
+    "apiVersion: brisq.dev/v1alpha1\nkind: ProfilingPolicy\nmetadata: {name: shared}\nspec: {}\n";
+
+/// All of them judge claims by an objective and capture by a policy that stands beside them.
+fn queues() -> String {
+    let spec = "{slo: {claimLatency: {thresholdMs: 5}}, profiling: {policyRef: {name: shared}}}";
+    (0..QUEUES).map(|n| crate::queue(&format!("q{n}"), spec) + "---\n").collect()
+}
+
+/// What controllers would say of all workloads once their pods run.
+fn all_run() -> String {
+    let object = |kind: &str, name: String, status: &str| {
+        format!("apiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nstatus: {{{status}}}\n---\n")
+    };
+    let progressing = "conditions: [{type: Progressing, status: 'True', reason: NewReplicaSetAvailable}]";
+    let servers = format!(
+        "observedGeneration: 1, replicas: 1, updatedReplicas: 1, readyReplicas: 1, availableReplicas: 1, {progressing}"
+    );
+    let both = |n| {
+        object("Deployment", format!("q{n}"), &servers)
+            + &object("StatefulSet", format!("q{n}-redis"), "replicas: 1, readyReplicas: 1")
+    };
+    (0..QUEUES).map(both).collect()
+}
+
+fn count(kubectl: &Kubectl, args: &[&str], is: &str) -> usize {
+    let said = kubectl.run(&[&["get"], args].concat()).unwrap_or_default();
+    said.split_whitespace().filter(|word| word.contains(is)).count()
+}
+
+/// Requests for the sake of TaskQueues: neither the watches, nor the Lease of who works.
+fn for_queues(rig: &Rig) -> Vec<Request> {
+    let all = rig.server.requests().expect("the audit log");
+    all.into_iter().filter(|request| request.verb != "watch" && request.resource != "leases").collect()
+}
+
+#[test]
+fn five_hundred_task_queues_are_made_in_time_and_cost_nothing_at_rest() {
+    let rig = Rig::start();
+    let kubectl = &rig.kubectl;
+    let operator = rig.operator("a");
+    rig.wait_leader("a");
+    kubectl.apply(POLICY).expect("a policy");
+    kubectl.feed(&["create", "-f", "-"], &queues()).expect("queues");
+    let wait = |what: &str, limit: Duration, args: &[&str], is: &str| {
+        let whole = |kubectl: &Kubectl| (count(kubectl, args, is) == QUEUES).then_some(());
+        let came = kubectl.until(what, limit, whole);
+        came.unwrap_or_else(|error| panic!("{error}: {}\n{}", count(kubectl, args, is), rig.log())).1
+    };
+    let created = wait("servers", CREATED_MAX, &["deployments", "-o", "name"], "deployment.apps/q");
+    println!(
+        "{QUEUES} TaskQueues were made {:.0} s after their manifests were taken, by {} requests",
+        created.as_secs_f64(),
+        for_queues(&rig).len()
+    );
+    let status = ["apply", "--server-side", "--subresource=status", "--force-conflicts", "-f", "-"];
+    kubectl.feed(&status, &all_run()).expect("they run");
+    let ready = r#"jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#;
+    wait("all are ready", CREATED_MAX, &["tq", "-o", ready], "True");
+
+    let deadline = Instant::now() + 4 * SOON;
+    let mut before = for_queues(&rig).len();
+    loop {
+        std::thread::sleep(CALM);
+        let now = for_queues(&rig).len();
+        if now == before {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{} requests in {CALM:?}\n{}", now - before, rig.log());
+        before = now;
+    }
+    std::thread::sleep(REST);
+    let asked = for_queues(&rig).split_off(before);
+    let resident_mib = resident_kib(operator.pid()) / 1024;
+    println!("at rest: {} requests in {} s, {resident_mib} MiB", asked.len(), REST.as_secs());
+    assert_eq!(asked, [], "{} requests of {QUEUES} TaskQueues at rest", asked.len());
+    assert!(resident_mib < RESIDENT_MAX_MIB, "{resident_mib} MiB");
+
+    // It is awake all the same.
+    kubectl.run(&["delete", "service/q7"]).expect("deleted");
+    kubectl
+        .until("it comes back", SOON, |kubectl| kubectl.get(&["service", "q7"]).ok())
+        .unwrap_or_else(|error| panic!("{error}\n{}", rig.log()));
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.trim().trim_end_matches("kB").trim().parse().expect("a number")
+}
