@@ -11,6 +11,7 @@ mod cost;
 mod load;
 mod recoveries;
 mod steps;
+mod tasks;
 
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ fn the_whole_path() {
     captures::ledger(&cluster, &shop);
 
     if cluster.ours {
+        clock.step("a backlog fills a small Redis: producers are refused, no pod restarts");
+        recoveries::redis_full(&shop);
         clock.step("Redis killed under load: back, with every task that had left it");
         recoveries::redis_killed(&cluster, &shop);
         clock.step("node 2, with Redis, lost and back");

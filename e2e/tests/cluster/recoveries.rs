@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use brisq_testkit::{Http, Kubectl};
-use serde_json::Value;
+use brisq_testkit::Kubectl;
 
 use crate::MINUTE;
 use crate::load::load;
-use crate::steps::{self, Cluster, token};
+use crate::steps::{self, Cluster};
+use crate::tasks::{Tasks, claim_all};
 
 /// Longest that Redis keeps to itself what it has acknowledged, and a little more.
 const EVERYSEC: Duration = Duration::from_millis(2_500);
@@ -16,14 +16,14 @@ const KEPT: usize = 500;
 
 pub fn redis_killed(cluster: &Cluster, shop: &Kubectl) {
     const RATE: u32 = 50;
-    tasks_of(shop).enqueue("kept", KEPT);
+    Tasks::of(shop, "orders").enqueue("kept", KEPT);
     // `appendfsync everysec`: what was acknowledged more than two seconds before has left Redis.
     std::thread::sleep(EVERYSEC);
     let running = load(shop, &["--queue", "killed", "--rate", &RATE.to_string(), "--duration", "15s"]);
     // It is to come back where it was, for the step after this one.
     cluster.cordon("node1", true);
     shop.run(&["delete", "pod", "orders-redis-0", "--force", "--grace-period=0"]).expect("killed");
-    let (mut http, took) = tasks_of(shop).served();
+    let (mut http, took) = Tasks::of(shop, "orders").served();
     cluster.cordon("node1", false);
     println!("  served again after {:.1} s", took.as_secs_f64());
     assert_eq!(claim_all(&mut http, "kept"), KEPT, "acknowledged tasks");
@@ -38,13 +38,13 @@ pub fn redis_killed(cluster: &Cluster, shop: &Kubectl) {
 pub fn node_lost(cluster: &Cluster, shop: &Kubectl) {
     let node = shop.get(&["pod", "orders-redis-0"]).expect("Redis")["spec"]["nodeName"].clone();
     assert_eq!(node, "node2");
-    tasks_of(shop).enqueue("kept", KEPT);
+    Tasks::of(shop, "orders").enqueue("kept", KEPT);
     std::thread::sleep(EVERYSEC);
     cluster.script(&["kill-node", "2"]);
     std::thread::sleep(Duration::from_secs(3));
     let began = Instant::now();
     cluster.script(&["node", "2"]);
-    let (mut http, _) = tasks_of(shop).served();
+    let (mut http, _) = Tasks::of(shop, "orders").served();
     println!("  served again {:.1} s after the node was switched on", began.elapsed().as_secs_f64());
     assert_eq!(claim_all(&mut http, "kept"), KEPT, "acknowledged tasks");
     steps::settle(shop);
@@ -63,69 +63,35 @@ pub fn api_server_frozen(cluster: &Cluster, shop: &Kubectl) {
     steps::settle(shop);
 }
 
-/// Calls of a producer and a worker on the Service of a cluster of ours, to which this machine has a route.
-struct Tasks {
-    address: String,
-    token: String,
-}
-
-fn tasks_of(kubectl: &Kubectl) -> Tasks {
-    let service = kubectl.get(&["service", "orders"]).expect("the Service");
-    let address = format!("{}:7070", service["spec"]["clusterIP"].as_str().expect("an address"));
-    Tasks { address, token: token(kubectl) }
-}
-
-impl Tasks {
-    fn http(&self) -> std::io::Result<Http> {
-        Ok(Http::connect(&self.address)?.with_token(&self.token))
-    }
-
-    /// So many tasks, all of them acknowledged.
-    fn enqueue(&self, queue: &str, count: usize) {
-        let tasks: Vec<Value> = (0..count).map(|n| serde_json::json!({"payload": n})).collect();
-        let body = serde_json::json!({"tasks": tasks}).to_string();
-        let mut http = self.http().expect("the Service");
-        let answer = http.call_json("POST", &format!("/v1/queues/{queue}/tasks"), &body).expect("an answer");
-        let results = answer.json()["results"].as_array().expect("results").clone();
-        let acknowledged = results.iter().filter(|result| result["error"].is_null()).count();
-        assert_eq!(acknowledged, count, "{}", answer.text());
-    }
-
-    /// Until a task can be enqueued again: by the server behind this connection; another may still be starting.
-    fn served(&self) -> (Http, Duration) {
-        let began = Instant::now();
-        loop {
-            if let Ok(http) = self.probe() {
-                return (http, began.elapsed());
-            }
-            assert!(began.elapsed() < Duration::from_secs(180), "never served again");
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    fn probe(&self) -> std::io::Result<Http> {
-        let mut http = self.http()?;
-        let answer = http.call_json("POST", "/v1/queues/probe/tasks", r#"{"payload":1}"#)?;
-        if answer.status == 201 { Ok(http) } else { Err(std::io::Error::other(answer.text())) }
-    }
-}
-
-/// Claims and completes all; answers how many there were.
-fn claim_all(http: &mut Http, queue: &str) -> usize {
-    let mut claimed = 0;
-    loop {
-        let body = r#"{"max":200,"leaseMs":60000}"#;
-        let answer = http.call_json("POST", &format!("/v1/queues/{queue}/claims"), body).expect("an answer");
-        let tasks = answer.json()["tasks"].as_array().unwrap_or_else(|| panic!("{}", answer.text())).clone();
-        if tasks.is_empty() {
-            return claimed;
-        }
-        claimed += tasks.len();
-        let items: Vec<Value> = tasks
-            .iter()
-            .map(|task| serde_json::json!({"id": task["id"], "token": task["lease"]["token"]}))
-            .collect();
-        let body = serde_json::json!({"items": items}).to_string();
-        assert_eq!(http.call_json("POST", "/v1/leases/complete", &body).expect("an answer").status, 200);
-    }
+/// A backlog fills the memory of Redis: producers are refused, workers go on, and nothing is killed.
+pub fn redis_full(shop: &Kubectl) {
+    const PAYLOAD_BYTES: usize = 32 * 1024;
+    /// What the whole limit would hold.
+    const TASKS_MAX: usize = (64 << 20) / PAYLOAD_BYTES;
+    let manifest = include_str!("../../manifests/small.yaml");
+    shop.apply(manifest).expect("applied");
+    shop.run(&["wait", "--for=condition=Ready", "tq/small", "--timeout=120s"]).expect("ready");
+    let small = Tasks::of(shop, "small");
+    let (taken, refusal) = small.fill("backlog", &"x".repeat(PAYLOAD_BYTES), TASKS_MAX);
+    println!("  {taken} tasks of {PAYLOAD_BYTES} bytes, then {} {}", refusal.status, refusal.text());
+    assert_eq!(
+        (refusal.status, &refusal.json()["error"]["code"]),
+        (429, &"store_full".into()),
+        "{}",
+        refusal.text()
+    );
+    assert!(refusal.header("retry-after").is_some(), "{}", refusal.head);
+    assert!(taken > TASKS_MAX / 4, "a limit of 64Mi holds more than {taken}");
+    assert_eq!(claim_all(&mut small.http().expect("the Service"), "backlog"), taken, "acknowledged tasks");
+    let pods = shop.get(&["pods", "-l", "app.kubernetes.io/instance=small"]).expect("pods");
+    let restarts = pods["items"].as_array().expect("a list").iter().flat_map(|pod| {
+        ["initContainerStatuses", "containerStatuses"].map(|statuses| pod["status"][statuses].clone())
+    });
+    let restarts: u64 = restarts
+        .filter_map(|statuses| statuses.as_array().cloned())
+        .flatten()
+        .filter_map(|status| status["restartCount"].as_u64())
+        .sum();
+    assert_eq!(restarts, 0, "{pods}");
+    shop.feed(&["delete", "-f", "-", "--timeout=60s"], manifest).expect("deleted");
 }

@@ -175,8 +175,10 @@ pub fn image(suffix: &str) -> String {
     format!("ghcr.io/brisq/brisq:{}{suffix}", env!("CARGO_PKG_VERSION"))
 }
 
-pub fn token(kubectl: &Kubectl) -> String {
-    let path = ["get", "secret", "orders-token", "-o", "go-template={{.data.token | base64decode}}"];
+/// The generated token of a TaskQueue's clients.
+pub fn token(kubectl: &Kubectl, queue: &str) -> String {
+    let secret = format!("{queue}-token");
+    let path = ["get", "secret", &secret, "-o", "go-template={{.data.token | base64decode}}"];
     kubectl.run(&path).expect("a token")
 }
 
@@ -207,7 +209,8 @@ impl Forward {
 /// A call of a pod's switch for faults.
 pub fn switch_fault(kubectl: &Kubectl, pod: &str, fault: &str) -> Answer {
     let forward = Forward::new(kubectl, &format!("pod/{pod}"), 7071);
-    let mut http = Http::connect(&forward.address).expect("the admin port").with_token(&token(kubectl));
+    let mut http =
+        Http::connect(&forward.address).expect("the admin port").with_token(&token(kubectl, "orders"));
     let method = if fault.is_empty() { "DELETE" } else { "PUT" };
     http.call_json(method, "/debug/faults", fault).expect("an answer")
 }
