@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Preconditions};
 use kube::runtime::reflector::Store;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 
 use super::conditions::is_final;
@@ -97,12 +97,12 @@ async fn sweep(ended: &[ProfileCapture], stores: &Stores, context: &Context) -> 
     for capture in surplus {
         delete(capture, context).await?;
     }
-    let with_bundle = kept.iter().filter(|capture| bundle(capture).is_some());
+    let mut with_bundle = kept.iter().filter(|capture| bundle(capture).is_some());
     for capture in with_bundle.clone().filter(|capture| pod_is_gone(capture, stores)) {
         say_gone(capture, "the bundle was in its pod and went with it", context).await?;
     }
     // Bundles go the oldest first: while that one is there, all are.
-    if let Some(oldest) = with_bundle.last()
+    if let Some(oldest) = with_bundle.next_back()
         && is_pruned(oldest, stores, context).await
     {
         say_gone(oldest, "the bundle made room for newer ones", context).await?;
@@ -178,8 +178,8 @@ async fn say_gone(capture: &ProfileCapture, why: &str, context: &Context) -> Res
     status.conditions.push(gone);
     let mut said = json!(status);
     // What is left out of what was applied before is taken away.
-    for absent in ["uri", "artifacts"] {
-        said[absent] = serde_json::Value::Null;
+    if let Some(said) = said.as_object_mut() {
+        said.extend(["uri", "artifacts"].map(|absent| (absent.to_owned(), Value::Null)));
     }
     status::write(capture, &json!(before), said, MANAGER, Against::Any, &context.client).await
 }
@@ -251,6 +251,6 @@ mod tests {
         let orders = &found[&("shop".to_owned(), "orders".to_owned())];
         assert_eq!((orders.len(), orders[0].name_any().as_str()), (100, "b99"));
         assert_eq!(found[&("shop".to_owned(), "emails".to_owned())].len(), 1);
-        assert!(KEPT_MAX < 100, "sidecars keep 100 bundles");
+        const { assert!(KEPT_MAX < 100, "sidecars keep 100 bundles") };
     }
 }

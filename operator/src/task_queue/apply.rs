@@ -131,7 +131,7 @@ impl Apply<'_> {
             let only = Preconditions { uid: Some(uid), resource_version: None };
             match self.api(resource).delete(name, &DeleteParams::default().preconditions(only)).await {
                 Ok(_) => {
-                    tracing::info!(kind = resource.kind, name, "what a TaskQueue needs no more is deleted")
+                    tracing::info!(kind = resource.kind, name, "what a TaskQueue needs no more is deleted");
                 }
                 // Gone already, or another of that name.
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
