@@ -104,7 +104,7 @@ fn children_are_made_put_right_and_taken_away_with_the_charts_own_rights() {
     rig.wait_condition("foreign", "Stalled", "True", "NameTaken");
     let secret = kubectl.get(&["secret", "foreign-token"]).expect("it is there");
     assert_eq!(secret["metadata"]["ownerReferences"], Value::Null, "{secret}");
-    assert!(kubectl.get(&["deployment", "foreign"]).is_err(), "nothing is made beside it");
+    assert!(kubectl.get(&["deployment", "foreign"]).is_err(), "no pod is made beside it");
     kubectl.run(&["delete", "secret/foreign-token"]).expect("deleted");
     rig.wait_condition("foreign", "Stalled", "False", "AsExpected");
     made("secret", "foreign-token");

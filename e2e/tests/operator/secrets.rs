@@ -169,7 +169,7 @@ fn names_that_collide_are_refused_and_what_another_owns_is_left_alone() {
     kubectl.apply(&queue("b", "{}")).expect("applied");
     let said = rig.wait_condition("b", "Stalled", "True", "NameTaken");
     assert!(said.contains("Service b-redis"), "{said}");
-    assert!(kubectl.get(&["deployment", "b"]).is_err(), "nothing is made beside it");
+    assert!(kubectl.get(&["deployment", "b"]).is_err(), "no pod is made beside it");
     assert_eq!(version(), before, "it is not touched");
 
     // What stayed behind when its TaskQueue was deleted alone has no owner, and is taken up again.

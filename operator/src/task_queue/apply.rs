@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use brisq_crd::Quantity;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::{
@@ -7,14 +9,17 @@ use kube::api::{
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::memory::{Claims, Memory};
+use super::memory::{Claims, Memory, Standing};
 use super::stores::Stores;
 use crate::build::{Child, absent, children};
 use crate::error::Error;
 use crate::plan::Plan;
+use crate::secrets::is_conflict;
 
 /// Field manager of everything that is built.
 const MANAGER: &str = "brisq-operator/children";
+/// A version of the store before anything was written to it.
+const NO_VERSION: &str = "1";
 
 /// Makes a plan true.
 pub struct Apply<'a> {
@@ -25,31 +30,58 @@ pub struct Apply<'a> {
 }
 
 impl Apply<'_> {
-    /// Applies each child that is not as it was applied last, after all of these were found to be ours or free: nothing is made
-    /// beside what belongs to somebody else.
+    /// Applies each child that is not as it was applied last. Pods come last: none is made beside what belongs to somebody else.
     pub async fn all(mut self, claims: &Claims) -> Result<(), Error> {
-        let mut due = children(self.plan);
-        due.retain(|child| {
+        self.memory.unclear = false;
+        for child in children(self.plan) {
             let seen = self.seen(&child.resource, &child.name);
-            !self.memory.is_current(child, self.stores.watches(&child.resource.kind), seen.as_ref())
-        });
-        for child in &due {
-            self.refuse_if_foreign(child).await?;
-        }
-        let params = PatchParams {
-            field_validation: Some(ValidationDirective::Strict),
-            ..PatchParams::apply(MANAGER).force()
-        };
-        for child in &due {
-            let is =
-                self.api(&child.resource).patch(&child.name, &params, &Patch::Apply(&child.object)).await?;
-            self.memory.applied(child, &is.metadata);
+            let watched = self.stores.watches(&child.resource.kind);
+            match self.memory.standing(&child, watched, seen.as_ref(), Instant::now()) {
+                Standing::Current => {}
+                Standing::Unclear => self.memory.unclear = true,
+                Standing::Due => {
+                    let is = self.one(&child).await?;
+                    self.memory.applied(&child, &is, Instant::now());
+                }
+            }
         }
         for (resource, name) in absent(self.plan) {
             self.delete(&resource, &name).await?;
         }
         // At the end: a volume that cannot grow keeps nothing else from what it is to be.
         self.grow(claims).await
+    }
+
+    async fn one(&self, child: &Child) -> Result<ObjectMeta, Error> {
+        if !self.is_known(child) {
+            if let Some(made) = self.make(child).await? {
+                return Ok(made);
+            }
+            self.refuse_if_foreign(child).await?;
+        }
+        Ok(self.patch(child, &child.object).await?.metadata)
+    }
+
+    /// Makes a child where there is none of its name, in one step: applied with a version that no object has, it is refused where
+    /// there is one.
+    async fn make(&self, child: &Child) -> Result<Option<ObjectMeta>, Error> {
+        let mut object = child.object.clone();
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.insert("resourceVersion".to_owned(), NO_VERSION.into());
+        }
+        match self.patch(child, &object).await {
+            Ok(made) => Ok(Some(made.metadata)),
+            Err(kube::Error::Api(status)) if is_conflict(&status) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn patch(&self, child: &Child, object: &Value) -> kube::Result<DynamicObject> {
+        let params = PatchParams {
+            field_validation: Some(ValidationDirective::Strict),
+            ..PatchParams::apply(MANAGER).force()
+        };
+        self.api(&child.resource).patch(&child.name, &params, &Patch::Apply(object)).await
     }
 
     fn api(&self, resource: &ApiResource) -> Api<DynamicObject> {
@@ -75,9 +107,6 @@ impl Apply<'_> {
 
     /// What somebody else made under a name of ours would be changed, and deleted with the TaskQueue.
     async fn refuse_if_foreign(&self, child: &Child) -> Result<(), Error> {
-        if self.is_known(child) {
-            return Ok(());
-        }
         let owned =
             json!([{"op": "test", "path": "/metadata/ownerReferences/0/uid", "value": self.plan.owner.uid}]);
         let labels = child.object.pointer("/metadata/labels").and_then(Value::as_object);

@@ -18,6 +18,20 @@ const RESYNC_JITTER: f64 = 0.05;
 /// While something is not as it is to be, what no watch sees (Secrets, volume claims) is looked at this often.
 const RELOOK: Duration = Duration::from_secs(30);
 
+/// A watch brings what came of our own request within this time, as a rule; until then the request is not made again.
+pub const LAG: Duration = Duration::from_secs(3);
+
+/// How a child stands to what was applied of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is what came of it, as far as anybody can tell.
+    Current,
+    /// It was applied a moment ago, and the watch has another version: an older one, or one that somebody made since.
+    Unclear,
+    /// It is to be applied.
+    Due,
+}
+
 /// The memory of one TaskQueue.
 #[derive(Debug)]
 pub struct Memory {
@@ -26,6 +40,8 @@ pub struct Memory {
     children: HashMap<(String, String), Applied>,
     /// Objects that the plan has not, by kind and name, and that are known to be gone.
     pub gone: Vec<(String, String)>,
+    /// Some child was [`Standing::Unclear`].
+    pub unclear: bool,
     /// Claims as they were last asked for.
     pub claims: Option<Claims>,
     /// Generation of the spec that the claims were asked for.
@@ -46,6 +62,7 @@ pub struct Claims {
 
 #[derive(Debug)]
 struct Applied {
+    at: Instant,
     hash: u64,
     version: Option<String>,
 }
@@ -56,6 +73,7 @@ impl Memory {
             uid: uid.to_owned(),
             children: HashMap::new(),
             gone: Vec::new(),
+            unclear: false,
             claims: None,
             generation: None,
             relook_at: now + RELOOK,
@@ -91,12 +109,24 @@ impl Memory {
         self.resync_at.saturating_duration_since(now)
     }
 
-    /// Whether a child was applied as it is now, and is still what came of that. `seen` is what the watch has of it; of what is not
-    /// watched nobody can tell.
-    pub fn is_current(&self, child: &Child, watched: bool, seen: Option<&ObjectMeta>) -> bool {
-        let Some(applied) = self.children.get(&key(child)) else { return false };
+    /// `seen` is what the watch has of a child; of a kind that is not watched nobody can tell.
+    pub fn standing(
+        &self,
+        child: &Child,
+        watched: bool,
+        seen: Option<&ObjectMeta>,
+        now: Instant,
+    ) -> Standing {
+        let applied = self.children.get(&key(child)).filter(|applied| applied.hash == hash(child));
+        let Some(applied) = applied else { return Standing::Due };
         let version = seen.and_then(|seen| seen.resource_version.as_ref());
-        applied.hash == hash(child) && (!watched || version.is_some() && version == applied.version.as_ref())
+        if !watched || version.is_some() && version == applied.version.as_ref() {
+            Standing::Current
+        } else if now.duration_since(applied.at) < LAG {
+            Standing::Unclear
+        } else {
+            Standing::Due
+        }
     }
 
     /// Whether a child of this kind and name was applied before: then it is ours.
@@ -105,8 +135,8 @@ impl Memory {
     }
 
     /// A child was applied, and this came of it.
-    pub fn applied(&mut self, child: &Child, is: &ObjectMeta) {
-        let applied = Applied { hash: hash(child), version: is.resource_version.clone() };
+    pub fn applied(&mut self, child: &Child, is: &ObjectMeta, now: Instant) {
+        let applied = Applied { at: now, hash: hash(child), version: is.resource_version.clone() };
         self.children.insert(key(child), applied);
     }
 }
@@ -173,17 +203,33 @@ mod tests {
 
     #[test]
     fn what_was_applied_is_applied_again_only_when_it_or_its_object_changed() {
-        let mut memory = Memory::new("uid", 0.5, Instant::now());
+        let start = Instant::now();
+        let mut memory = Memory::new("uid", 0.5, start);
         let is = version("7");
-        assert!(!memory.is_current(&service(1), true, Some(&is)), "it was never applied");
-        memory.applied(&service(1), &is);
-        assert!(memory.is_current(&service(1), true, Some(&is)));
-        assert!(!memory.is_current(&service(2), true, Some(&is)), "the plan changed");
-        assert!(!memory.is_current(&service(1), true, Some(&version("8"))), "somebody changed it");
-        assert!(!memory.is_current(&service(1), true, None), "somebody deleted it");
+        let standing = |memory: &Memory, port: u16, seen: Option<&str>, after: Duration| {
+            memory.standing(&service(port), true, seen.map(version).as_ref(), start + after)
+        };
+        let zero = Duration::ZERO;
+        assert_eq!(standing(&memory, 1, Some("7"), zero), Standing::Due, "it was never applied");
+        memory.applied(&service(1), &is, start);
+        for (port, seen, after, then, why) in [
+            (1, Some("7"), zero, Standing::Current, "it is what came of it"),
+            (1, Some("7"), 2 * LAG, Standing::Current, "and stays so"),
+            (2, Some("7"), zero, Standing::Due, "the plan changed"),
+            (1, Some("6"), zero, Standing::Unclear, "the watch may be late"),
+            (1, None, zero, Standing::Unclear, "the watch may be late"),
+            (1, Some("8"), LAG, Standing::Due, "somebody changed it"),
+            (1, None, LAG, Standing::Due, "somebody deleted it"),
+        ] {
+            assert_eq!(standing(&memory, port, seen, after), then, "{why}");
+        }
         let secret = child(ApiResource::erase::<Secret>(&()), 1);
-        memory.applied(&secret, &is);
-        assert!(memory.is_current(&secret, false, None), "nobody can tell");
+        memory.applied(&secret, &is, start);
+        assert_eq!(
+            memory.standing(&secret, false, None, start + 2 * LAG),
+            Standing::Current,
+            "nobody can tell"
+        );
     }
 
     #[test]
@@ -196,7 +242,7 @@ mod tests {
             let memories = Memories::default();
             let mut memory = Memory::new("uid", jitter, start);
             memory.begin(Some(1), watched, start);
-            memory.applied(&secret, &version("1"));
+            memory.applied(&secret, &version("1"), start);
             memory.claims = Some(Claims::default());
             memory.settled();
             memories.put(key.clone(), memory);
@@ -206,14 +252,14 @@ mod tests {
             memory.unsettled(later);
             memory.begin(Some(1), watched, later + RELOOK);
             assert!(!memory.has(&secret) && memory.claims.is_none(), "something is missing");
-            memory.applied(&secret, &version("1"));
+            memory.applied(&secret, &version("1"), start);
             memories.put(key.clone(), memory);
             let memory = memories.take(&key, ("uid", Some(1)), watched, start + Duration::from_secs(631));
             assert!(!memory.has(&secret), "the resync");
         }
         let memories = Memories::default();
         let mut memory = memories.take(&key, ("uid", Some(1)), watched, start);
-        memory.applied(&secret, &version("1"));
+        memory.applied(&secret, &version("1"), start);
         memory.claims = Some(Claims::default());
         memory.settled();
         memories.put(key.clone(), memory);

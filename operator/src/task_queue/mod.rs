@@ -19,7 +19,7 @@ use kube::runtime::controller::{Action, Error as Ended};
 
 use self::apply::Apply;
 pub use self::conditions::{State, is_true};
-use self::memory::{Memories, Memory};
+use self::memory::{LAG, Memories, Memory};
 use self::observe::Observed;
 pub use self::status::objective;
 pub use self::stores::{Stores, found, refer_to};
@@ -121,11 +121,17 @@ impl Queues {
     /// When to look again, without a change.
     fn settle(&self, result: &Result<(), Error>, observed: &Observed, memory: &mut Memory) -> Action {
         let now = Instant::now();
-        if result.is_ok() && observed.is_ready() {
+        let ready = result.is_ok() && observed.is_ready();
+        if ready {
             memory.settled();
-            return Action::requeue(memory.until_resync(now));
+        } else {
+            memory.unsettled(now);
         }
-        memory.unsettled(now);
-        Action::requeue(if result.is_ok() { WAITING } else { STALLED })
+        Action::requeue(match result {
+            Err(_) => STALLED,
+            Ok(()) if memory.unclear => LAG,
+            Ok(()) if ready => memory.until_resync(now),
+            Ok(()) => WAITING,
+        })
     }
 }
