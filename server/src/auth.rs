@@ -127,6 +127,18 @@ impl Auth {
         Self::Off(Arc::new(Caller { tenant, scopes: Scope::ALL.to_vec(), queues: Vec::new() }))
     }
 
+    /// Tenants that callers belong to, by name, at most `most` of them.
+    pub fn tenants(&self, most: usize) -> Vec<TenantName> {
+        let mut tenants: Vec<TenantName> = match self {
+            Self::Off(everybody) => vec![everybody.tenant.clone()],
+            Self::Tokens(tokens) => tokens.read().values().map(|caller| caller.tenant.clone()).collect(),
+        };
+        tenants.sort();
+        tenants.dedup();
+        tenants.truncate(most);
+        tenants
+    }
+
     /// Whether callers need a token.
     pub fn is_on(&self) -> bool {
         matches!(self, Self::Tokens(_))

@@ -14,30 +14,47 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Queues with gauges: those with series of their own.
 const QUEUES_MAX: usize = 1_000;
 
-/// When the gauges were last set.
+/// How often queues are looked for that no call has met yet, such as a backlog behind a restart.
+const MEET_EVERY: Duration = Duration::from_secs(60);
+/// Tenants whose queues are looked for, and queues of each.
+const MET_MAX: (usize, usize) = (64, 200);
+
+/// When the gauges were last set, and when queues were last looked for.
 #[derive(Debug, Default)]
-pub struct Gauges(Mutex<Option<Instant>>);
+pub struct Gauges(Mutex<(Option<Instant>, Option<Instant>)>);
 
 impl AppState {
     /// Sets the gauges of queues anew, if they are not fresh. Concurrent scrapes share one look.
     pub async fn refresh_gauges(&self) {
-        let mut looked = self.gauges.0.lock().await;
-        if looked.is_some_and(|at| at.elapsed() < FRESH) {
+        let mut at = self.gauges.0.lock().await;
+        let older = |than: Duration, at: Option<Instant>| at.is_none_or(|at| at.elapsed() >= than);
+        let (looked, met) = &mut *at;
+        if !older(FRESH, *looked) {
             return;
+        }
+        if older(MEET_EVERY, *met) && timeout(PATIENCE, self.meet_queues()).await == Ok(true) {
+            *met = Some(Instant::now());
         }
         let queues = self.queues.labelled(QUEUES_MAX);
         let shards: Vec<_> = queues.iter().map(|queue| queue.shard()).collect();
-        let counts = if shards.is_empty() {
-            Ok(Vec::new())
-        } else {
-            timeout(PATIENCE, self.store.counts(&shards))
-                .await
-                .map_or_else(|_| Err(()), |c| c.map_err(|_| ()))
+        let counts = match timeout(PATIENCE, self.store.counts(&shards)).await {
+            Ok(Ok(counts)) => counts,
+            // Old numbers would pass for new ones; without an answer there are none.
+            Ok(Err(_)) | Err(_) => Vec::new(),
         };
-        // Old numbers would pass for new ones; without an answer there are none.
-        let counts = counts.unwrap_or_default();
         let labels = queues.iter().filter_map(|queue| queue.meter.label.clone());
         self.metrics.gauge(&labels.zip(counts).collect::<Vec<_>>());
         *looked = Some(Instant::now());
+    }
+
+    async fn meet_queues(&self) -> bool {
+        let (tenants, queues) = MET_MAX;
+        for tenant in self.auth.tenants(tenants) {
+            match self.store.queues(&tenant, None, queues).await {
+                Ok(infos) => infos.into_iter().for_each(|info| self.queues.meet(info)),
+                Err(_) => return false,
+            }
+        }
+        true
     }
 }

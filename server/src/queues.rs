@@ -159,6 +159,11 @@ impl Queues {
         }
     }
 
+    /// The store has this queue.
+    pub fn meet(&self, info: QueueInfo) {
+        self.adopt(&self.named(&info.tenant, &info.name), info);
+    }
+
     fn adopt(&self, queue: &Arc<Queue>, info: QueueInfo) -> Arc<ShardHandle> {
         let number = info.number;
         let shard = queue.adopt(info);

@@ -54,3 +54,16 @@ fn gauges_say_what_a_queue_holds() {
         assert!(age.parse::<f64>().is_ok_and(|age| (1.0..60.0).contains(&age)), "{age}");
     });
 }
+
+#[test]
+fn a_backlog_behind_a_restart_has_its_gauges_before_any_call() {
+    for store in Store::ALL {
+        let mut server = Server::start(store, &[]).expect("a server");
+        let mut http = server.program.http().expect("a connection");
+        enqueue(&mut http, "backlog", &json!({"payload": 1}));
+        server.program.restart().expect("it starts again");
+        let text = scrape(&server, "").text().to_owned();
+        let line = "brisq_tasks_ready{tenant=\"default\",queue=\"backlog\"} 1\n";
+        assert!(text.contains(line), "{text}");
+    }
+}
