@@ -7,11 +7,12 @@ use anyhow::{Context, bail, ensure};
 use brisq_model::UnixMs;
 use brisq_profiler::{Event, Written};
 use brisq_slo::Objective;
+use brisq_telemetry::say;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::Receiver;
 
 use crate::slowdown;
-use crate::up::Up;
+use crate::stage::Stage;
 
 /// Tasks a second: with one claim in twenty burning 20 ms, under half a core.
 const RATE: &str = "450";
@@ -39,20 +40,20 @@ const CAPTURE_TIMEOUT: Duration = Duration::from_secs(50);
 ///
 /// # Errors
 /// When the load fails, nothing was captured in time, or the capture names anything but the slowdown.
-pub async fn run(up: &Up, events: &mut Receiver<Event>) -> anyhow::Result<()> {
+pub async fn run(up: &Stage, events: &mut Receiver<Event>) -> anyhow::Result<()> {
     let mut load = start_load(up)?;
-    println!("\ncalm       {RATE} tasks a second, until the baseline has {CALM_SAMPLES} samples");
+    say(&format!("\ncalm       {RATE} tasks a second, until the baseline has {CALM_SAMPLES} samples"));
     let calm_us = calm(&mut load, events).await?;
     let threshold_us = (calm_us * THRESHOLD_FACTOR).max(THRESHOLD_MIN_US);
     let objective = Objective::new(99.0, threshold_us, 60, 200)?;
     up.claims.set_threshold(Duration::from_micros(threshold_us));
     up.profiler.arm(objective);
     up.board.arm(&objective);
-    println!("calm P99   {:.2} ms; objective armed: {objective}", ms(calm_us));
+    say(&format!("calm P99   {:.2} ms; objective armed: {objective}", ms(calm_us)));
     for _ in 0..ARMED_SECONDS {
         next_second(&mut load, events).await?;
     }
-    println!("slowdown   one claim in twenty computes for 20 ms from now on, {}", clock(now_ms()));
+    say(&format!("slowdown   one claim in twenty computes for 20 ms from now on, {}", clock(now_ms())));
     slowdown::switch(true);
     let began = Instant::now();
     let written = tokio::time::timeout(CAPTURE_TIMEOUT, capture(began, &mut load, events)).await;
@@ -62,7 +63,7 @@ pub async fn run(up: &Up, events: &mut Receiver<Event>) -> anyhow::Result<()> {
     verdict(up, &written)
 }
 
-fn start_load(up: &Up) -> anyhow::Result<Child> {
+fn start_load(up: &Stage) -> anyhow::Result<Child> {
     let brisq = std::env::current_exe().context("this program's file cannot be found")?;
     let url = format!("http://{}", up.listen);
     let args = ["load", "--url", &url, "--queue", "demo", "--rate", RATE, "--payload-bytes", PAYLOAD_BYTES];
@@ -85,10 +86,10 @@ async fn calm(load: &mut Child, events: &mut Receiver<Event>) -> anyhow::Result<
         let Event::Second { p99_us, claims, calm_samples, .. } = next(load, events).await? else { continue };
         readings.extend(p99_us);
         let p99 = p99_us.map_or("-".to_owned(), |us| format!("{:.2} ms", ms(us)));
-        println!(
+        say(&format!(
             "  {:>3} s    P99 {p99:<10} {claims:>5} claims/s   {calm_samples:>4} of {CALM_SAMPLES} samples",
             began.elapsed().as_secs()
-        );
+        ));
         let enough = began.elapsed() >= CALM_MIN && calm_samples >= CALM_SAMPLES;
         if enough || began.elapsed() >= CALM_MAX {
             return typical(&readings).context("no claim was answered while all was calm");
@@ -109,16 +110,16 @@ async fn capture(began: Instant, load: &mut Child, events: &mut Receiver<Event>)
         match next(load, events).await? {
             Event::Second { p99_us, claims, .. } => {
                 let p99 = p99_us.map_or("-".to_owned(), |us| format!("{:.2} ms", ms(us)));
-                println!("  {:>3} s    P99 {p99:<10} {claims:>5} claims/s", began.elapsed().as_secs());
+                say(&format!("  {:>3} s    P99 {p99:<10} {claims:>5} claims/s", began.elapsed().as_secs()));
             }
-            Event::BreachSeen { at_ms, onset_ms, share } => println!(
+            Event::BreachSeen { at_ms, onset_ms, share } => say(&format!(
                 "breach     seen at {}, {:.1} s after its onset: {:.1} % of claims are too slow",
                 clock(at_ms),
                 ms(1_000 * at_ms.saturating_sub(onset_ms)) / 1_000.0,
                 share * 100.0
-            ),
+            )),
             Event::Frozen { capture, at_ms, .. } => {
-                println!("frozen     at {}: {capture}; recording its tail", clock(at_ms));
+                say(&format!("frozen     at {}: {capture}; recording its tail", clock(at_ms)));
             }
             Event::Recorded { .. } => {}
             Event::Written(written) => return Ok(*written),
@@ -140,22 +141,22 @@ async fn next(load: &mut Child, events: &mut Receiver<Event>) -> anyhow::Result<
     }
 }
 
-fn verdict(up: &Up, written: &Written) -> anyhow::Result<()> {
+fn verdict(up: &Stage, written: &Written) -> anyhow::Result<()> {
     let report = up.data.join(&written.folder).join("report.html");
     let (name, first) = written.top.first().map_or(("none", "no function stands out".to_owned()), |top| {
         let text =
             format!("{} grew by {:.2} cores ({}:{})", top.function, top.delta_cores, top.file, top.line);
         (top.function.as_str(), text)
     });
-    println!("cause      {} (confidence {:.2}): {}", written.cause, written.confidence, written.reason);
-    println!("guilty     {first}");
-    println!("report     {}", report.display());
-    println!("           http://{}/{}/report.html", up.listen, written.folder);
+    say(&format!("cause      {} (confidence {:.2}): {}", written.cause, written.confidence, written.reason));
+    say(&format!("guilty     {first}"));
+    say(&format!("report     {}", report.display()));
+    say(&format!("           http://{}/{}/report.html", up.listen, written.folder));
     let expected = brisq_diagnosis::Cause::CpuInLongPoll.name();
     ensure!(written.cause == expected, "the cause should be {expected}");
     ensure!(name == slowdown::GUILTY, "the first function should be {}", slowdown::GUILTY);
     ensure!(written.onset_inside, "the window does not hold the onset");
-    println!("right      the cause is named, the function is first, and the window holds the onset");
+    say(&format!("right      the cause is named, the function is first, and the window holds the onset"));
     Ok(())
 }
 

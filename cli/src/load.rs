@@ -1,11 +1,12 @@
 //! `brisq load`: cycles of enqueue, claim and complete against any server.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use brisq_client::load::{self, Load, Mode, Report, TASKS_MAX};
 use brisq_client::{ClientError, Connection, Target};
+use brisq_telemetry::say;
 
 use crate::Failed;
 
@@ -19,7 +20,7 @@ const PAYLOAD_BYTES_MAX: usize = brisq_model::limits::PAYLOAD_MAX_BYTES - 256;
 #[derive(clap::Args)]
 pub struct Flags {
     /// The server
-    #[arg(long, env = "BRISQ_URL", default_value = "http://127.0.0.1:7070")]
+    #[arg(long, env = "BRISQ_URL", hide_env_values = true, default_value = "http://127.0.0.1:7070")]
     url: String,
     /// Token to call it with
     #[arg(long, env = "BRISQ_TOKEN", hide_env_values = true)]
@@ -56,7 +57,7 @@ pub fn run(flags: Flags) -> Result<(), Failed> {
         Connection::new(&load.target).call("GET", "/healthz", b"").await?;
         Ok::<_, ClientError>(load::run(load).await)
     })?;
-    println!("{report}");
+    say(&report.to_string());
     if let Some(path) = json {
         let text = serde_json::to_string_pretty(&report)? + "\n";
         std::fs::write(&path, text).with_context(|| format!("{path} cannot be written"))?;
@@ -125,7 +126,9 @@ fn check(flag: &str, value: usize, max: usize, mistakes: &mut Vec<String>) {
 /// A line a second, on standard error: rewritten on a terminal.
 fn progress(report: &Report) {
     let end = if std::io::stderr().is_terminal() { "\r" } else { "\n" };
-    eprint!(
+    // A terminal that is gone is no reason to end the load.
+    let _ = write!(
+        std::io::stderr(),
         "{:>5.0} s {:>10} cycles {:>8.0}/s  claim p50 {:>7.2} p99 {:>7.2} max {:>8.2} ms  errors {}  waiting {}{end}",
         report.seconds,
         report.cycles,

@@ -7,13 +7,17 @@ mod board;
 mod cluster;
 mod demo;
 mod load;
+mod plan;
 mod slowdown;
+mod stage;
 mod token;
 mod up;
 mod validate;
 
 use std::process::ExitCode;
 
+use brisq_settings::EXIT_USAGE;
+use brisq_telemetry::complain;
 use clap::{Parser, Subcommand};
 
 #[global_allocator]
@@ -109,14 +113,12 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed::Work(error)) => {
-            eprintln!("brisq: {error:#}");
+            complain(&format!("brisq: {error:#}"));
             ExitCode::FAILURE
         }
         Err(Failed::Usage(mistakes)) => {
-            for mistake in mistakes {
-                eprintln!("brisq: {mistake}");
-            }
-            ExitCode::from(2)
+            mistakes.iter().for_each(|mistake| complain(&format!("brisq: {mistake}")));
+            ExitCode::from(EXIT_USAGE)
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Context;
 use brisq_server::Auth;
+use brisq_telemetry::say;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use sha2::{Digest, Sha256};
@@ -42,8 +43,11 @@ pub fn run(command: &Command) -> Result<(), Failed> {
     let token = format!("brisq_{}", hex(&random));
     let entry = entry(new, &token);
     // What the server would refuse is refused here, in its words.
-    Auth::from_yaml(&format!("tokens:\n{entry}")).map_err(Failed::Usage)?;
-    println!("{token}\n\nIt is shown this once. Its entry in the tokens file:\n\n{entry}");
+    let file = format!("tokens:\n{entry}");
+    Auth::from_yaml(&file).map_err(Failed::Usage)?;
+    say(&format!(
+        "{token}\n\nIt is shown this once. A tokens file with its entry; of a file that has others, take the last line only:\n\n{file}"
+    ));
     Ok(())
 }
 

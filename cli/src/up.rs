@@ -6,19 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use brisq_crd::{Manifest, TaskQueueSpec};
 use brisq_profiler::{Artifacts, Event, Profiler, ProfilerConfig};
 use brisq_recorder::{ClaimLog, Recorder, RecorderConfig};
 use brisq_server::{Auth, Console, Doors, Listen, Options, Running};
+use brisq_settings::address;
 use brisq_slo::{CaptureLimits, Objective};
+use brisq_telemetry::{complain, say};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::board::Board;
-use crate::{Failed, demo, slowdown, validate};
+use crate::plan::{Plan, THRESHOLD_DEFAULT_MS};
+use crate::stage::Stage;
+use crate::{Failed, demo, slowdown};
 
-/// Objective without a manifest: P99 of claim latency, ms. An outer limit that a laptop's disk can keep.
-const THRESHOLD_DEFAULT_MS: u64 = 100;
 /// Captures that are tried in a day, for each that may succeed.
 const ATTEMPTS_PER_CAPTURE: u32 = 3;
 /// Frames that wait for the profiler, s.
@@ -32,16 +33,16 @@ pub struct Flags {
     #[arg(short = 'f', long = "file", value_name = "TASKQUEUE.yaml")]
     file: Option<String>,
     /// Folder for tasks and captures; made if absent
-    #[arg(long, env = "BRISQ_DATA", value_name = "DIR", default_value = "./brisq-data")]
+    #[arg(long, env = "BRISQ_DATA", hide_env_values = true, value_name = "DIR", default_value = "./brisq-data", value_parser = folder)]
     data: PathBuf,
     /// Address of the API and the live page, on loopback; port 0 picks a free one
-    #[arg(long, env = "BRISQ_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7070")]
+    #[arg(long, env = "BRISQ_LISTEN", hide_env_values = true, value_name = "ADDRESS", default_value = "127.0.0.1:7070", value_parser = address)]
     listen: SocketAddr,
     /// Address of metrics and profiles, on loopback
-    #[arg(long, env = "BRISQ_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7071")]
+    #[arg(long, env = "BRISQ_ADMIN_LISTEN", hide_env_values = true, value_name = "ADDRESS", default_value = "127.0.0.1:7071", value_parser = address)]
     admin_listen: SocketAddr,
     /// Written, whole, once the queue is ready
-    #[arg(long, env = "BRISQ_READY_FILE", value_name = "PATH")]
+    #[arg(long, env = "BRISQ_READY_FILE", hide_env_values = true, value_name = "PATH")]
     ready_file: Option<PathBuf>,
     /// Show a breach: load, a calm baseline, a slowdown, and the capture that names it
     #[arg(long)]
@@ -51,25 +52,14 @@ pub struct Flags {
     keep: bool,
 }
 
-/// What a manifest asks of a laptop.
-struct Plan {
-    name: String,
-    spec: TaskQueueSpec,
-    objective: Option<Objective>,
-}
-
-/// What runs, for the demo to steer.
-pub struct Up {
-    pub listen: SocketAddr,
-    pub data: PathBuf,
-    pub claims: Arc<ClaimLog>,
-    pub profiler: Profiler,
-    pub board: Board,
+/// A folder's path; an empty one would be this folder, which nobody means.
+fn folder(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("is empty; give it a folder".to_owned()) } else { Ok(text.into()) }
 }
 
 pub fn run(flags: Flags) -> Result<(), Failed> {
     let plan = plan(&flags)?;
-    brisq_telemetry::init_logging("warn");
+    let _logging = brisq_telemetry::init_logging("warn");
     let threshold = plan.objective.as_ref().map_or(THRESHOLD_DEFAULT_MS * 1_000, Objective::threshold_us);
     let claims = Arc::new(ClaimLog::new(Duration::from_micros(threshold)));
     let config = RecorderConfig { claims: Arc::clone(&claims), engine: true };
@@ -96,29 +86,9 @@ fn plan(flags: &Flags) -> Result<Plan, Failed> {
             )));
         }
     }
-    let Some(file) = &flags.file else {
-        let objective = (!flags.demo).then(|| Objective::new(99.0, THRESHOLD_DEFAULT_MS * 1_000, 60, 200));
-        let objective = objective.transpose()?;
-        let name = if flags.demo { "demo" } else { "local" }.to_owned();
-        return Ok(Plan { name, spec: TaskQueueSpec::default(), objective });
-    };
-    let text = validate::read(file).map_err(|error| Failed::usage(format!("{error:#}")))?;
-    match brisq_crd::parse(&text) {
-        Ok(Manifest::TaskQueue { metadata, .. }) if metadata.name.is_empty() => {
-            Err(Failed::usage(format!("{file}: metadata.name: must be there; `up` makes no name up")))
-        }
-        Ok(Manifest::TaskQueue { metadata, spec }) => {
-            // The demo arms an objective of its own, once it knows what calm is here.
-            let latency = spec.slo.claim_latency.as_ref().filter(|_| !flags.demo && !spec.profiling.suspend);
-            let objective = latency
-                .map(|l| {
-                    Objective::new(l.percentile, l.threshold_ms * 1_000, l.window_seconds, l.min_samples)
-                })
-                .transpose()?;
-            Ok(Plan { name: metadata.name, spec: *spec, objective })
-        }
-        Ok(other) => Err(Failed::usage(format!("{file}: is a {}; `up` runs a TaskQueue", other.kind()))),
-        Err(mistakes) => Err(Failed::Usage(mistakes.iter().map(|m| format!("{file}: {m}")).collect())),
+    match &flags.file {
+        Some(file) => Plan::of_file(file, flags.demo),
+        None => Ok(Plan::without_manifest(flags.demo)?),
     }
 }
 
@@ -138,7 +108,7 @@ async fn serve(
         guarded: false,
     })
     .await?;
-    let progress = |done, total| eprintln!("reading tasks: {done} of {total}");
+    let progress = |done, total| complain(&format!("reading tasks: {done} of {total}"));
     let mut opened = brisq_stores::embedded(flags.data.clone(), true, progress).await?;
     opened.watch(&recorder);
     let captures = flags.data.join("captures");
@@ -159,13 +129,13 @@ async fn serve(
     }
     say_where(&running, &flags.data, &plan);
     running.ready(flags.ready_file.as_deref()).await.context("the ready file cannot be written")?;
-    let up = Up { listen: running.listen, data: flags.data.clone(), claims, profiler, board };
+    let up = Stage { listen: running.listen, data: flags.data.clone(), claims, profiler, board };
     let result = tokio::select! {
         result = work(flags, &up, &mut events) => result,
         _ = terminate.recv() => Ok(()),
         _ = tokio::signal::ctrl_c() => Ok(()),
     };
-    eprintln!("draining");
+    complain("draining");
     running.drain().await;
     recorder.end();
     // Ends the loop; a capture that is being written is finished first, which takes seconds at most.
@@ -173,16 +143,16 @@ async fn serve(
     result
 }
 
-async fn work(flags: &Flags, up: &Up, events: &mut Receiver<Event>) -> anyhow::Result<()> {
+async fn work(flags: &Flags, up: &Stage, events: &mut Receiver<Event>) -> anyhow::Result<()> {
     if flags.demo {
         demo::run(up, events).await?;
         if !flags.keep {
             return Ok(());
         }
-        println!("serving on until Ctrl-C");
+        say("serving on until Ctrl-C");
     }
     while let Some(event) = events.recv().await {
-        say(&event, &up.data);
+        tell(&event, &up.data);
     }
     Err(anyhow!("the profiler ended by itself"))
 }
@@ -212,33 +182,32 @@ fn profiler(recorder: &Recorder, plan: &Plan, data: &Path, board: &Board) -> any
 }
 
 fn say_where(running: &Running, data: &Path, plan: &Plan) {
-    println!("page       http://{}/", running.listen);
-    println!("metrics    http://{}/metrics", running.admin_listen);
-    println!("data       {} (embedded store, synced before each answer)", data.display());
+    say(&format!("page       http://{}/", running.listen));
+    say(&format!("metrics    http://{}/metrics", running.admin_listen));
+    say(&format!("data       {} (embedded store, synced before each answer)", data.display()));
     match &plan.objective {
-        Some(objective) => println!("objective  {objective} of claim latency"),
-        None => println!("objective  none"),
+        Some(objective) => say(&format!("objective  {objective} of claim latency")),
+        None => say("objective  none"),
     }
-    for path in plan.spec.ignored_on_a_laptop() {
-        println!("ignored    {path}: has no effect outside a cluster");
+    for what in &plan.ignored {
+        say(&format!("ignored    {what}: has no effect outside a cluster"));
     }
 }
 
 /// What a person at the terminal wants to know.
-fn say(event: &Event, data: &Path) {
+fn tell(event: &Event, data: &Path) {
     match event {
         Event::BreachSeen { share, .. } => {
-            println!("breach     {:.1} % of claims are slower than the objective", share * 100.0);
+            say(&format!("breach     {:.1} % of claims are slower than the objective", share * 100.0));
         }
-        Event::Frozen { capture, .. } => println!("frozen     {capture}"),
-        Event::Written(written) => println!(
-            "cause      {} (confidence {:.2}), report {}",
-            written.cause,
-            written.confidence,
-            data.join(&written.folder).join("report.html").display()
-        ),
-        Event::Failed { capture, error } => println!("failed     {capture}: {error}"),
-        Event::NotCaptured(why) => println!("no capture {}", why.name()),
+        Event::Frozen { capture, .. } => say(&format!("frozen     {capture}")),
+        Event::Written(written) => {
+            let report = data.join(&written.folder).join("report.html");
+            let (cause, confidence, report) = (&written.cause, written.confidence, report.display());
+            say(&format!("cause      {cause} (confidence {confidence:.2}), report {report}"));
+        }
+        Event::Failed { capture, error } => say(&format!("failed     {capture}: {error}")),
+        Event::NotCaptured(why) => say(&format!("no capture {}", why.name())),
         Event::Second { .. } | Event::Recorded { .. } => {}
     }
 }

@@ -3,6 +3,8 @@
 use std::io::Read;
 
 use anyhow::{Context, anyhow};
+use brisq_crd::{Document, Manifest, Mistake};
+use brisq_telemetry::say;
 
 use crate::Failed;
 
@@ -16,19 +18,22 @@ pub struct Flags {
 pub fn run(flags: &Flags) -> Result<(), Failed> {
     let mut mistakes = 0;
     for file in &flags.files {
-        let documents = brisq_crd::parse_all(&read(file)?).unwrap_or_else(|mistake| vec![Err(vec![mistake])]);
-        let several = documents.len() > 1;
-        for (index, document) in documents.into_iter().enumerate() {
-            let place = if several { format!("{file}, document {}", index + 1) } else { file.clone() };
+        let documents = documents(file, &read(file)?);
+        for Placed { place, document } in &documents {
             match document {
-                Ok(manifest) => println!("{place}: {} {} is valid", manifest.kind(), manifest.metadata()),
+                Ok(Document::Ours(manifest)) => say(&format!("{place}: {} is valid", named(manifest))),
+                Ok(Document::Foreign(what)) => {
+                    say(&format!("{place}: {what} is none of Brisq's and was skipped"))
+                }
                 Err(found) => {
                     mistakes += found.len();
-                    for mistake in found {
-                        println!("{place}: {mistake}");
-                    }
+                    found.iter().for_each(|mistake| say(&format!("{place}: {mistake}")));
                 }
             }
+        }
+        if documents.iter().all(|placed| matches!(placed.document, Ok(Document::Foreign(_)))) {
+            mistakes += 1;
+            say(&format!("{file}: no document is one of Brisq's"));
         }
     }
     match mistakes {
@@ -36,6 +41,28 @@ pub fn run(flags: &Flags) -> Result<(), Failed> {
         1 => Err(anyhow!("1 mistake").into()),
         n => Err(anyhow!("{n} mistakes").into()),
     }
+}
+
+/// A document and where it stands.
+pub struct Placed {
+    pub place: String,
+    pub document: Result<Document, Vec<Mistake>>,
+}
+
+/// The documents of a file, by the rules that `up` and `validate` share.
+pub fn documents(file: &str, text: &str) -> Vec<Placed> {
+    let documents = brisq_crd::parse_all(text).unwrap_or_else(|mistake| vec![Err(vec![mistake])]);
+    let several = documents.len() > 1;
+    let placed = documents.into_iter().enumerate().map(|(index, document)| {
+        let place = if several { format!("{file}, document {}", index + 1) } else { file.to_owned() };
+        Placed { place, document }
+    });
+    placed.collect()
+}
+
+/// Kind and name.
+pub fn named(manifest: &Manifest) -> String {
+    format!("{} {}", manifest.kind(), manifest.metadata())
 }
 
 /// Reads a file, or standard input.

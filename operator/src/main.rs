@@ -41,7 +41,7 @@ const NAME: &str = "brisq-operator";
 
 fn main() -> ExitCode {
     let settings = Settings::parse();
-    brisq_telemetry::init_logging("info,kube_runtime=warn");
+    let _logging = brisq_telemetry::init_logging("info,kube_runtime=warn");
     // One provider for the process; a second caller would find it there already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {

@@ -119,7 +119,7 @@ fn main() -> ExitCode {
         Ok(artifacts) => artifacts,
         Err(error) => return usage(format!("captures cannot be kept: {error:#}")),
     };
-    brisq_telemetry::init_logging("info");
+    let _logging = brisq_telemetry::init_logging(brisq_telemetry::DEFAULT_FILTER);
     match run(&flags, followed, artifacts) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use brisq_api::{ApiError, ErrorCode};
 use brisq_model::{QueueName, TenantName};
+use brisq_yaml::{Echo, Mistake};
 use parking_lot::RwLock;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -149,8 +150,8 @@ impl Auth {
     /// # Errors
     /// Every mistake in it, with its place.
     pub fn from_yaml(text: &str) -> Result<Self, Vec<String>> {
-        let file: TokensFile =
-            serde_saphyr::from_str(text).map_err(|error| vec![format!("not a tokens file: {error}")])?;
+        let file: TokensFile = brisq_yaml::read(text, Echo::Nothing)
+            .map_err(|mistakes| mistakes.iter().map(Mistake::to_string).collect::<Vec<_>>())?;
         if file.tokens.len() > TOKENS_MAX {
             return Err(vec![format!(
                 "tokens: {} entries, at most {TOKENS_MAX} are taken",
@@ -213,13 +214,11 @@ fn bearer(header: &str) -> Option<&str> {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct TokensFile {
     tokens: Vec<TokenEntry>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct TokenEntry {
     name: String,
     sha256: String,

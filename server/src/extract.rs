@@ -24,7 +24,7 @@ pub struct RawBody {
 
 impl RawBody {
     /// The body as JSON; an empty one is `{}`.
-    pub fn parse<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
+    pub fn parse<'a, T: brisq_api::Request<'a>>(&'a self) -> Result<T, ApiError> {
         brisq_api::parse(if self.bytes.is_empty() { b"{}" } else { &self.bytes })
     }
 }
@@ -101,7 +101,7 @@ fn broken(error: axum::Error) -> ApiError {
             format!("The body was not complete after {} s. Send it at once.", BODY_TIMEOUT.as_secs()),
         );
     }
-    ApiError::new(ErrorCode::InvalidJson, format!("The body broke off: {error}. Send the request again."))
+    ApiError::new(ErrorCode::InvalidJson, "The body broke off before its end. Send the request again.")
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ mod work;
 
 pub use auth::Auth;
 pub use brisq_listen::{Limits, raise_descriptor_limit};
-pub use config::{Config, Flags, StoreChoice};
+pub use config::{AFTER_HELP, Config, SETTINGS, StoreChoice};
 pub use console::{CaptureView, Console, Watch};
 pub use doors::{Doors, Listen};
 pub use metrics::Metrics;

@@ -3,50 +3,53 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use brisq_recorder::{ClaimLog, Recorder, RecorderConfig};
-use brisq_server::{Auth, Config, Doors, Flags, Limits, Listen, Options, Running, StoreChoice};
+use brisq_server::{
+    AFTER_HELP, Auth, Config, Doors, Limits, Listen, Options, Running, SETTINGS, StoreChoice,
+};
+use brisq_settings::{EXIT_USAGE, Files, Given, Secret, Setting};
 use brisq_stores::Opened;
-use clap::Parser;
+use brisq_telemetry::complain;
+use clap::{Arg, ArgAction};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// How often files that may change are looked at.
-const FOLLOW_EVERY: Duration = Duration::from_secs(2);
-/// Wrong usage or configuration.
-const EXIT_USAGE: u8 = 2;
-
 fn main() -> ExitCode {
-    let flags = Flags::parse();
-    if flags.print_openapi {
-        print!("{}", brisq_server::openapi_document());
+    let about = "Queue server of Brisq: tasks over HTTP, on an embedded store or on Redis";
+    let command =
+        Setting::command("brisq-server", env!("CARGO_PKG_VERSION"), about, SETTINGS).after_help(AFTER_HELP);
+    let print_openapi = Arg::new("print-openapi").long("print-openapi").action(ArgAction::SetTrue);
+    let command = command.arg(print_openapi.help("Print the OpenAPI document and end"));
+    let (given, matches) = Given::by_this_process(command, SETTINGS);
+    if matches.get_flag("print-openapi") {
+        brisq_telemetry::say(brisq_server::openapi_document().trim_end());
         return ExitCode::SUCCESS;
     }
-    let config = match flags.clone().resolve(&|path| std::fs::read_to_string(path)) {
+    let mut files = Files::default();
+    let config = match Config::resolve(&given, &mut files) {
         Ok(config) => config,
         Err(mistakes) => {
-            for mistake in mistakes {
-                eprintln!("brisq-server: {mistake}");
-            }
+            mistakes.iter().for_each(|mistake| complain(&format!("brisq-server: {mistake}")));
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    brisq_telemetry::init_logging("info");
-    match run(&flags, config) {
+    let _logging = brisq_telemetry::init_logging(brisq_telemetry::DEFAULT_FILTER);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "brisq-server starts");
+    match run(given, files, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "brisq-server ends");
-            eprintln!("brisq-server: {error:#}");
+            complain(&format!("brisq-server: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(flags: &Flags, config: Config) -> anyhow::Result<()> {
+fn run(given: Given, files: Files, config: Config) -> anyhow::Result<()> {
     let claims = Arc::new(ClaimLog::new(config.claim_threshold));
     let recorder = RecorderConfig { claims: Arc::clone(&claims), engine: config.recorder };
     let recorder = Arc::new(Recorder::start(recorder).context("the recorder did not start")?);
@@ -62,19 +65,21 @@ fn run(flags: &Flags, config: Config) -> anyhow::Result<()> {
         .on_thread_start(brisq_recorder::register_current_thread)
         .build()
         .context("the runtime did not start")?;
-    let served = runtime.block_on(serve(flags, config, claims, recorder));
+    let served = runtime.block_on(serve(given, files, config, claims, recorder));
     runtime.shutdown_background();
     served
 }
 
 async fn serve(
-    flags: &Flags,
+    given: Given,
+    files: Files,
     config: Config,
     claims: Arc<ClaimLog>,
     recorder: Arc<Recorder>,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(follow(given, files, config.auth.clone(), Arc::clone(&claims))?);
     // Before the store: probes are answered from the first second, and a port that is taken is told at once.
     let doors = Doors::open(&listen(&config)).await?;
     tracing::info!(listen = %doors.listen, admin = %doors.admin_listen, "listening");
@@ -97,7 +102,6 @@ async fn serve(
         console: brisq_server::Console::default(),
         in_claim: None,
     };
-    tokio::spawn(follow(flags.clone(), config.auth.clone(), Arc::clone(&claims)));
     let running = Running::start(doors, Arc::clone(&opened.store), claims, Arc::clone(&recorder), options);
     if !config.auth.is_on() {
         tracing::warn!(
@@ -157,36 +161,37 @@ async fn open(store: &StoreChoice) -> anyhow::Result<Opened> {
             let progress = |done, total| tracing::info!(done, total, "tasks read");
             brisq_stores::embedded(data.clone(), *fsync, progress).await
         }
-        StoreChoice::Redis { urls } => brisq_stores::redis(urls).await,
+        StoreChoice::Redis { urls } => {
+            let urls: Vec<String> = urls.iter().map(Secret::expose).cloned().collect();
+            brisq_stores::redis(&urls).await
+        }
     }
 }
 
 /// Takes changed files into use: the tokens, and the threshold above which claims are slow. A file with mistakes changes
 /// nothing; all else needs a restart.
-async fn follow(flags: Flags, auth: Auth, claims: Arc<ClaimLog>) {
-    let read = || async {
-        let mut texts = Vec::new();
-        for path in flags.followed() {
-            // A file that is missing for a moment, as when it is replaced, differs from what it was and is.
-            texts.push(tokio::fs::read_to_string(path).await.ok());
+fn follow(
+    given: Given,
+    files: Files,
+    auth: Auth,
+    claims: Arc<ClaimLog>,
+) -> std::io::Result<impl Future<Output = ()> + Send> {
+    brisq_settings::follow(files, move |files| match Config::resolve(&given, files) {
+        Ok(config) if config.auth.is_on() == auth.is_on() => {
+            auth.adopt(&config.auth);
+            claims.set_threshold(config.claim_threshold);
+            tracing::info!(threshold = ?config.claim_threshold, "the files were read again; tokens and threshold are in use");
+            true
         }
-        texts
-    };
-    let mut known = read().await;
-    while !known.is_empty() {
-        tokio::time::sleep(FOLLOW_EVERY).await;
-        let now = read().await;
-        if now == known {
-            continue;
+        Ok(_) => {
+            tracing::error!(
+                "the files were read again and are not in use: authentication is turned on or off by a restart"
+            );
+            false
         }
-        known = now;
-        match flags.clone().resolve(&|path| std::fs::read_to_string(path)) {
-            Ok(config) => {
-                auth.adopt(&config.auth);
-                claims.set_threshold(config.claim_threshold);
-                tracing::info!(threshold = ?config.claim_threshold, "changed files are in use");
-            }
-            Err(mistakes) => tracing::error!(?mistakes, "changed files are not in use"),
+        Err(mistakes) => {
+            tracing::error!(?mistakes, "the files were read again and are not in use");
+            false
         }
-    }
+    })
 }

@@ -116,11 +116,8 @@ impl Running {
             tokio::time::sleep(READY_PAUSE).await;
         }
         let Some(path) = ready_file else { return Ok(()) };
-        let (listen, admin, pid) = (self.listen, self.admin_listen, std::process::id());
-        let text = format!("{{\"listen\":\"{listen}\",\"admin\":\"{admin}\",\"pid\":{pid}}}\n");
-        let beside = path.with_extension("tmp");
-        tokio::fs::write(&beside, text).await?;
-        tokio::fs::rename(&beside, path).await
+        let (path, listen, admin) = (path.to_owned(), self.listen, self.admin_listen);
+        tokio::task::spawn_blocking(move || brisq_settings::write_ready_file(&path, listen, admin)).await?
     }
 
     /// Lets requests in progress finish and parked claims go home empty; whatever is left at the deadline is cut.

@@ -59,6 +59,7 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "pair", budget_s: 60, fast: false, tools: &[], run: || e2e("pair") },
     Stage { name: "memory", budget_s: 60, fast: false, tools: &[], run: || e2e("memory") },
     Stage { name: "doors", budget_s: 120, fast: false, tools: &[], run: || e2e("doors") },
+    Stage { name: "words", budget_s: 60, fast: false, tools: &[], run: || e2e("words") },
     Stage { name: "readme", budget_s: 30, fast: false, tools: &[], run: || e2e("readme") },
     Stage { name: "sync", budget_s: 60, fast: false, tools: &[], run: || e2e("sync") },
     Stage { name: "pprof", budget_s: 90, fast: false, tools: &[PPROF], run: || e2e("pprof") },

@@ -4,24 +4,28 @@
 //! become values of [`brisq_model`] here, so that behind this crate nothing unchecked exists.
 #![forbid(unsafe_code)]
 
+mod batch;
+mod enqueue;
 mod error;
+mod last_words;
 mod queue;
 mod raw;
+mod read;
 pub mod sidecar;
 mod task;
 mod time;
+mod value;
 mod work;
 
+pub use batch::{Batch, BatchRequest, BatchResults, CompleteBatch, Empty, Item, ItemResult, item};
+pub use enqueue::{EnqueueRequest, RetentionRequest, RetryRequest, TaskRequest};
 pub use error::{ApiError, ErrorBody, ErrorCode, ErrorEnvelope};
 pub use queue::{QueueList, QueueView, StateCounts};
-pub use raw::{AnyJson, parse, raw_value};
-pub use task::{
-    AttemptView, EnqueueItem, EnqueueRequest, EnqueueResults, ErrorView, LeaseView, ResultView,
-    RetentionRequest, RetryRequest, TaskRequest, TaskView,
-};
+pub use raw::{AnyJson, raw_value};
+pub use read::{Fields, Request, parse};
+pub use task::{AttemptView, EnqueueItem, EnqueueResults, ErrorView, LeaseView, ResultView, TaskView};
 pub use time::{parse_rfc3339, rfc3339};
 pub use work::{
-    BatchRequest, BatchResults, ClaimRequest, ClaimResponse, CompleteRequest, Empty, FailRequest,
-    FailResponse, HeartbeatRequest, HeartbeatResponse, ItemResult, LeaseRequest, ReleaseRequest,
-    TaskErrorRequest, lease_token, task_id,
+    ClaimRequest, ClaimResponse, CompleteRequest, FailRequest, FailResponse, HeartbeatRequest,
+    HeartbeatResponse, LeaseRequest, ReleaseRequest, TaskErrorRequest, lease_token, task_id,
 };

@@ -4,21 +4,23 @@ use std::borrow::Cow;
 
 use brisq_model::{LeaseToken, TaskError, TaskId, WorkerName, limits};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::raw::{bytes_of, present};
-use crate::task::within;
-use crate::{AnyJson, ApiError, ErrorBody, ErrorCode, ErrorEnvelope, TaskView};
+use crate::last_words::{cut_detail, cut_text};
+use crate::raw::bytes_of;
+use crate::read::{Fields, Request};
+use crate::value::within;
+use crate::{AnyJson, ApiError, ErrorCode, TaskView};
 
 /// Body of a claim; `{}` claims one task for 30 s without waiting.
-#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClaimRequest {
     /// Most tasks to take, 1 to 256; 1 when absent.
     #[schema(minimum = 1, maximum = 256)]
-    pub max: Option<u16>,
+    pub max: Option<u64>,
     /// Length of the lease, 1,000 to 43,200,000; 30,000 when absent.
     #[schema(minimum = 1000, maximum = 43_200_000)]
     pub lease_ms: Option<u64>,
@@ -29,6 +31,19 @@ pub struct ClaimRequest {
     pub worker: Option<String>,
 }
 
+impl Request<'_> for ClaimRequest {
+    const FIELDS: &'static [&'static str] = &["max", "leaseMs", "waitMs", "worker"];
+
+    fn of(fields: &Fields<'_>) -> Result<Self, ApiError> {
+        Ok(Self {
+            max: fields.whole("max")?,
+            lease_ms: fields.whole("leaseMs")?,
+            wait_ms: fields.whole("waitMs")?,
+            worker: fields.text("worker")?.map(Cow::into_owned),
+        })
+    }
+}
+
 impl ClaimRequest {
     /// Checks the bounds: (max, lease ms, wait ms, worker).
     ///
@@ -36,7 +51,7 @@ impl ClaimRequest {
     /// The first field out of its bounds.
     pub fn checked(self) -> Result<(u16, u64, u64, Option<WorkerName>), ApiError> {
         Ok((
-            within("max", self.max, 1..=limits::CLAIM_MAX_TASKS, 1)?,
+            within("max", self.max, 1..=u64::from(limits::CLAIM_MAX_TASKS), 1)? as u16,
             within(
                 "leaseMs",
                 self.lease_ms,
@@ -59,34 +74,42 @@ pub struct ClaimResponse<'a> {
     pub tasks: Vec<TaskView<'a>>,
 }
 
-/// Body of a complete, or one item of a batch.
-#[derive(Debug, Deserialize, ToSchema)]
+/// Body of a complete.
+#[derive(Debug, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CompleteRequest<'a> {
-    /// The task; in a batch item only, a single call has it in its path.
-    #[serde(borrow)]
+    /// The task; in an item of a batch only, a single call has it in its path.
+    #[schema(ignore)]
     pub id: Option<Cow<'a, str>>,
     /// The lease's token.
-    #[serde(borrow)]
+    #[schema(value_type = String)]
     pub token: Cow<'a, str>,
     /// Any JSON, at most 1 MiB; comes back byte for byte.
-    #[serde(borrow, default, deserialize_with = "present")]
     #[schema(value_type = Option<AnyJson>)]
     pub result: Option<&'a RawValue>,
 }
 
-/// Body of a fail, or one item of a batch.
-#[derive(Debug, Deserialize, ToSchema)]
+impl<'a> Request<'a> for CompleteRequest<'a> {
+    const FIELDS: &'static [&'static str] = &["id", "token", "result"];
+    const NOT_YET: &'static [&'static str] = &["usedCost"];
+
+    fn of(fields: &Fields<'a>) -> Result<Self, ApiError> {
+        let (id, token) = (fields.text("id")?, fields.needed_text("token")?);
+        Ok(Self { id, token, result: fields.raw("result") })
+    }
+}
+
+/// Body of a fail.
+#[derive(Debug, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FailRequest<'a> {
-    /// The task; in a batch item only, a single call has it in its path.
-    #[serde(borrow)]
+    /// The task; in an item of a batch only, a single call has it in its path.
+    #[schema(ignore)]
     pub id: Option<Cow<'a, str>>,
     /// The lease's token.
-    #[serde(borrow)]
+    #[schema(value_type = String)]
     pub token: Cow<'a, str>,
     /// What went wrong.
-    #[serde(borrow)]
     pub error: Option<TaskErrorRequest<'a>>,
     /// Whether another attempt makes sense; true when absent.
     pub retryable: Option<bool>,
@@ -94,81 +117,95 @@ pub struct FailRequest<'a> {
     pub delay_ms: Option<u64>,
 }
 
+impl<'a> Request<'a> for FailRequest<'a> {
+    const FIELDS: &'static [&'static str] = &["id", "token", "error", "retryable", "delayMs"];
+
+    fn of(fields: &Fields<'a>) -> Result<Self, ApiError> {
+        Ok(Self {
+            id: fields.text("id")?,
+            token: fields.needed_text("token")?,
+            error: fields.object("error")?,
+            retryable: fields.truth("retryable")?,
+            delay_ms: fields.whole("delayMs")?,
+        })
+    }
+}
+
 /// What a worker says went wrong.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TaskErrorRequest<'a> {
-    /// For people, at most 4 KiB.
-    pub message: Option<String>,
-    /// For programs, at most 128 bytes.
-    pub kind: Option<String>,
-    /// Any JSON, at most 16 KiB.
-    #[serde(borrow, default, deserialize_with = "present")]
+    /// For people. What exceeds 4 KiB is cut off, and the text that is kept says so.
+    #[schema(value_type = Option<String>)]
+    pub message: Option<Cow<'a, str>>,
+    /// For programs. What exceeds 128 bytes is cut off as a message is.
+    #[schema(value_type = Option<String>)]
+    pub kind: Option<Cow<'a, str>>,
+    /// Any JSON. One of more than 16 KiB is kept as `{"cut": {"bytes": N, "begins": "..."}}`.
     #[schema(value_type = Option<AnyJson>)]
     pub detail: Option<&'a RawValue>,
 }
 
-/// Body of a release, or one item of a batch.
-#[derive(Debug, Deserialize, ToSchema)]
+impl<'a> Request<'a> for TaskErrorRequest<'a> {
+    const FIELDS: &'static [&'static str] = &["message", "kind", "detail"];
+
+    fn of(fields: &Fields<'a>) -> Result<Self, ApiError> {
+        let (message, kind) = (fields.forgiving_text("message")?, fields.forgiving_text("kind")?);
+        Ok(Self { message, kind, detail: fields.raw("detail") })
+    }
+}
+
+/// Body of a release.
+#[derive(Debug, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReleaseRequest<'a> {
-    /// The task; in a batch item only, a single call has it in its path.
-    #[serde(borrow)]
+    /// The task; in an item of a batch only, a single call has it in its path.
+    #[schema(ignore)]
     pub id: Option<Cow<'a, str>>,
     /// The lease's token.
-    #[serde(borrow)]
+    #[schema(value_type = String)]
     pub token: Cow<'a, str>,
     /// Not claimable before; 0 when absent.
     pub delay_ms: Option<u64>,
 }
 
-/// Body of a heartbeat, or one item of a batch.
-#[derive(Debug, Deserialize, ToSchema)]
+impl<'a> Request<'a> for ReleaseRequest<'a> {
+    const FIELDS: &'static [&'static str] = &["id", "token", "delayMs"];
+
+    fn of(fields: &Fields<'a>) -> Result<Self, ApiError> {
+        let (id, token) = (fields.text("id")?, fields.needed_text("token")?);
+        Ok(Self { id, token, delay_ms: fields.whole("delayMs")? })
+    }
+}
+
+/// Body of a heartbeat.
+#[derive(Debug, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HeartbeatRequest<'a> {
-    /// The task; in a batch item only, a single call has it in its path.
-    #[serde(borrow)]
+    /// The task; in an item of a batch only, a single call has it in its path.
+    #[schema(ignore)]
     pub id: Option<Cow<'a, str>>,
     /// The lease's token.
-    #[serde(borrow)]
+    #[schema(value_type = String)]
     pub token: Cow<'a, str>,
     /// The lease then ends this long from now; as long as it was claimed for when absent.
     pub extend_ms: Option<u64>,
     /// Any JSON, at most 16 KiB.
-    #[serde(borrow, default, deserialize_with = "present")]
     #[schema(value_type = Option<AnyJson>)]
     pub progress: Option<&'a RawValue>,
 }
 
-/// Body of a batch: each item is checked alone.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BatchRequest<'a> {
-    /// Up to 1,000 items.
-    #[serde(borrow)]
-    #[schema(value_type = Vec<AnyJson>)]
-    pub items: Vec<&'a RawValue>,
-    /// With `/v1/leases/complete` only: also claim, from the queue of the first item that names a task.
-    pub claim: Option<ClaimRequest>,
-}
+impl<'a> Request<'a> for HeartbeatRequest<'a> {
+    const FIELDS: &'static [&'static str] = &["id", "token", "extendMs", "progress"];
+    const NOT_YET: &'static [&'static str] = &["draining"];
 
-impl BatchRequest<'_> {
-    /// Refuses more items than a batch takes.
-    ///
-    /// # Errors
-    /// [`ErrorCode::BatchTooLarge`].
-    pub fn check_size(&self) -> Result<(), ApiError> {
-        if self.items.len() <= limits::BATCH_MAX_ITEMS {
-            return Ok(());
-        }
-        Err(ApiError::new(
-            ErrorCode::BatchTooLarge,
-            format!(
-                "A batch takes at most {} items; send the rest in further calls.",
-                limits::BATCH_MAX_ITEMS
-            ),
-        )
-        .with("items", self.items.len()))
+    fn of(fields: &Fields<'a>) -> Result<Self, ApiError> {
+        Ok(Self {
+            id: fields.text("id")?,
+            token: fields.needed_text("token")?,
+            extend_ms: fields.whole("extendMs")?,
+            progress: fields.raw("progress"),
+        })
     }
 }
 
@@ -262,32 +299,23 @@ impl ReleaseRequest<'_> {
 }
 
 impl FailRequest<'_> {
-    /// The error and the delay that overrides the task's policy.
+    /// The error, cut to what is kept of it, and the delay that overrides the task's policy.
     ///
     /// # Errors
-    /// The first that is out of its bounds.
+    /// When the delay is too long. No text that a worker sends refuses its failure.
     pub fn checked(&self) -> Result<(TaskError, Option<u64>), ApiError> {
         let range = 0..=limits::DELAY_MAX_MS;
         let delay_ms = self.delay_ms.map(|ms| within("delayMs", Some(ms), range, ms)).transpose()?;
         let error = match &self.error {
             None => TaskError::default(),
             Some(error) => TaskError {
-                message: text("error.message", error.message.as_deref(), limits::ERROR_MESSAGE_MAX_BYTES)?,
-                kind: text("error.kind", error.kind.as_deref(), limits::ERROR_KIND_MAX_BYTES)?,
-                detail: bounded("error.detail", error.detail, limits::ERROR_DETAIL_MAX_BYTES)?,
+                message: cut_text(error.message.as_deref(), limits::ERROR_MESSAGE_MAX_BYTES),
+                kind: cut_text(error.kind.as_deref(), limits::ERROR_KIND_MAX_BYTES),
+                detail: error.detail.map(cut_detail),
             },
         };
         Ok((error, delay_ms))
     }
-}
-
-fn text(field: &str, value: Option<&str>, max_bytes: usize) -> Result<String, ApiError> {
-    let value = value.unwrap_or_default();
-    if value.len() > max_bytes {
-        return Err(ApiError::invalid_field(field, format!("`{field}` has at most {max_bytes} bytes."))
-            .with("bytes", value.len()));
-    }
-    Ok(value.to_owned())
 }
 
 /// Answer of a fail.
@@ -311,35 +339,4 @@ pub struct HeartbeatResponse {
     pub cancel_requested: bool,
     /// The server is shutting down; the lease stays valid, reconnect soon.
     pub draining: bool,
-}
-
-/// `{}`.
-#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
-pub struct Empty {}
-
-/// Answer of one item of a batch: what the single call answers, or an error.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(untagged)]
-pub enum ItemResult {
-    /// Completed or released.
-    Done(Empty),
-    /// Failed.
-    Failed(FailResponse),
-    /// Still held.
-    Extended(HeartbeatResponse),
-    /// Why it was refused.
-    Refused(ErrorEnvelope),
-}
-
-/// Answers of a batch, by index.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct BatchResults<'a> {
-    /// One for each item.
-    pub results: Vec<ItemResult>,
-    /// What `claim` took, when the request had one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tasks: Option<Vec<TaskView<'a>>>,
-    /// Why `claim` took nothing; the results stand all the same.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<ErrorBody>,
 }

@@ -1,7 +1,7 @@
-//! Where the documents of a file begin and end. What they say is the business of `manifest`.
+//! A file, cut into its documents.
 
-/// Documents with content, each with the number of lines before it.
-pub(crate) fn documents(yaml: &str) -> Vec<(usize, String)> {
+/// Documents with content, each behind as many empty lines as stand before it, so that its lines keep their numbers.
+pub(crate) fn split(yaml: &str) -> Vec<String> {
     let comment = |text: &str| text.trim_start().is_empty() || text.trim_start().starts_with('#');
     let mut documents = vec![(0, String::new())];
     for (number, line) in yaml.split_inclusive('\n').enumerate() {
@@ -12,5 +12,5 @@ pub(crate) fn documents(yaml: &str) -> Vec<(usize, String)> {
         }
     }
     documents.retain(|(_, text)| !text.lines().all(comment));
-    documents
+    documents.into_iter().map(|(lines, text)| "\n".repeat(lines) + &text).collect()
 }

@@ -17,12 +17,13 @@ mod names;
 mod profile_capture;
 mod profiling_policy;
 mod quantity;
+mod read;
 #[cfg(feature = "kube")]
 mod schema;
 mod task_queue;
 mod validate;
 
-pub use manifest::{Manifest, Metadata, parse, parse_all};
+pub use manifest::{Manifest, Metadata};
 pub use profile_capture::{CaptureReason, CaptureWindow, ProfileCaptureSpec, TaskQueueRef};
 #[cfg(feature = "kube")]
 pub use profile_capture::{
@@ -34,6 +35,7 @@ pub use profiling_policy::{
 #[cfg(feature = "kube")]
 pub use profiling_policy::{ProfilingPolicy, ProfilingPolicyStatus};
 pub use quantity::{Quantity, Resources};
+pub use read::{Document, parse, parse_all};
 #[cfg(feature = "kube")]
 pub use schema::{DEFINITIONS, STRING_MAX, definition};
 pub use task_queue::{

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Artifacts, Capture, CaptureLimits, Quantity, Resources};
 
 /// A queue service: servers and their store.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(
     feature = "kube",
     derive(kube::CustomResource, kube::KubeSchema),
@@ -79,6 +79,21 @@ pub struct TaskQueueSpec {
 
 const fn one_replica() -> u32 {
     1
+}
+
+impl Default for TaskQueueSpec {
+    fn default() -> Self {
+        let (slo, profiling) = (Slo::default(), Profiling::default());
+        Self {
+            replicas: one_replica(),
+            image: None,
+            resources: None,
+            redis: None,
+            auth: None,
+            slo,
+            profiling,
+        }
+    }
 }
 
 /// Where tasks are kept: exactly one of the two.

@@ -81,6 +81,12 @@ impl TaskId {
         Shard { queue: QueueNumber(queue), index: (self.0 >> SHARD_SHIFT) as u8 }
     }
 
+    /// When the id was drawn, by the clock of the server that drew it, ms.
+    #[must_use]
+    pub const fn unix_ms(self) -> u64 {
+        (self.0 >> 80) as u64
+    }
+
     /// As 16 bytes, big endian: their order is the order of creation.
     #[must_use]
     pub const fn to_bytes(self) -> [u8; 16] {
@@ -210,6 +216,7 @@ mod tests {
             let shard = Shard { queue: QueueNumber(queue), index };
             let id = TaskId::new(ms, shard, random);
             prop_assert_eq!(id.shard(), shard);
+            prop_assert_eq!(id.unix_ms(), ms);
             prop_assert_eq!(id.to_string().parse::<TaskId>(), Ok(id));
             prop_assert_eq!(TaskId::from_bytes(id.to_bytes()), Ok(id));
         }

@@ -15,16 +15,16 @@ pub const PAYLOAD_MAX_BYTES: usize = 1024 * 1024;
 pub const RESULT_MAX_BYTES: usize = 1024 * 1024;
 /// Largest `progress` of a heartbeat, bytes of JSON as sent.
 pub const PROGRESS_MAX_BYTES: usize = 16 * 1024;
-/// Longest `message` of a task error, bytes.
+/// Bytes that are kept of the `message` of a task error; the rest is cut off.
 pub const ERROR_MESSAGE_MAX_BYTES: usize = 4 * 1024;
-/// Longest `kind` of a task error, bytes.
+/// Bytes that are kept of the `kind` of a task error; the rest is cut off.
 pub const ERROR_KIND_MAX_BYTES: usize = 128;
-/// Largest `detail` of a task error, bytes of JSON as sent.
+/// Largest `detail` of a task error that is kept as it was sent, bytes of JSON.
 pub const ERROR_DETAIL_MAX_BYTES: usize = 16 * 1024;
 /// Most items in one batch request.
 pub const BATCH_MAX_ITEMS: usize = 1_000;
 /// Longest queue name.
-pub const QUEUE_NAME_MAX_BYTES: usize = 63;
+pub const QUEUE_NAME_MAX_BYTES: usize = 80;
 /// Longest tenant name.
 pub const TENANT_NAME_MAX_BYTES: usize = 63;
 /// Longest worker name.

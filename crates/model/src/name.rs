@@ -10,7 +10,8 @@ use crate::limits;
 pub enum NameError {
     /// Not a queue name.
     #[error(
-        "a queue name is 1 to 63 characters of a-z, 0-9, '.', '_' and '-', beginning and ending with a letter or digit"
+        "a queue name is 1 to {} characters of A-Z, a-z, 0-9, '.', '_', ':' and '-', beginning and ending with a letter, a digit or '_'",
+        limits::QUEUE_NAME_MAX_BYTES
     )]
     Queue,
     /// Not a tenant name.
@@ -64,16 +65,16 @@ macro_rules! name {
 }
 
 name!(
-    /// Name of a queue: `[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?`.
+    /// Name of a queue: `[A-Za-z0-9_]([A-Za-z0-9._:-]{0,78}[A-Za-z0-9_])?`.
     QueueName,
     Queue,
-    |text| dns_like(text, limits::QUEUE_NAME_MAX_BYTES, |c| c.is_ascii_lowercase() || c.is_ascii_digit())
+    |text| plain(text, limits::QUEUE_NAME_MAX_BYTES, |c| c.is_ascii_alphanumeric() || c == '_', ".:-")
 );
 name!(
-    /// Name of a tenant: like a queue's, capitals allowed.
+    /// Name of a tenant: `[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?`.
     TenantName,
     Tenant,
-    |text| dns_like(text, limits::TENANT_NAME_MAX_BYTES, |c| c.is_ascii_alphanumeric())
+    |text| plain(text, limits::TENANT_NAME_MAX_BYTES, |c| c.is_ascii_alphanumeric(), "._-")
 );
 name!(
     /// What a worker calls itself.
@@ -88,11 +89,12 @@ name!(
     |text| printable(text, limits::IDEMPOTENCY_KEY_MAX_BYTES)
 );
 
-fn dns_like(text: &str, max_bytes: usize, alphanumeric: fn(char) -> bool) -> bool {
+/// Characters of which some stand within a name only, and not at its ends.
+fn plain(text: &str, max_bytes: usize, anywhere: fn(char) -> bool, within: &str) -> bool {
     text.len() <= max_bytes
-        && text.starts_with(alphanumeric)
-        && text.ends_with(alphanumeric)
-        && text.chars().all(|c| alphanumeric(c) || matches!(c, '.' | '_' | '-'))
+        && text.starts_with(anywhere)
+        && text.ends_with(anywhere)
+        && text.chars().all(|c| anywhere(c) || within.contains(c))
 }
 
 fn printable(text: &str, max_bytes: usize) -> bool {
@@ -105,13 +107,18 @@ mod tests {
 
     #[test]
     fn queue_names_are_bounded_and_plain() {
-        let longest = "a".repeat(63);
-        for good in ["a", "0", "orders", "orders.eu-1", "a_b", longest.as_str()] {
+        let longest = "a".repeat(80);
+        for good in
+            ["a", "0", "A", "_", "orders", "orders.eu-1", "a_b", "GENERATE_MASTER", "a:b", "_a_", &longest]
+        {
             assert!(QueueName::new(good).is_ok(), "{good}");
         }
-        let too_long = "a".repeat(64);
-        for bad in ["", "A", "-a", "a-", ".a", "a b", "ä", "a/b", too_long.as_str()] {
+        let too_long = "a".repeat(81);
+        for bad in ["", "-a", "a-", ".a", "a.", ":a", "a:", "a b", "ä", "a/b", "a*", "a\0", &too_long] {
             assert!(QueueName::new(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "_a", "a:b", "a_", &"a".repeat(64)] {
+            assert!(TenantName::new(bad).is_err(), "{bad}");
         }
     }
 

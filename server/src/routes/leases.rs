@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::response::IntoResponse;
 use brisq_api::{
-    ApiError, BatchRequest, BatchResults, ClaimRequest, ClaimResponse, CompleteRequest, Empty, ErrorCode,
-    ErrorEnvelope, FailRequest, FailResponse, HeartbeatRequest, HeartbeatResponse, ItemResult, LeaseRequest,
-    ReleaseRequest, lease_token, rfc3339, task_id,
+    ApiError, BatchRequest, BatchResults, ClaimRequest, ClaimResponse, CompleteBatch, CompleteRequest, Empty,
+    ErrorCode, ErrorEnvelope, FailRequest, FailResponse, HeartbeatRequest, HeartbeatResponse, ItemResult,
+    LeaseRequest, ReleaseRequest, lease_token, rfc3339, task_id,
 };
 use brisq_model::{LeaseToken, TaskId};
 use brisq_store::{FailOp, HeartbeatOp, WorkDone, WorkOp};
 use hyper::StatusCode;
 use rand::RngExt;
-use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{Call, carried_out};
 use crate::connection::Connection;
@@ -142,7 +142,7 @@ pub async fn heartbeat(Path(id): Path<String>, call: Call) -> Answered {
 /// The task of the path and the operation of the body.
 fn single<'a, R>(id: &str, body: &'a RawBody) -> Result<(TaskId, WorkOp), ApiError>
 where
-    R: Act + Deserialize<'a>,
+    R: Act + brisq_api::Request<'a>,
 {
     let request: R = body.parse()?;
     if request.id().is_some() {
@@ -180,7 +180,7 @@ fn item(acted: Acted, draining: bool) -> Result<ItemResult, ApiError> {
 
 /// Complete up to 1,000 tasks; with `claim` also take the next ones, in one round trip.
 #[utoipa::path(
-    post, path = "/v1/leases/complete", tag = "work", request_body = BatchRequest,
+    post, path = "/v1/leases/complete", tag = "work", request_body = CompleteBatch,
     responses((status = 200, description = "Results by index; and the tasks of `claim`, or in `error` why it took none", body = BatchResults))
 )]
 pub async fn complete_batch(State(app): State<App>, request: Request) -> Answered {
@@ -238,7 +238,7 @@ async fn complete_all(call: Call) -> Result<(AfterActs, Option<ClaimWish>, Batch
 
 /// Report up to 1,000 failed attempts.
 #[utoipa::path(
-    post, path = "/v1/leases/fail", tag = "work", request_body = BatchRequest,
+    post, path = "/v1/leases/fail", tag = "work", request_body = brisq_api::Batch<FailRequest>,
     responses((status = 200, description = "Results by index", body = BatchResults))
 )]
 pub async fn fail_batch(call: Call) -> Answered {
@@ -248,7 +248,7 @@ pub async fn fail_batch(call: Call) -> Answered {
 
 /// Give up to 1,000 tasks back.
 #[utoipa::path(
-    post, path = "/v1/leases/release", tag = "work", request_body = BatchRequest,
+    post, path = "/v1/leases/release", tag = "work", request_body = brisq_api::Batch<ReleaseRequest>,
     responses((status = 200, description = "Results by index", body = BatchResults))
 )]
 pub async fn release_batch(call: Call) -> Answered {
@@ -258,7 +258,7 @@ pub async fn release_batch(call: Call) -> Answered {
 
 /// Keep up to 1,000 leases.
 #[utoipa::path(
-    post, path = "/v1/leases/heartbeat", tag = "work", request_body = BatchRequest,
+    post, path = "/v1/leases/heartbeat", tag = "work", request_body = brisq_api::Batch<HeartbeatRequest>,
     responses((status = 200, description = "Results by index", body = BatchResults))
 )]
 pub async fn heartbeat_batch(call: Call) -> Answered {
@@ -271,22 +271,21 @@ type Asked = Vec<Result<(TaskId, WorkOp), ApiError>>;
 
 fn many<'a, R>(request: &BatchRequest<'a>) -> Result<Asked, ApiError>
 where
-    R: Act + Deserialize<'a>,
+    R: Act + brisq_api::Request<'a>,
 {
-    request.check_size()?;
-    let one = |raw: &'a str| {
-        let request: R = brisq_api::parse(raw.as_bytes())?;
+    let one = |raw: &'a RawValue| {
+        let request: R = brisq_api::item(raw)?;
         let id = request.id();
         let id = id.ok_or_else(|| ApiError::invalid_field("id", "An item has the `id` of its task."))?;
         let id = task_id(id)?;
         Ok((id, request.op(id, lease_token(request.token())?)?))
     };
-    Ok(request.items.iter().map(|raw| one(raw.get())).collect())
+    Ok(request.items.iter().map(|raw| one(raw)).collect())
 }
 
 fn many_without_claim<'a, R>(body: &'a RawBody) -> Result<Asked, ApiError>
 where
-    R: Act + Deserialize<'a>,
+    R: Act + brisq_api::Request<'a>,
 {
     let request: BatchRequest<'a> = body.parse()?;
     if request.claim.is_some() {

@@ -23,11 +23,13 @@ use crate::error::{Answered, json, noted, refused};
 use crate::queue::Queue;
 use crate::shard::weight;
 use crate::state::App;
+use crate::work::unix_ms;
 
-/// Id of a task that has no place yet: the core draws one in the queue's shard.
+/// Id of a task that has no place yet: the core draws one in the queue's shard. Its time is now, against which `runAt` is
+/// bounded.
 fn unplaced() -> TaskId {
     let number = QueueNumber::new(1).expect("invariant: numbers begin with 1");
-    TaskId::new(0, Shard::first(number), 0)
+    TaskId::new(unix_ms(), Shard::first(number), 0)
 }
 
 /// Enqueue one task, or a batch under `tasks`.
@@ -44,17 +46,15 @@ fn unplaced() -> TaskId {
 )]
 pub async fn enqueue(Path(queue): Path<String>, call: Call) -> Answered {
     let queue = call.app.queue(&call.caller, &queue)?;
-    match call.body.parse::<EnqueueRequest<'_>>()?.into_parts()? {
-        Err(one) => {
+    match call.body.parse()? {
+        EnqueueRequest::One(one) => {
             let task = one.into_task(unplaced())?;
             let Call { app, body, .. } = call;
             drop(body);
             enqueue_one(&app, &queue, task).await
         }
-        Ok(tasks) => {
-            let parse = |raw: &&RawValue| {
-                brisq_api::parse::<TaskRequest<'_>>(raw.get().as_bytes())?.into_task(unplaced())
-            };
+        EnqueueRequest::Batch { tasks } => {
+            let parse = |raw: &&RawValue| brisq_api::item::<TaskRequest<'_>>(raw)?.into_task(unplaced());
             let tasks = tasks.iter().map(parse).collect();
             let Call { app, body, .. } = call;
             drop(body);

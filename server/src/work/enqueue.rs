@@ -68,7 +68,11 @@ async fn enqueue_in(
 
 /// A new id for a task of `shard`.
 fn draw_id(shard: &ShardHandle) -> TaskId {
+    TaskId::new(unix_ms(), shard.shard(), rand::rng().random())
+}
+
+/// The time by this machine's clock.
+pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let unix_ms = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-    TaskId::new(unix_ms, shard.shard(), rand::rng().random())
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 pub use acts::{Acted, Batch};
 pub use claim::ClaimWish;
+pub use enqueue::unix_ms;
 
 use crate::auth::Caller;
 use crate::coalescer::{CallTimes, LaneFull, Meta, Reply};
