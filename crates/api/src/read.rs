@@ -142,9 +142,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// When it is missing or something else.
     pub fn needed_text(&self, name: &str) -> Result<Cow<'a, str>, ApiError> {
-        self.text(name)?.ok_or_else(|| {
-            ApiError::invalid_field(self.full(name), format!("`{}` is missing.", self.full(name)))
-        })
+        self.text(name)?.ok_or_else(|| self.missing(name))
     }
 
     /// A field as a whole number; `1000.0` and `1e3` are 1000.
@@ -153,6 +151,33 @@ impl<'a> Fields<'a> {
     /// When it is something else.
     pub fn whole(&self, name: &str) -> Result<Option<u64>, ApiError> {
         self.given(name).map(|raw| whole(&self.full(name), raw)).transpose()
+    }
+
+    /// A field that must be there, as a whole number.
+    ///
+    /// # Errors
+    /// When it is missing or something else.
+    pub fn needed_whole(&self, name: &str) -> Result<u64, ApiError> {
+        self.whole(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    fn missing(&self, name: &str) -> ApiError {
+        ApiError::invalid_field(self.full(name), format!("`{}` is missing.", self.full(name)))
+    }
+
+    /// A field as a list of at most `max` texts.
+    ///
+    /// # Errors
+    /// When it is something else, or longer.
+    pub fn texts(&self, name: &str, max: usize) -> Result<Option<Vec<String>>, ApiError> {
+        let full = self.full(name);
+        let Some(list) = self.list(name, max)? else { return Ok(None) };
+        let too_long = || ApiError::invalid_field(&full, format!("`{full}` has at most {max} entries."));
+        let text = |raw: &'a RawValue| match Text::of(raw) {
+            Some(Text::Whole(text)) => Ok(text.into_owned()),
+            _ => Err(value::not(&full, "a list of texts", raw)),
+        };
+        list.ok_or_else(too_long)?.into_iter().map(text).collect::<Result<_, _>>().map(Some)
     }
 
     /// A field as a number.

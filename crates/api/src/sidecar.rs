@@ -3,7 +3,12 @@
 //! Programs of two versions talk to each other while a TaskQueue is upgraded: an answer may hold fields that its reader
 //! does not know, and may lack those that were added later; a request may not.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
+
+use crate::ApiError;
+use crate::read::{Fields, Request};
 
 /// The reason of captures that somebody asked for.
 pub const MANUAL: &str = "Manual";
@@ -70,6 +75,27 @@ pub struct CaptureRequest {
     /// The other pods, for whose files the author waits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<String>,
+}
+
+/// Other pods of a request; a sidecar takes fewer still.
+const OTHERS_READ_MAX: usize = 256;
+
+impl Request<'_> for CaptureRequest {
+    const FIELDS: &'static [&'static str] =
+        &["fromMs", "toMs", "reason", "onsetMs", "author", "pod", "others"];
+
+    fn of(fields: &Fields<'_>) -> Result<Self, ApiError> {
+        let text = |name| Ok::<_, ApiError>(fields.text(name)?.map(Cow::into_owned));
+        Ok(Self {
+            from_ms: fields.needed_whole("fromMs")?,
+            to_ms: fields.needed_whole("toMs")?,
+            reason: text("reason")?,
+            onset_ms: fields.whole("onsetMs")?,
+            author: text("author")?,
+            pod: text("pod")?,
+            others: fields.texts("others", OTHERS_READ_MAX)?.unwrap_or_default(),
+        })
+    }
 }
 
 /// Where a capture is in its making.
