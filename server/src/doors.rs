@@ -88,7 +88,6 @@ impl Doors {
     }
 
     /// What `/readyz` says is missing until then; a clause such as `the store is being opened`. To be called from anywhere.
-    #[must_use]
     pub fn says_missing(&self) -> impl Fn(String) + Send + Sync + use<> {
         let missing = Arc::clone(&self.missing);
         move |text| *missing.write() = text

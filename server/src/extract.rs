@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     async fn collected(frames: &[&'static str], budget: &Arc<Budget>) -> Result<RawBody, ApiError> {
-        let stream = futures_util::stream::iter(frames.to_vec()).map(|text| Ok::<_, std::io::Error>(text));
+        let stream = futures_util::stream::iter(frames.to_vec()).map(Ok::<_, std::io::Error>);
         collect(Body::from_stream(stream), budget).await
     }
 

@@ -13,7 +13,7 @@ use axum::routing::future::RouteFuture;
 use brisq_api::{ApiError, ErrorCode};
 use brisq_listen::{PROBES, RequestBody};
 use futures_util::future::Either;
-use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HOST, HeaderValue, ORIGIN};
+use hyper::header::{CONTENT_ENCODING, HOST, ORIGIN};
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Request, Uri};
 use parking_lot::RwLock;
@@ -57,25 +57,22 @@ impl Gate {
         Self { opening, local_only }
     }
 
-    fn check<B>(&self, request: &Request<B>) -> Result<(), Response> {
+    fn check<B>(&self, request: &Request<B>) -> Result<(), ApiError> {
         let path = request.uri().path();
         if self.local_only && !PROBES.contains(&path) {
-            is_of_this_machine(request.uri(), request.headers()).map_err(refused)?;
+            is_of_this_machine(request.uri(), request.headers())?;
         }
         if path.contains('%') && percent_decode_str(path).decode_utf8().is_err() {
             let message =
                 "The path is not UTF-8 once its `%` escapes are taken apart. Escape the bytes of UTF-8 text.";
-            return Err(refused(ApiError::new(ErrorCode::InvalidRequest, message).with("path", path)));
+            return Err(ApiError::new(ErrorCode::InvalidRequest, message).with("path", path));
         }
         if let Some(encoding) = request.headers().get(CONTENT_ENCODING)
             && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
         {
             let message = "The body is compressed. Send it as it is.";
             let encoding = String::from_utf8_lossy(encoding.as_bytes());
-            let error = ApiError::new(ErrorCode::UnsupportedMediaType, message).with("encoding", encoding);
-            let mut response = refused(error);
-            response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-            return Err(response);
+            return Err(ApiError::new(ErrorCode::UnsupportedMediaType, message).with("encoding", encoding));
         }
         Ok(())
     }
@@ -101,8 +98,8 @@ impl Service<Request<RequestBody>> for Gate {
     }
 
     fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
-        if let Err(response) = self.check(&request) {
-            return Either::Left(ready(Ok(response)));
+        if let Err(error) = self.check(&request) {
+            return Either::Left(ready(Ok(refused(error))));
         }
         let Some(routes) = self.opening.routes.get() else {
             return Either::Left(ready(Ok(self.before(request.uri().path()))));

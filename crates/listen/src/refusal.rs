@@ -3,7 +3,7 @@
 use brisq_api::{ApiError, ErrorCode};
 use brisq_model::limits;
 use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 
 /// Why no handler sees the request.
@@ -96,8 +96,8 @@ pub(crate) fn too_many_connections(connections_max: usize) -> ApiError {
     .with("connectionsMax", connections_max)
 }
 
-/// An error as an answer: its status, its envelope as JSON, `Retry-After` where the code has one, and the scheme that a
-/// caller without a known token is to use.
+/// An error as an answer: its status, its envelope as JSON, `Retry-After` where the code has one, and what is expected
+/// instead: the scheme of a token, a body that is not compressed.
 #[must_use]
 pub fn answer(error: &ApiError) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(envelope(error)));
@@ -106,8 +106,15 @@ pub fn answer(error: &ApiError) -> Response<Bytes> {
     if let Some(seconds) = error.code.retry_after_seconds() {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if error.code == ErrorCode::Unauthorized {
-        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"brisq\""));
+    match error.code {
+        ErrorCode::Unauthorized => {
+            let scheme = HeaderValue::from_static("Bearer realm=\"brisq\"");
+            response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+        }
+        ErrorCode::UnsupportedMediaType => {
+            response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        _ => {}
     }
     response
 }

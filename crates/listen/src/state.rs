@@ -238,6 +238,9 @@ mod tests {
     }
     use Step::*;
 
+    /// Steps of a case, each with the ms after the accept at which it happens.
+    type Steps = &'static [(u64, Step)];
+
     fn after(steps: &[(u64, Step)]) -> (State, Instant) {
         let start = Instant::now();
         let mut state = State::new(start);
@@ -257,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_request_began_with_its_last_bytes_and_not_before_the_answer_before_it() {
-        let cases: [(&str, &[(u64, Step)], u64); 6] = [
+        let cases: [(&str, Steps, u64); 6] = [
             ("connected ahead", &[(3_000, Came(GET)), (3_001, Begin)], 3_000),
             (
                 "a head in two parts",
@@ -294,7 +297,7 @@ mod tests {
     #[test]
     fn each_phase_has_its_own_time_out() {
         let limits = Limits::default();
-        let cases: [(&str, &[(u64, Step)], u64, Result<bool, Overstay>); 9] = [
+        let cases: [(&str, Steps, u64, Result<bool, Overstay>); 9] = [
             ("opened ahead", &[], 80_000, Ok(true)),
             ("opened ahead for nothing", &[], 90_000, Err(Overstay::Idle)),
             ("a head that never ends", &[(5, Came(b"GET"))], 10_005, Err(Overstay::Head)),
