@@ -35,11 +35,9 @@ fn the_operators_account_reaches_no_secret_that_does_not_bear_its_label() {
     let foreign = ["create", "secret", "generic", "foreign", "--from-literal=password=of-somebody-else"];
     rig.kubectl.within("kube-system").run(&foreign).expect("a Secret");
     rig.kubectl.run(&foreign).expect("a Secret");
-    let ours = format!(
-        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: ours\n  labels: {{app.kubernetes.io/managed-by: brisq-operator}}\n\
-         stringData: {{password: derived}}\n"
-    );
-    rig.kubectl.apply(&ours).expect("a Secret");
+    let ours = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: ours\n  labels: {app.kubernetes.io/managed-by: brisq-operator}\n\
+                stringData: {password: derived}\n";
+    rig.kubectl.apply(ours).expect("a Secret");
     // A patch answers with the whole object: that is what the policy is for.
     let (code, said) = patched(&rig, "default/secrets/ours", "{}");
     assert!(code == 200 && said.contains("ZGVyaXZlZA"), "{code} {said}");
