@@ -68,7 +68,7 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "sidecar", budget_s: 90, fast: false, tools: &[PPROF, VERSITYGW], run: || e2e("sidecar") },
     Stage { name: "demo", budget_s: 120, fast: false, tools: &[PPROF], run: || e2e("demo") },
     Stage { name: "backlog", budget_s: 90, fast: false, tools: &[], run: || e2e("backlog") },
-    Stage { name: "operator", budget_s: 240, fast: false, tools: &[KUBE, HELM], run: || e2e("operator") },
+    Stage { name: "operator", budget_s: 360, fast: false, tools: &[KUBE, HELM], run: || e2e("operator") },
     Stage {
         name: "cluster",
         budget_s: 480,

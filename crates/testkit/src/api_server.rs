@@ -139,11 +139,14 @@ impl ApiServer {
     pub fn requests(&self) -> io::Result<Vec<Request>> {
         let log = std::fs::read_to_string(self.folder.path().join("audit.log"))?;
         let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let request = |event: Value| Request {
-            verb: text(&event["verb"]),
-            resource: text(&event["objectRef"]["resource"]),
-            name: text(&event["objectRef"]["name"]),
+        let request = |event: Value| {
+            let text =
+                |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+            Request {
+                verb: text("/verb"),
+                resource: text("/objectRef/resource"),
+                name: text("/objectRef/name"),
+            }
         };
         Ok(events.map(request).collect())
     }
