@@ -22,10 +22,22 @@ fn a_server_that_was_stopped_for_long_is_captured_with_its_calm_and_its_onset() 
     let args = ["--profiler-socket", &socket, "--claim-threshold-ms", "1000"];
     let mut server = Server::start(Store::Embedded, &args).expect("a server");
     let _load = load(&server.program, &["--rate", "20"]).expect("a load");
-    let workers: Vec<_> = (0..WORKERS).map(|_| server.program.http().expect("a connection")).collect();
+    // A claim that parks on an empty queue is not late, however long that takes.
+    let mut producer = server.program.http().expect("a connection");
+    for _ in 0..WORKERS {
+        let task = producer.call("POST", "/v1/queues/idle/tasks", r#"{"payload":1}"#).expect("an answer");
+        assert_eq!(task.status, 201);
+    }
     let before = sidecar.slo();
     sleep(Duration::from_secs(15));
     assert_eq!(sidecar.captures().len(), 0, "captured while calm");
+    // Each has asked once: a connection on which nothing ever came is closed soon.
+    let worker = || {
+        let mut http = server.program.http().expect("a connection");
+        assert_eq!(http.call("GET", "/healthz", "").expect("an answer").status, 200);
+        http
+    };
+    let workers: Vec<_> = (0..WORKERS).map(|_| worker()).collect();
     let stopped_ms = sidecar.slo()["atMs"].as_u64().expect("a time");
     server.program.process().signal("STOP").expect("a signal");
     let claim = |mut http: Http| http.call("POST", "/v1/queues/idle/claims", "{}").expect("an answer").status;
