@@ -83,7 +83,7 @@ impl Failed {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = brisq_settings::flags();
     #[cfg(feature = "cluster")]
     let at = cli.at;
     let result = match cli.command {

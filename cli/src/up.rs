@@ -65,7 +65,7 @@ pub fn run(flags: Flags) -> Result<(), Failed> {
     let config = RecorderConfig { claims: Arc::clone(&claims), engine: true };
     let recorder = Arc::new(Recorder::start(config).context("the recorder did not start")?);
     if let Some(reason) = recorder.refusal() {
-        eprintln!("engine     off: {reason}; captures hold counters and canaries, but no stacks");
+        complain(&format!("engine     off: {reason}; captures hold counters and canaries, but no stacks"));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -23,7 +23,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::Parser;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,7 +39,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const NAME: &str = "brisq-operator";
 
 fn main() -> ExitCode {
-    let settings = Settings::parse();
+    let settings: Settings = brisq_settings::flags();
     let _logging = brisq_telemetry::init_logging("info,kube_runtime=warn");
     // One provider for the process; a second caller would find it there already.
     let _ = rustls::crypto::ring::default_provider().install_default();

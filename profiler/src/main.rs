@@ -16,7 +16,9 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use brisq_profiler::{Artifacts, Profiler, ProfilerConfig};
 use brisq_recorder::{Received, receive_frames, spawn_thread};
+use brisq_settings::{EXIT_USAGE, Files, write_ready_file};
 use brisq_slo::CaptureLimits;
+use brisq_telemetry::complain;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -66,7 +68,7 @@ struct Flags {
     /// File with the objective in YAML: percentile, thresholdMs, windowSeconds, minSamples; and preSeconds, postSeconds, suspend,
     /// which go before the flags. Read again when it changes
     #[arg(long, env = "BRISQ_OBJECTIVE", value_name = "FILE", conflicts_with = "threshold_ms")]
-    objective: Option<PathBuf>,
+    objective: Option<String>,
     /// Address for the operator; port 0 picks a free one
     #[arg(long, env = "BRISQ_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7072")]
     listen: SocketAddr,
@@ -102,16 +104,14 @@ const SPOOL_MAX_MIB: u64 = 768;
 /// After a connection that was refused.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Wrong usage or configuration.
-const EXIT_USAGE: u8 = 2;
-
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags: Flags = brisq_settings::flags();
     let usage = |mistake: String| {
-        eprintln!("brisq-profiler: {mistake}");
+        complain(&format!("brisq-profiler: {mistake}"));
         ExitCode::from(EXIT_USAGE)
     };
-    let followed = match objective::of_flags(&flags) {
+    let mut files = Files::default();
+    let followed = match objective::of_flags(&flags, &mut files) {
         Ok(followed) => followed,
         Err(error) => return usage(format!("the objective is not one: {error}")),
     };
@@ -120,10 +120,10 @@ fn main() -> ExitCode {
         Err(error) => return usage(format!("captures cannot be kept: {error:#}")),
     };
     let _logging = brisq_telemetry::init_logging(brisq_telemetry::DEFAULT_FILTER);
-    match run(&flags, followed, artifacts) {
+    match run(&flags, files, followed, artifacts) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("brisq-profiler: {error:#}");
+            complain(&format!("brisq-profiler: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -142,7 +142,7 @@ fn artifacts(flags: &Flags) -> anyhow::Result<Artifacts> {
     }
 }
 
-fn run(flags: &Flags, followed: Followed, artifacts: Artifacts) -> anyhow::Result<()> {
+fn run(flags: &Flags, files: Files, followed: Followed, artifacts: Artifacts) -> anyhow::Result<()> {
     let captures = Arc::new(Captures::new(artifacts, followed));
     let listener = listen(&flags.socket)?;
     let (of_thread, own) = (Arc::clone(&captures), flags.clone());
@@ -152,19 +152,11 @@ fn run(flags: &Flags, followed: Followed, artifacts: Artifacts) -> anyhow::Resul
         let listener = brisq_listen::bind(flags.listen).await?;
         let listen = listener.local_addr()?;
         if let Some(path) = &flags.ready_file {
-            let beside = path.with_extension("tmp");
-            let pid = std::process::id();
-            std::fs::write(
-                &beside,
-                format!("{{\"listen\":\"{listen}\",\"admin\":\"{listen}\",\"pid\":{pid}}}\n"),
-            )?;
-            std::fs::rename(beside, path)?;
+            write_ready_file(path, listen, listen)?;
         }
         tracing::info!(%listen, socket = %flags.socket.display(), "listening");
         let mut terminate = signal(SignalKind::terminate())?;
-        if let Some(path) = flags.objective.clone() {
-            tokio::spawn(objective::follow(path, flags.clone(), Arc::clone(&captures)));
-        }
+        tokio::spawn(objective::follow(files, flags.clone(), Arc::clone(&captures))?);
         let routes = api::routes(Arc::clone(&captures), flags.token_file.clone());
         // It serves until its runtime ends: the operator asks again.
         let (_serving, until) = tokio::sync::watch::channel(false);

@@ -1,18 +1,15 @@
 //! The objective, and how breaches of it are captured: from flags, or from a file that is followed.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use brisq_profiler::Settings;
+use brisq_settings::Files;
 use brisq_slo::Objective;
+use brisq_yaml::Echo;
 use serde::Deserialize;
 
 use crate::Flags;
 use crate::captures::{Captures, Followed};
-
-/// How often the file is looked at.
-const FOLLOW_EVERY: Duration = Duration::from_secs(2);
 
 pub const PERCENTILE: f64 = 99.0;
 pub const WINDOW_SECONDS: u32 = 60;
@@ -23,7 +20,7 @@ pub const EDGE_SECONDS_MAX: u32 = 60;
 /// As in a TaskQueue's `spec.slo.claimLatency`, its policy's `capture` and `suspend`; without `thresholdMs` there is no
 /// objective.
 #[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
 struct File {
     percentile: Option<f64>,
     threshold_ms: Option<u64>,
@@ -53,9 +50,9 @@ impl File {
 }
 
 /// What the flags or the file they name say.
-pub fn of_flags(flags: &Flags) -> Result<Followed, String> {
+pub fn of_flags(flags: &Flags, files: &mut Files) -> Result<Followed, String> {
     if let Some(path) = &flags.objective {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = files.read(path).map_err(|error| format!("{path}: {error}"))?;
         return parse(&text, flags);
     }
     let micros = flags.threshold_ms.map(|ms| ms.saturating_mul(1_000));
@@ -70,7 +67,10 @@ pub fn of_flags(flags: &Flags) -> Result<Followed, String> {
 fn parse(text: &str, flags: &Flags) -> Result<Followed, String> {
     let file = match text.trim() {
         "" => File::default(),
-        text => serde_saphyr::from_str(text).map_err(|error| error.to_string())?,
+        text => brisq_yaml::read(text, Echo::Values).map_err(|mistakes| {
+            let told: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+            told.join("; ")
+        })?,
     };
     Ok(Followed { objective: file.objective()?, settings: settings_of(&file, flags)? })
 }
@@ -90,26 +90,24 @@ fn settings_of(file: &File, flags: &Flags) -> Result<Settings, String> {
 }
 
 /// Does what the file says whenever it changes. One with mistakes changes nothing.
-pub async fn follow(path: PathBuf, flags: Flags, captures: Arc<Captures>) {
-    let read = |path: &Path| std::fs::read_to_string(path).ok();
-    // What it said at the start is in use; had it changed since, that would be seen now.
-    let mut known = None;
-    loop {
-        let now = read(&path);
-        if now != known {
-            known = now;
-            match known.as_deref().map(|text| parse(text, &flags)) {
-                Some(Ok(followed)) if followed == captures.followed() => {}
-                Some(Ok(followed)) => {
-                    tracing::info!(?followed, "the changed objective is in use");
-                    captures.follow(followed);
-                }
-                Some(Err(error)) => tracing::error!(error, "the changed objective is not in use"),
-                None => tracing::error!(path = %path.display(), "the objective cannot be read"),
+pub fn follow(
+    files: Files,
+    flags: Flags,
+    captures: Arc<Captures>,
+) -> std::io::Result<impl Future<Output = ()> + Send> {
+    brisq_settings::follow(files, move |files| match of_flags(&flags, files) {
+        Ok(followed) => {
+            if followed != captures.followed() {
+                tracing::info!(?followed, "the changed objective is in use");
+                captures.follow(followed);
             }
+            true
         }
-        tokio::time::sleep(FOLLOW_EVERY).await;
-    }
+        Err(error) => {
+            tracing::error!(error, "the changed objective is not in use");
+            false
+        }
+    })
 }
 
 #[cfg(test)]

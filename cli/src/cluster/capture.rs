@@ -42,7 +42,7 @@ pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
     let api = cluster.api::<ProfileCapture>();
     let made = api.create(&PostParams::default(), &capture).await.context("the capture cannot be ordered")?;
     let name = made.name_any();
-    println!("ordered    {name}");
+    brisq_telemetry::say(&format!("ordered    {name}"));
     if flags.no_wait {
         return Ok(());
     }
@@ -52,10 +52,10 @@ pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
         let status = api.get(&name).await?.status.unwrap_or_default();
         let state = |kind| is(&status.conditions, kind) == "True";
         if state("Complete") {
-            println!("cause      {}", status.cause.as_deref().unwrap_or("Unknown"));
+            brisq_telemetry::say(&format!("cause      {}", status.cause.as_deref().unwrap_or("Unknown")));
             say_partial(&status.conditions);
-            println!("bundle     {}", status.uri.as_deref().unwrap_or_default());
-            println!("           brisq open {name}");
+            brisq_telemetry::say(&format!("bundle     {}", status.uri.as_deref().unwrap_or_default()));
+            brisq_telemetry::say(&format!("           brisq open {name}"));
             return Ok(());
         }
         if let Some(condition) = status

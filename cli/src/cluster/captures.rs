@@ -25,7 +25,10 @@ pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
             Some(name) => (format!(" of {name}"), name.as_str()),
             None => (String::new(), "QUEUE"),
         };
-        println!("no captures{of} in namespace {}; `brisq capture {queue}` makes one", cluster.namespace);
+        brisq_telemetry::say(&format!(
+            "no captures{of} in namespace {}; `brisq capture {queue}` makes one",
+            cluster.namespace
+        ));
         return Ok(());
     }
     let rows: Vec<Vec<String>> = captures.iter().map(row).collect();

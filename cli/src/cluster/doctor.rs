@@ -40,8 +40,8 @@ pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
     ];
     for Finding { what, found } in &findings {
         match found {
-            Ok(text) => println!("ok     {what:<12} {text}"),
-            Err(text) => println!("wrong  {what:<12} {text}"),
+            Ok(text) => brisq_telemetry::say(&format!("ok     {what:<12} {text}")),
+            Err(text) => brisq_telemetry::say(&format!("wrong  {what:<12} {text}")),
         }
     }
     let wrong = findings.iter().filter(|finding| finding.found.is_err()).count();

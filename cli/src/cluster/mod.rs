@@ -121,7 +121,7 @@ fn is(conditions: &[Condition], kind: &str) -> String {
 fn say_partial(conditions: &[Condition]) {
     let partial = conditions.iter().find(|c| c.type_ == "Partial" && c.status == "True");
     if let Some(Condition { reason, message, .. }) = partial {
-        println!("partial    {reason}: {message}");
+        brisq_telemetry::say(&format!("partial    {reason}: {message}"));
     }
 }
 

@@ -52,12 +52,12 @@ pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
         write(&to, &file.name, &content)?;
     }
     write(&to, "manifest.json", &manifest)?;
-    println!("cause      {}", status.cause.as_deref().unwrap_or("Unknown"));
+    brisq_telemetry::say(&format!("cause      {}", status.cause.as_deref().unwrap_or("Unknown")));
     say_partial(&status.conditions);
-    println!("from       {uri}");
-    println!("files      {} in {}", files.len() + 1, to.display());
-    println!("report     {}", to.join("report.html").display());
-    println!("profile    go tool pprof -http : {}", to.join("cpu.pb.gz").display());
+    brisq_telemetry::say(&format!("from       {uri}"));
+    brisq_telemetry::say(&format!("files      {} in {}", files.len() + 1, to.display()));
+    brisq_telemetry::say(&format!("report     {}", to.join("report.html").display()));
+    brisq_telemetry::say(&format!("profile    go tool pprof -http : {}", to.join("cpu.pb.gz").display()));
     Ok(())
 }
 

@@ -21,7 +21,10 @@ pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
         None => api.list(&ListParams::default()).await.context("TaskQueues")?.items,
     };
     if queues.is_empty() {
-        println!("no TaskQueue in namespace {}; `kubectl apply -f FILE` makes one", cluster.namespace);
+        brisq_telemetry::say(&format!(
+            "no TaskQueue in namespace {}; `kubectl apply -f FILE` makes one",
+            cluster.namespace
+        ));
         return Ok(());
     }
     let rows: Vec<Vec<String>> = queues.iter().map(row).collect();
@@ -35,7 +38,10 @@ pub async fn run(flags: Flags, before: Where) -> anyhow::Result<()> {
             let late = condition.type_ == "Ready" && wrong("Ready", "False");
             if bad || late {
                 let (name, kind) = (queue.name_any(), &condition.type_);
-                println!("{name}: {kind}={}: {}: {}", condition.status, condition.reason, condition.message);
+                brisq_telemetry::say(&format!(
+                    "{name}: {kind}={}: {}: {}",
+                    condition.status, condition.reason, condition.message
+                ));
             }
         }
     }

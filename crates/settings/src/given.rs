@@ -1,9 +1,10 @@
 //! What a start was given by flags and environment.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command};
+use clap::{ArgMatches, Command, Parser};
 use serde::Deserialize;
 
 use crate::resolved::{Source, Value};
@@ -44,20 +45,35 @@ impl Scalar {
     }
 }
 
+/// Reads the command line of a program that declares its flags as a type. Values of the environment stand in no `--help`.
+/// Ends the process as [`Given::by_this_process`] does.
+#[must_use]
+pub fn flags<T: Parser>() -> T {
+    let matches = without_values(T::command()).try_get_matches();
+    matches.and_then(|matches| T::from_arg_matches(&matches)).unwrap_or_else(|error| end_by(&error))
+}
+
+/// Of the environment, in the help of the command and of those within.
+fn without_values(command: Command) -> Command {
+    command.mut_args(|arg| arg.hide_env_values(true)).mut_subcommands(without_values)
+}
+
+fn end_by(error: &clap::Error) -> ! {
+    if !error.use_stderr() {
+        error.exit();
+    }
+    // A URL that stands where no value is taken would be quoted with its password. A standard error that nobody reads is
+    // no reason to end otherwise.
+    let _ = write!(std::io::stderr(), "{}", without_credentials(&error.render().to_string()));
+    std::process::exit(EXIT_USAGE.into())
+}
+
 impl Given {
     /// Reads the command line of this process. Ends it for `--help` and `--version`, and with [`EXIT_USAGE`] for what is
     /// no flag.
     #[must_use]
     pub fn by_this_process(command: Command, settings: &'static [Setting]) -> (Self, ArgMatches) {
-        let matches = command.try_get_matches().unwrap_or_else(|error| {
-            if !error.use_stderr() {
-                error.exit();
-            }
-            // A URL that stands where no value is taken would be quoted with its password.
-            use std::io::Write;
-            let _ = write!(std::io::stderr(), "{}", without_credentials(&error.render().to_string()));
-            std::process::exit(EXIT_USAGE.into())
-        });
+        let matches = command.try_get_matches().unwrap_or_else(|error| end_by(&error));
         (Self::of(settings, &matches), matches)
     }
 

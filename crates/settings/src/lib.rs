@@ -19,7 +19,7 @@ pub use address::address;
 pub use declared::Setting;
 pub use files::Files;
 pub use follow::follow;
-pub use given::Given;
+pub use given::{Given, flags};
 pub use ready::write_ready_file;
 pub use resolved::Settings;
 pub use secret::{Secret, without_credentials};
