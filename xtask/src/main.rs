@@ -17,8 +17,8 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask COMMAND
 
-  test [--fast] [--only STAGE]... [--without STAGE]...
-                     everything that CI runs; --fast is the inner loop
+  test [--fast] [--only STAGE]... [--without STAGE]... [--advisory-db DIR]
+                     everything that CI runs; --fast is the inner loop; DIR holds cargo-deny's advisory databases
   tidy               the laws of ARCHITECTURE.md
   image              our programs as OCI archives in target/images, of what is built
   cluster up [--nodes N] | test [--kubeconfig FILE] | down

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 
 use crate::step::{Cases, cargo, cargo_test, folder_of, output, run};
+use crate::test::Options;
 use crate::tools::{COREDNS, DENY, HELM, KUBE, MACHETE, PPROF, Tool, VERSITYGW};
 use crate::{cluster, codegen, tidy};
 
@@ -32,6 +33,9 @@ const CNI: (&str, &str) = ("/usr/lib/cni/bridge", "containernetworking-plugins")
 /// Faults on request, which released programs lack.
 const FAULTS: &str = "brisq-server/faults";
 
+/// The configuration of cargo-deny with the databases that were given.
+const ADVISORIES: &str = "target/deny-advisories.toml";
+
 /// One stage.
 pub struct Stage {
     /// Its name, for `--only` and `--without`.
@@ -43,42 +47,42 @@ pub struct Stage {
     /// What it runs beside what every machine has.
     pub tools: &'static [Tool],
     /// Runs it; answers how many cases passed.
-    pub run: fn() -> anyhow::Result<Cases>,
+    pub run: fn(&Options) -> anyhow::Result<Cases>,
 }
 
 /// All stages, in order.
 pub const STAGES: &[Stage] = &[
-    Stage { name: "setup", budget_s: 120, fast: false, tools: &[], run: setup },
-    Stage { name: "format", budget_s: 10, fast: true, tools: &[], run: format },
-    Stage { name: "tidy", budget_s: 10, fast: true, tools: &[], run: tidy_stage },
-    Stage { name: "lint", budget_s: 240, fast: false, tools: &[], run: lint },
-    Stage { name: "build", budget_s: 900, fast: false, tools: &[], run: build },
-    Stage { name: "codegen", budget_s: 10, fast: true, tools: &[], run: codegen_stage },
-    Stage { name: "unit", budget_s: 240, fast: true, tools: &[PPROF], run: unit },
-    Stage { name: "http", budget_s: 60, fast: false, tools: &[], run: || e2e("http") },
-    Stage { name: "pair", budget_s: 60, fast: false, tools: &[], run: || e2e("pair") },
-    Stage { name: "memory", budget_s: 60, fast: false, tools: &[], run: || e2e("memory") },
-    Stage { name: "doors", budget_s: 120, fast: false, tools: &[], run: || e2e("doors") },
-    Stage { name: "words", budget_s: 60, fast: false, tools: &[], run: || e2e("words") },
-    Stage { name: "readme", budget_s: 30, fast: false, tools: &[], run: || e2e("readme") },
-    Stage { name: "sync", budget_s: 60, fast: false, tools: &[], run: || e2e("sync") },
-    Stage { name: "pprof", budget_s: 90, fast: false, tools: &[PPROF], run: || e2e("pprof") },
-    Stage { name: "starts", budget_s: 120, fast: false, tools: &[], run: || e2e("starts") },
-    Stage { name: "faults", budget_s: 300, fast: false, tools: &[], run: || e2e_alone("faults") },
-    Stage { name: "sidecar", budget_s: 90, fast: false, tools: &[PPROF, VERSITYGW], run: || e2e("sidecar") },
-    Stage { name: "demo", budget_s: 120, fast: false, tools: &[PPROF], run: || e2e("demo") },
-    Stage { name: "backlog", budget_s: 90, fast: false, tools: &[], run: || e2e("backlog") },
-    Stage { name: "operator", budget_s: 360, fast: false, tools: &[KUBE, HELM], run: || e2e("operator") },
+    Stage { name: "setup", budget_s: 120, fast: false, tools: &[], run: |_| setup() },
+    Stage { name: "format", budget_s: 10, fast: true, tools: &[], run: |_| format() },
+    Stage { name: "tidy", budget_s: 10, fast: true, tools: &[], run: |_| tidy_stage() },
+    Stage { name: "lint", budget_s: 240, fast: false, tools: &[], run: |_| lint() },
+    Stage { name: "build", budget_s: 900, fast: false, tools: &[], run: |_| build() },
+    Stage { name: "codegen", budget_s: 10, fast: true, tools: &[], run: |_| codegen_stage() },
+    Stage { name: "unit", budget_s: 240, fast: true, tools: &[PPROF], run: |_| unit() },
+    Stage { name: "http", budget_s: 60, fast: false, tools: &[], run: |_| e2e("http") },
+    Stage { name: "pair", budget_s: 60, fast: false, tools: &[], run: |_| e2e("pair") },
+    Stage { name: "memory", budget_s: 60, fast: false, tools: &[], run: |_| e2e("memory") },
+    Stage { name: "doors", budget_s: 120, fast: false, tools: &[], run: |_| e2e("doors") },
+    Stage { name: "words", budget_s: 60, fast: false, tools: &[], run: |_| e2e("words") },
+    Stage { name: "readme", budget_s: 30, fast: false, tools: &[], run: |_| e2e("readme") },
+    Stage { name: "sync", budget_s: 60, fast: false, tools: &[], run: |_| e2e("sync") },
+    Stage { name: "pprof", budget_s: 90, fast: false, tools: &[PPROF], run: |_| e2e("pprof") },
+    Stage { name: "starts", budget_s: 120, fast: false, tools: &[], run: |_| e2e("starts") },
+    Stage { name: "faults", budget_s: 300, fast: false, tools: &[], run: |_| e2e_alone("faults") },
+    Stage { name: "sidecar", budget_s: 90, fast: false, tools: &[PPROF, VERSITYGW], run: |_| e2e("sidecar") },
+    Stage { name: "demo", budget_s: 120, fast: false, tools: &[PPROF], run: |_| e2e("demo") },
+    Stage { name: "backlog", budget_s: 90, fast: false, tools: &[], run: |_| e2e("backlog") },
+    Stage { name: "operator", budget_s: 360, fast: false, tools: &[KUBE, HELM], run: |_| e2e("operator") },
     Stage {
         name: "cluster",
         budget_s: 480,
         fast: false,
         tools: &[KUBE, COREDNS, HELM, VERSITYGW, PPROF],
-        run: || cluster::test(None),
+        run: |_| cluster::test(None),
     },
-    Stage { name: "bench", budget_s: 120, fast: false, tools: &[], run: bench },
+    Stage { name: "bench", budget_s: 120, fast: false, tools: &[], run: |_| bench() },
     Stage { name: "supply", budget_s: 30, fast: false, tools: &[DENY, MACHETE], run: supply },
-    Stage { name: "crash", budget_s: 240, fast: false, tools: &[], run: || e2e("crash") },
+    Stage { name: "crash", budget_s: 240, fast: false, tools: &[], run: |_| e2e("crash") },
 ];
 
 /// Installs what is missing, where it may.
@@ -163,14 +167,22 @@ fn bench() -> anyhow::Result<Cases> {
 }
 
 /// Licences, banned crates and foreign sources; dependencies that nobody uses.
-fn supply() -> anyhow::Result<Cases> {
+fn supply(options: &Options) -> anyhow::Result<Cases> {
     // Also what other platforms need: licences are theirs too.
     run("cargo", &["fetch", "--locked", "--quiet"])?;
     let deny = DENY.path()?.display().to_string();
     run(&deny, &["--offline", "--log-level", "error", "check", "licenses", "bans", "sources"])?;
     let machete = MACHETE.path()?.display().to_string();
     run(&machete, &[])?;
-    Ok(2)
+    let Some(databases) = &options.advisory_db else {
+        println!("advisories were not checked: `--advisory-db DIR` names the databases of cargo-deny");
+        return Ok(2);
+    };
+    let own = std::fs::read_to_string("deny.toml").context("deny.toml")?;
+    std::fs::create_dir_all("target")?;
+    std::fs::write(ADVISORIES, format!("{own}\n[advisories]\ndb-path = {databases:?}\n"))?;
+    run(&deny, &["--offline", "--log-level", "error", "check", "--config", ADVISORIES, "advisories"])?;
+    Ok(3)
 }
 
 fn e2e(test: &str) -> anyhow::Result<Cases> {

@@ -15,6 +15,8 @@ pub struct Options {
     fast: bool,
     only: Vec<String>,
     without: Vec<String>,
+    /// Folder of advisory databases, as cargo-deny keeps them.
+    pub advisory_db: Option<String>,
 }
 
 impl Options {
@@ -26,6 +28,11 @@ impl Options {
             let list = match *word {
                 "--fast" => {
                     options.fast = true;
+                    continue;
+                }
+                "--advisory-db" => {
+                    let folder = words.next().ok_or("test: --advisory-db takes a folder")?;
+                    options.advisory_db = Some((*folder).to_owned());
                     continue;
                 }
                 "--only" => &mut options.only,
@@ -80,7 +87,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         let stage_began = Instant::now();
         // What `setup` installed may still be too old.
         let after = |cases| if stage.name == "setup" { check_machine().map(|()| cases) } else { Ok(cases) };
-        let outcome = match (stage.run)().and_then(after) {
+        let outcome = match (stage.run)(options).and_then(after) {
             Ok(cases) => Outcome::Passed(cases),
             Err(error) => {
                 println!("{error:#}");
@@ -148,6 +155,8 @@ mod tests {
         assert_eq!(chosen, ["unit"]);
         assert!(Options::parse(&["--only", "nonsense"]).unwrap_err().contains("crash"));
         assert!(Options::parse(&["--only"]).is_err());
+        assert!(Options::parse(&["--advisory-db"]).is_err());
+        assert_eq!(Options::parse(&["--advisory-db", "d"]).unwrap().advisory_db.as_deref(), Some("d"));
         assert!(Options::parse(&["nonsense"]).is_err());
     }
 
