@@ -156,7 +156,7 @@ fn verdict(up: &Stage, written: &Written) -> anyhow::Result<()> {
     ensure!(written.cause == expected, "the cause should be {expected}");
     ensure!(name == slowdown::GUILTY, "the first function should be {}", slowdown::GUILTY);
     ensure!(written.onset_inside, "the window does not hold the onset");
-    say(&format!("right      the cause is named, the function is first, and the window holds the onset"));
+    say("right      the cause is named, the function is first, and the window holds the onset");
     Ok(())
 }
 

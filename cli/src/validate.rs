@@ -23,7 +23,7 @@ pub fn run(flags: &Flags) -> Result<(), Failed> {
             match document {
                 Ok(Document::Ours(manifest)) => say(&format!("{place}: {} is valid", named(manifest))),
                 Ok(Document::Foreign(what)) => {
-                    say(&format!("{place}: {what} is none of Brisq's and was skipped"))
+                    say(&format!("{place}: {what} is none of Brisq's and was skipped"));
                 }
                 Err(found) => {
                     mistakes += found.len();

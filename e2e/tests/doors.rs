@@ -93,8 +93,11 @@ fn slo_after(server: &Server, finished: u64) -> Value {
     }
 }
 
+/// What a client does, and how, at an address.
+type Client = (&'static str, fn(&str));
+
 /// How clients send a claim that the server answers at once.
-const CLAIMING: [(&str, fn(&str)); 6] = [
+const CLAIMING: [Client; 6] = [
     ("three seconds after it connected", |address| {
         let mut stream = connect(address);
         std::thread::sleep(Duration::from_secs(3));

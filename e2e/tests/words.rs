@@ -40,7 +40,7 @@ fn logging_to(to: Stdio, errors: Stdio, folder: &Path) -> (Process, String) {
     let process = Process::spawn(&mut command).expect("starts");
     within(Duration::from_secs(30), "readiness", || ready.exists());
     let ready: Value = serde_json::from_slice(&std::fs::read(&ready).expect("read")).expect("JSON");
-    (process, ready["listen"].as_str().expect("an address").to_owned())
+    (process, ready.get("listen").and_then(Value::as_str).expect("an address").to_owned())
 }
 
 /// Closed, full and never read: what is logged is lost, and nothing else.

@@ -7,7 +7,7 @@ pub fn print(head: &[&str], rows: &[Vec<String>]) {
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let line = |cells: Vec<&str>| {
         let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        brisq_telemetry::say(&format!("{}", padded.collect::<Vec<_>>().join("   ").trim_end()));
+        brisq_telemetry::say(padded.collect::<Vec<_>>().join("   ").trim_end());
     };
     line(head.to_vec());
     for row in rows {

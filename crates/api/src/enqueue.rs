@@ -18,6 +18,10 @@ use crate::{AnyJson, ApiError, ErrorCode, parse_rfc3339};
 /// one never fails its neighbours.
 #[derive(Debug, ToSchema)]
 #[serde(untagged)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once a request and taken apart at once: a box would be one allocation more"
+)]
 pub enum EnqueueRequest<'a> {
     /// One task.
     One(TaskRequest<'a>),

@@ -30,6 +30,10 @@ const OF_THE_SERVER: [&str; 10] = [
 
 /// A document of a file.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a file holds few: a box would only be in the way of who matches"
+)]
 pub enum Document {
     /// A manifest of one of our kinds.
     Ours(Manifest),
