@@ -23,6 +23,8 @@ pub const SWEEP_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_MAX: usize = 4_096;
 /// What a task costs on disk beside its payload, bytes; a payload costs up to twice its size, in pages.
 const TASK_BYTES: u64 = 4_096;
+/// What a queue costs on disk, bytes.
+const QUEUE_BYTES: u64 = 4_096;
 /// What any task costs on disk at most, bytes.
 const TASK_MAX_BYTES: u64 = 2 * (limits::PAYLOAD_MAX_BYTES + limits::RESULT_MAX_BYTES) as u64;
 /// A file is compacted only while it holds at most this, bytes: no call waits long for it.
@@ -48,7 +50,7 @@ pub struct Group<'w> {
     pub durability: Durability,
     pub stats: &'w CommitStats,
     pub deliveries: &'w mut Vec<Deliver>,
-    /// What new tasks may bring.
+    /// What new tasks and queues may bring.
     pub room: Room,
 }
 
@@ -256,8 +258,13 @@ impl OpenStore {
     }
 }
 
-/// What the call's new tasks cost on disk at most, bytes.
+/// What the call's new tasks or queue cost on disk at most, bytes.
 pub fn on_disk(call: &Call) -> u64 {
-    let Call::Enqueue(_, tasks, _) = call else { return 0 };
-    tasks.iter().map(|task| 2 * task.payload.len() as u64 + TASK_BYTES).sum()
+    match call {
+        Call::Enqueue(_, tasks, _) => {
+            tasks.iter().map(|task| 2 * task.payload.len() as u64 + TASK_BYTES).sum()
+        }
+        Call::Open(..) => QUEUE_BYTES,
+        _ => 0,
+    }
 }

@@ -170,6 +170,11 @@ async fn a_disk_that_somebody_else_filled_stops_only_new_tasks() {
     let mut file = std::fs::File::create(&filler).unwrap();
     while file.write_all(&[b'x'; 4_096]).is_ok() {}
     drop(file);
+    let other = QueueName::new("other").unwrap();
+    let refused = shop.store.open_queue(&shop.queue.tenant, &other).await;
+    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+    assert!(folder.join("data/brisq.reserve").exists(), "no queue is made out of the reserve");
+    assert_eq!(shop.store.find_queue(&shop.queue.tenant, &other).await.unwrap(), None);
     let refused = shop.enqueue(vec![b'1'; 50_000]).await;
     assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
     for id in &acknowledged[..20] {

@@ -151,7 +151,7 @@ impl Health {
         self.lacking.lock().clone().map_or(Ok(()), |cause| Err(StoreError::Unavailable(cause)))
     }
 
-    /// Refuses new tasks while Redis is nearly full.
+    /// Refuses new tasks and queues while Redis is nearly full.
     pub(crate) fn check_room(&self) -> Result<(), StoreError> {
         let percent = self.memory.lock().as_ref().and_then(Memory::percent).unwrap_or(0);
         if percent < FULL_PERCENT {

@@ -5,6 +5,7 @@ use brisq_store::{QueueInfo, StoreError};
 use redis::{FromRedisValue, Value};
 
 use crate::error::failed;
+use crate::health::Health;
 use crate::keys::{NUMBERS, PATHS, REGISTRY, meta_key};
 use crate::link::Link;
 
@@ -41,8 +42,9 @@ fn number(number: u32) -> Result<QueueNumber, StoreError> {
         .ok_or_else(|| StoreError::Corrupt(format!("Redis gave the queue number {number}")))
 }
 
-/// The number of a queue whose shard takes tasks under it.
-pub(crate) async fn open(link: &Link, path: &str) -> Result<QueueNumber, StoreError> {
+/// The number of a queue whose shard takes tasks under it. A new one is refused as new tasks are; one that the registry names
+/// is opened in a full Redis too, or its tasks could not be claimed.
+pub(crate) async fn open(link: &Link, health: &Health, path: &str) -> Result<QueueNumber, StoreError> {
     let mut unfit = 0;
     for _ in 0..TRIES_MAX {
         match step(link, "open", path, &[unfit]).await? {
@@ -53,6 +55,7 @@ pub(crate) async fn open(link: &Link, path: &str) -> Result<QueueNumber, StoreEr
                 unfit = known;
             }
             Step::Proposed(free) => {
+                health.check_room()?;
                 if !settle(link, path, number(free)?, "new").await? {
                     continue;
                 }

@@ -170,7 +170,7 @@ impl Store for RedisStore {
 
     async fn open_queue(&self, tenant: &TenantName, queue: &QueueName) -> Result<QueueNumber, StoreError> {
         self.check()?;
-        registry::open(&self.inner.link, &registry::path(tenant, queue)).await
+        registry::open(&self.inner.link, &self.inner.health, &registry::path(tenant, queue)).await
     }
 
     async fn find_queue(

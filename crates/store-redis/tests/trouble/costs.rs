@@ -92,6 +92,11 @@ async fn a_nearly_full_redis_refuses_new_tasks_before_it_is_full() {
         "before it was full"
     );
     store.ready().await.unwrap();
+    let other = QueueName::new("other").unwrap();
+    let refused = store.open_queue(&queue.tenant, &other).await;
+    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+    assert_eq!(store.find_queue(&queue.tenant, &other).await.unwrap(), None, "refused, and not made");
+    assert_eq!(store.open_queue(&queue.tenant, &queue.name).await.unwrap(), queue.number);
     let token = LeaseToken::new(7);
     let mut done = 0;
     while done < accepted.len() {
