@@ -2,7 +2,7 @@
 -- have been emptied, or come back older, since the server learned the shard's number.
 local function begin(keys, path)
   local meta = redis.call('HMGET', keys[META], 'now', 'wall', 'seq', 'picks', 'due', 'path', 'schema', 'c0', 'c1', 'c2',
-    'c3', 'c4', 'c5', 'c6')
+    'c3', 'c4', 'c5', 'c6', 'of')
   local schema = tonumber(meta[7] or SCHEMA)
   if schema > SCHEMA then
     return nil, redis.error_reply(string.format('NEWER %d', schema))
@@ -10,7 +10,7 @@ local function begin(keys, path)
   if path and meta[6] ~= path then
     return nil, redis.error_reply('UNKNOWNQUEUE under this number')
   end
-  local now, wall, behind = store_time(meta[1], meta[2])
+  local now, wall, behind = store_time(meta[1], meta[2], meta[15])
   local call = { keys = keys, now = now, wall = wall, touched = behind, seq = tonumber(meta[3] or 0),
     picks = tonumber(meta[4] or 0), due = tonumber(meta[5] or -1), counts = {}, records = {}, changed = {}, order = {},
     bytes = 0, finals = 0, ended = {}, corrupt = {} }

@@ -30,14 +30,17 @@ local BAND_WIDTH = 281474976710656 -- 2^48: a score is band * 2^48 + seq, exact 
 
 -- The store's time in ms, given what META says of the last call that wrote it: the wall clock, or, while that lies behind
 -- the store's time, the last value and what the wall has gone on since. Second, the wall; third, whether it is behind.
-local function store_time(last, wall_then)
+-- `of` is the store's time that the wall was written with: an older library writes the one alone, and for how long the wall
+-- has gone on since then is not known.
+local function store_time(last, wall_then, of)
   local time = redis.call('TIME')
   local wall = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
   last = tonumber(last or 0)
   if wall >= last then
     return wall, wall, false
   end
-  return last + math.max(0, wall - tonumber(wall_then or wall)), wall, true
+  local since = tonumber(of) == last and wall - tonumber(wall_then or wall) or 0
+  return last + math.max(0, since), wall, true
 end
 
 -- A command with more arguments than unpack takes, on one key.

@@ -70,8 +70,8 @@ local function finish(call, results, most)
   local due = earlier(first_score(call, DELAYED), first_score(call, LEASES))
   local counts = call.counts
   if call.touched then
-    redis.call('HSET', call.keys[META], 'now', call.now, 'wall', call.wall, 'seq', call.seq, 'picks', call.picks, 'due', due,
-      'c0', counts[0], 'c1', counts[1], 'c2', counts[2], 'c3', counts[3], 'c4', counts[4], 'c5', counts[5], 'c6', counts[6])
+    redis.call('HSET', call.keys[META], 'now', call.now, 'wall', call.wall, 'of', call.now, 'seq', call.seq, 'picks', call.picks,
+      'due', due, 'c0', counts[0], 'c1', counts[1], 'c2', counts[2], 'c3', counts[3], 'c4', counts[4], 'c5', counts[5], 'c6', counts[6])
   end
   local ready = counts[READY_STATE]
   if call.was_ready <= 0 and ready > 0 then

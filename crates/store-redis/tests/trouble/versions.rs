@@ -100,6 +100,27 @@ async fn an_older_library_shares_the_queue() {
     }
 }
 
+/// This version ran until a day ago, an older one since then, which leaves the wall's time alone; and the clock steps back.
+#[tokio::test]
+async fn time_that_an_older_server_wrote_is_no_time_of_the_wall() {
+    const DAY_MS: u64 = 86_400_000;
+    let redis = start(&[]);
+    let (store, mut older) = (connect(&redis).await, Older::new(&redis));
+    let queue = queue(&store).await;
+    add(&store, &queue, task(queue.shard(), 0, 1)).await;
+    for field in ["wall", "of"] {
+        redis.command(&format!("HINCRBY {} {field} -{DAY_MS}", meta(&queue))).unwrap();
+    }
+    older.enqueue(&queue);
+    let last = redis.command(&format!("HINCRBY {} now 2000", meta(&queue))).unwrap();
+    let last = UnixMs(last.trim_start_matches(':').parse().unwrap());
+    let first = store.work(&queue, vec![]).await.unwrap().now;
+    assert!(first.ms_since(last) < 10, "{} ms ahead", first.ms_since(last));
+    pause(100).await;
+    let elapsed = store.work(&queue, vec![]).await.unwrap().now.ms_since(first);
+    assert!((90..5_000).contains(&elapsed), "{elapsed} ms of 100");
+}
+
 /// A shard of a server that wrote no path: its queue is opened anew, keeps its number, and has its tasks.
 #[tokio::test]
 async fn a_shard_of_an_older_server_keeps_its_number_and_tasks() {
@@ -107,7 +128,7 @@ async fn a_shard_of_an_older_server_keeps_its_number_and_tasks() {
     let store = connect(&redis).await;
     let info = queue(&store).await;
     let id = add(&store, &info, task(info.shard(), 0, 1)).await;
-    for field in ["path", "schema", "wall", "picks", "due"] {
+    for field in ["path", "schema", "wall", "of", "picks", "due"] {
         assert_eq!(redis.command(&format!("HDEL {} {field}", meta(&info))).unwrap(), ":1", "{field}");
     }
     redis.command("DEL {brisq}:names").unwrap();
