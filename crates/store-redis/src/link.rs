@@ -116,16 +116,12 @@ impl Link {
         }
     }
 
-    /// Gives the connection up, unless it is quite new: the next call makes another, and resolves the name anew.
+    /// Gives the connection up, unless it is quite new: the next call makes another, and resolves the name anew. Whether that
+    /// is so now, for somebody else may have given it up before.
     fn renew(&self, generation: u64) -> bool {
         let mut current = self.current.lock();
-        let old = current
-            .as_ref()
-            .is_some_and(|now| now.generation == generation && now.since.elapsed() >= RENEW_PAUSE);
-        if old {
-            *current = None;
-        }
-        old
+        current.take_if(|now| now.generation == generation && now.since.elapsed() >= RENEW_PAUSE);
+        current.as_ref().is_none_or(|now| now.generation != generation)
     }
 
     /// Tells what is wrong with a Redis that was reached before; who connects first tells it himself.

@@ -208,6 +208,25 @@ troubles! {
     a_black_hole: BlackHole;
 }
 
+/// Calls that meet the replica together are repeated all of them, not only the one that gives the connection up.
+#[tokio::test]
+async fn all_calls_that_meet_a_replica_are_repeated() {
+    let (mut redis, fresh) = (start(&[]), start(&[]));
+    let door = Forwarder::to(redis.port()).unwrap();
+    let client = Client::new(door.port(), &["q"]).await;
+    // A connection that is quite new is kept.
+    pause(300).await;
+    Trouble::ReadOnly.happen(&mut redis, &door, &fresh);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let (store, queue) = (Arc::clone(&client.store), client.queues[0].clone());
+        calls.spawn(async move { store.work(&queue, vec![claim(1)]).await });
+    }
+    for answer in calls.join_all().await {
+        assert!(matches!(answer, Err(StoreError::UnknownQueue)), "the fresh one has no queues: {answer:?}");
+    }
+}
+
 /// A server that was killed had not told Redis yet which retentions end: the next one that starts finds them.
 #[tokio::test]
 async fn what_a_killed_server_ended_is_swept_by_the_next_one() {
