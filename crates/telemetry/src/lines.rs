@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::repeats::Repeats;
 
@@ -72,31 +72,40 @@ impl Lines {
     /// Waits until what was logged is written, or the reader is too slow.
     pub(crate) fn flush(&self) {
         let (done, is_done) = sync_channel(1);
-        let until = std::time::Instant::now() + FLUSH_MAX;
+        let until = Instant::now() + FLUSH_MAX;
         let mut order = Order::Flush(done);
         while let Err(TrySendError::Full(back)) = self.orders.try_send(order) {
-            if std::time::Instant::now() >= until {
+            if Instant::now() >= until {
                 return;
             }
             order = back;
             std::thread::sleep(Duration::from_millis(5));
         }
         // An error says that the thread has ended or did not get there in time: then nothing more can be done.
-        let _ = is_done.recv_timeout(until.saturating_duration_since(std::time::Instant::now()));
+        let _ = is_done.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
 }
 
 fn write_all<W: Write>(orders: &Receiver<Order>, mut sink: Sink<W>, state: &State) {
+    let mut write = |line: Vec<u8>| {
+        state.bytes_pending.fetch_sub(line.len(), Ordering::Relaxed);
+        if sink.write(&line) {
+            tell_of_lost(state);
+        } else {
+            state.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let mut told = Instant::now();
     loop {
-        match orders.recv_timeout(TELL_EVERY) {
-            Ok(Order::Write(line)) => {
-                state.bytes_pending.fetch_sub(line.len(), Ordering::Relaxed);
-                if sink.write(&line) {
-                    tell_of_lost(state);
-                } else {
-                    state.lost.fetch_add(1, Ordering::Relaxed);
-                }
+        // Not only when no line comes: a log in which much is written would never tell.
+        if told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            if let Some(repeats) = state.repeats.get() {
+                repeats.tell_due();
             }
+        }
+        match orders.recv_timeout(TELL_EVERY) {
+            Ok(Order::Write(line)) => write(line),
             Ok(Order::Flush(done)) => {
                 if let Some(repeats) = state.repeats.get() {
                     repeats.tell_all();
@@ -104,17 +113,13 @@ fn write_all<W: Write>(orders: &Receiver<Order>, mut sink: Sink<W>, state: &Stat
                 // What was told just now stands behind this order in the queue.
                 while let Ok(order) = orders.try_recv() {
                     if let Order::Write(line) = order {
-                        sink.write(&line);
+                        write(line);
                     }
                 }
                 // Who asked may have stopped to wait.
                 let _ = done.try_send(());
             }
-            Err(RecvTimeoutError::Timeout) => {
-                if let Some(repeats) = state.repeats.get() {
-                    repeats.tell_due();
-                }
-            }
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
@@ -182,9 +187,12 @@ impl Drop for Line {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-    use std::time::Instant;
+
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
 
     use super::*;
+    use crate::repeats::OneOfMany;
 
     /// Takes so many bytes, then fails until there is room again.
     #[derive(Clone, Default)]
@@ -222,6 +230,24 @@ mod tests {
         lines.flush();
         assert_eq!(String::from_utf8_lossy(&disk.0.lock().unwrap().0), "one\ntw\nfour\n");
         assert_eq!(lines.state.lost.load(Ordering::Relaxed), 0, "the loss was said");
+    }
+
+    #[test]
+    fn what_is_left_out_is_told_however_much_else_is_logged() {
+        let disk = Disk::default();
+        disk.0.lock().unwrap().1 = usize::MAX;
+        let lines = Lines::start(disk.clone()).unwrap();
+        let repeats = Arc::new(Repeats::default());
+        lines.tell_of(Arc::clone(&repeats));
+        let layer = tracing_subscriber::fmt::layer().with_writer(move || lines.line());
+        tracing_subscriber::registry().with(OneOfMany(repeats)).with(layer).init();
+        let began = Instant::now();
+        while !String::from_utf8_lossy(&disk.0.lock().unwrap().0).contains("left out") {
+            assert!(began.elapsed() < Duration::from_secs(12), "not told");
+            tracing::warn!("a store call failed");
+            tracing::info!("something else");
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Never returns while the lock is held.
