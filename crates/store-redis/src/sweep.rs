@@ -21,9 +21,10 @@ use crate::keys::{PATHS, SWEEPS, member, shard_keys, shard_of_member};
 use crate::store::Inner;
 
 /// Longest time from one look to the next, for what other servers' calls ended, and by how much chance shortens it: servers
-/// that start together look apart.
-const LOOK_MAX: Duration = Duration::from_millis(1_000);
-const LOOK_SPREAD_MS: u64 = 400;
+/// that start together look apart. Memory is free within three seconds of the end of a retention, and records are kept for
+/// two ([`brisq_model::limits::REMEMBERED_MS`]): what is left of the third is for a machine that has much else to do.
+const LOOK_MAX: Duration = Duration::from_millis(700);
+const LOOK_SPREAD_MS: u64 = 200;
 /// How often this server sees whether something that its own calls ended is due. Costs Redis nothing.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Redis' health is looked at as often.
