@@ -56,6 +56,10 @@ pub fn refused(refused: Refused) -> ApiError {
         ),
         Refused::IdTaken => ApiError::new(ErrorCode::Internal, "No free task id was found; try again.")
             .with("cause", "id_taken"),
+        Refused::Unreadable => ApiError::new(
+            ErrorCode::Internal,
+            "The task's data in the store is not understood; the server's log says more.",
+        ),
     }
 }
 

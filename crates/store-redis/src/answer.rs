@@ -103,14 +103,22 @@ pub(crate) struct Framed<T> {
     pub(crate) corrupt: Vec<TaskId>,
 }
 
-fn framed<T>(value: Value, read: impl Fn(Value) -> Read<T>) -> Read<Framed<T>> {
+/// A result that does not read is refused alone: the call was carried out for all others.
+fn framed<T>(
+    value: Value,
+    read: impl Fn(Value) -> Read<Result<T, Refused>>,
+) -> Read<Framed<Result<T, Refused>>> {
     let mut fields = Fields::of(value, "an answer")?;
     let (now, ready, next_due) = (fields.ms()?, fields.int()?, fields.int()?);
     let Value::Array(results) = fields.next()? else { return Err(strange("results")) };
     let next_end = fields.optional_ms()?;
     let (ended, corrupt) = (fields.ids()?, fields.ids()?);
+    let unreadable = |error| {
+        tracing::error!(%error, "a result of a call cannot be read");
+        Err(Refused::Unreadable)
+    };
     let answer = Answer {
-        results: results.into_iter().map(read).collect::<Read<Vec<T>>>()?,
+        results: results.into_iter().map(|value| read(value).unwrap_or_else(unreadable)).collect(),
         now,
         ready: u64::try_from(ready).unwrap_or(0),
         next_due: u64::try_from(next_due).ok().map(Duration::from_millis),
@@ -178,9 +186,10 @@ pub(crate) fn worked(value: Value) -> Read<Framed<WorkResult>> {
     })
 }
 
+/// Those that read. The lease of another one ends by time, and with its last one the task is a dead letter.
 fn tasks(value: Value) -> Read<Vec<Task>> {
     match value {
-        Value::Array(items) => items.into_iter().map(task).collect(),
+        Value::Array(items) => Ok(items.into_iter().filter_map(|item| task(item).ok()).collect()),
         _ => Err(strange("tasks")),
     }
 }
@@ -195,8 +204,13 @@ pub(crate) fn optional_task(value: Value) -> Read<Option<Task>> {
 
 /// The library's `view`.
 fn task(value: Value) -> Read<Task> {
-    let mut f = Fields::of(value, "a task")?;
-    let (id, payload, state) = (f.id()?, f.bytes()?, f.state()?);
+    let mut fields = Fields::of(value, "a task")?;
+    let id = fields.id()?;
+    task_of(id, fields).inspect_err(|error| tracing::error!(%id, %error, "a task in Redis cannot be read"))
+}
+
+fn task_of(id: TaskId, mut f: Fields) -> Read<Task> {
+    let (payload, state) = (f.bytes()?, f.state()?);
     let band = u8::try_from(f.int()?).ok();
     let priority = band.and_then(Priority::of_band).ok_or_else(|| strange("a band"))?;
     let (failed, expiries, max_attempts) = (f.u32()?, f.u32()?, f.u32()?);
@@ -214,7 +228,8 @@ fn task(value: Value) -> Read<Task> {
     let key = f.text()?;
     let (progress, result) = (f.optional_bytes()?, f.optional_bytes()?);
     let attempts = match f.next()? {
-        Value::Array(items) => items.into_iter().map(attempt).collect::<Read<Vec<_>>>()?,
+        // History that does not read is no reason not to carry the task out.
+        Value::Array(items) => items.into_iter().filter_map(|item| attempt(id, item)).collect(),
         _ => return Err(strange("attempts")),
     };
     Ok(Task::of(Facts {
@@ -236,10 +251,14 @@ fn task(value: Value) -> Read<Task> {
     }))
 }
 
-fn attempt(value: Value) -> Read<Attempt> {
-    let mut fields = Fields::of(value, "an attempt")?;
-    let (number, failed_at, worker) = (fields.u32()?, fields.ms()?, fields.worker()?);
-    Ok(Attempt { number, failed_at, worker, error: unpack_error(&fields.bytes()?)? })
+fn attempt(id: TaskId, value: Value) -> Option<Attempt> {
+    let read = || {
+        let mut fields = Fields::of(value, "an attempt")?;
+        let (number, failed_at, worker) = (fields.u32()?, fields.ms()?, fields.worker()?);
+        Ok(Attempt { number, failed_at, worker, error: unpack_error(&fields.bytes()?)? })
+    };
+    let log = |error: &StoreError| tracing::warn!(%id, %error, "an attempt in Redis cannot be read: it is left out");
+    read().inspect_err(log).ok()
 }
 
 /// Message and kind with their lengths, then the detail if there is one; opaque to the library.

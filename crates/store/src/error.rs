@@ -13,6 +13,9 @@ pub enum Refused {
     /// A new task's id exists; draw another.
     #[error("the id is taken")]
     IdTaken,
+    /// What the store holds of the task is not understood here. The operation may have been carried out.
+    #[error("what the store holds of the task is not understood")]
+    Unreadable,
 }
 
 /// Why a whole call failed. Each operation of it may or may not have happened: all are idempotent or fenced.

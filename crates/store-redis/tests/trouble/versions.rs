@@ -1,6 +1,7 @@
 //! What servers of other versions wrote, and what damage leaves.
 
 use brisq_model::{UnixMs, limits};
+use brisq_store::Refused;
 use redis::Value;
 
 use super::*;
@@ -225,6 +226,38 @@ async fn a_damaged_task_is_a_dead_letter_and_its_queue_goes_on() {
         [TaskState::Ready, TaskState::Delayed, TaskState::Leased].map(|state| counts.of(state)),
         [0, 0, 1]
     );
+}
+
+/// What Redis understands and this server does not costs an attempt or a task, not all that the call was for.
+#[tokio::test]
+async fn what_the_server_cannot_read_costs_nothing_beside_it() {
+    let redis = start(&[]);
+    let store = connect(&redis).await;
+    let queue = queue(&store).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(add(&store, &queue, task(queue.shard(), 0, 1)).await);
+    }
+    // The first has an attempt whose error is three bytes, and says so in its field 21; the second failed 2^40 times.
+    let change = r"
+        local record = cmsgpack.unpack(redis.call('HGET', KEYS[1], ARGV[1]))
+        record[tonumber(ARGV[2])] = tonumber(ARGV[3])
+        redis.call('HSET', KEYS[1], ARGV[1], cmsgpack.pack(record))
+        redis.call('HSET', KEYS[2], ARGV[1] .. 'a', cmsgpack.pack({ { 1, 0, '', 'abc' } }))";
+    for (id, field, value) in [(ids[0], 21, 1_u64), (ids[1], 4, 1 << 40)] {
+        let mut command = redis::cmd("EVAL");
+        command.arg(change).arg(2).arg(key(&queue, "state")).arg(key(&queue, "extra"));
+        let args = command.arg(&id.to_bytes()).arg(field).arg(value);
+        args.query::<()>(&mut plainly(&redis)).unwrap();
+    }
+    let tasks = claimed(&store, &queue, claim(10)).await;
+    assert_eq!(tasks.iter().map(|task| task.id).collect::<Vec<_>>(), [ids[0], ids[2]]);
+    assert!(tasks[0].attempts.is_empty());
+    assert_eq!(store.counts(&[queue.shard()]).await.unwrap()[0].of(TaskState::Leased), 3, "until it expires");
+    let complete = |id| WorkOp::Complete { id, token: LeaseToken::new(7), result: None };
+    let ops = vec![complete(ids[0]), WorkOp::Cancel { id: ids[1] }, complete(ids[2])];
+    let done = || Ok(WorkDone::Completed);
+    assert_eq!(store.work(&queue, ops).await.unwrap().results, [done(), Err(Refused::Unreadable), done()]);
 }
 
 /// Places without tasks do not hold retention up.
