@@ -68,6 +68,8 @@ async fn a_low_priority_is_not_held_up_for_ever() {
     let queue = queue(&store).await;
     let with = |priority| NewTask { priority: Priority::new(priority).unwrap(), ..task(queue.shard(), 0, 1) };
     let low = [add(&store, &queue, with(1)).await, add(&store, &queue, with(1)).await];
+    // Of two that are ready since the same millisecond the higher band goes first.
+    pause(5).await;
     let young = add(&store, &queue, with(3)).await;
     redis.command(&format!("HINCRBY {} now 61000", meta(&queue))).unwrap();
     let mut high = Vec::new();
