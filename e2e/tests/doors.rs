@@ -285,6 +285,24 @@ fn answers_that_nobody_reads_do_not_pile_up() {
     assert!(grown < 100, "300 requests of {} bytes took {grown} MiB", get.len());
 }
 
+/// Small calls of each kind while large bodies hold all bytes.
+const SMALL_ROUNDS: usize = 15;
+
+/// The id and the token of a task of queue `small`.
+#[track_caller]
+fn claim_one(http: &mut Http) -> (String, Value) {
+    let answer = http.call("POST", "/v1/queues/small/claims", "{}").expect("an answer");
+    assert_eq!(answer.status, 200, "a claim goes on: {}", answer.text());
+    let task = answer.json()["tasks"][0].clone();
+    (task["id"].as_str().expect("a task").to_owned(), json!({"token": task["lease"]["token"]}))
+}
+
+#[track_caller]
+fn act(http: &mut Http, (id, body): &(String, Value), what: &str) {
+    let answer = http.call("POST", &format!("/v1/tasks/{id}/{what}"), &body.to_string()).expect("an answer");
+    assert_eq!(answer.status, 200, "a {what} goes on: {}", answer.text());
+}
+
 #[test]
 fn bodies_in_flight_are_bounded_together() {
     let server = start(&[]);
@@ -294,21 +312,39 @@ fn bodies_in_flight_are_bounded_together() {
         format!("POST /v1/queues/q/tasks HTTP/1.1\r\nhost: localhost\r\ncontent-length: {whole}\r\n\r\n");
     let part = vec![b' '; whole - 1];
     let address = server.program.listen.as_str();
+    let mut small = Http::connect(address).expect("a connection");
+    let enqueue = |http: &mut Http| {
+        http.call("POST", "/v1/queues/small/tasks", r#"{"payload": 1}"#).expect("an answer").status
+    };
+    for _ in 0..=SMALL_ROUNDS {
+        assert_eq!(enqueue(&mut small), 201);
+    }
+    let leased = claim_one(&mut small);
     let refused = std::thread::scope(|scope| {
         let send = || {
             let mut stream = connect(address);
-            stream.set_read_timeout(Some(Duration::from_secs(8))).expect("set");
+            stream.set_read_timeout(Some(Duration::from_secs(12))).expect("set");
             stream.write_all(head.as_bytes()).expect("sent");
             let _ = stream.write_all(&part);
             read_until(&mut stream, "}}")
         };
-        let senders: Vec<_> = (0..24).map(|_| scope.spawn(send)).collect();
-        let mut small = Http::connect(address).expect("a connection");
-        for _ in 0..20 {
-            let answer = small.call("POST", "/v1/queues/small/claims", "{}").expect("an answer");
-            assert_eq!(answer.status, 200, "a small call goes on: {}", answer.text());
+        // The first sixteen take all there is but a few bytes.
+        let mut senders: Vec<_> = (0..16).map(|_| scope.spawn(send)).collect();
+        std::thread::sleep(Duration::from_secs(1));
+        senders.extend((0..8).map(|_| scope.spawn(send)));
+        let began = Instant::now();
+        while enqueue(&mut small) == 201 {
+            assert!(began.elapsed() < Duration::from_secs(5), "there is always room");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        for _ in 0..SMALL_ROUNDS {
+            act(&mut small, &leased, "heartbeat");
+            let taken = claim_one(&mut small);
+            act(&mut small, &taken, "complete");
             std::thread::sleep(Duration::from_millis(200));
         }
+        act(&mut small, &leased, "complete");
+        assert_eq!(enqueue(&mut small), 429, "what takes memory waits until the bodies are gone");
         let answers = senders.into_iter().map(|sender| sender.join().expect("a sender"));
         answers.filter(|answer| answer.starts_with("HTTP/1.1 429") && answer.contains("overloaded")).count()
     });

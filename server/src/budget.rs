@@ -30,6 +30,13 @@ impl Budget {
         share.try_grow(bytes).then_some(share)
     }
 
+    /// `bytes` of the budget, whether it has them or not: what is small is counted, and never refused.
+    pub fn take(self: &Arc<Self>, bytes: usize) -> Share {
+        let mut share = Share { budget: Arc::clone(self), bytes: 0 };
+        share.grow(bytes);
+        share
+    }
+
     /// Up to `wanted` bytes, as soon as there are `needed` of them.
     pub async fn take_up_to(self: &Arc<Self>, wanted: usize, needed: usize) -> Share {
         loop {

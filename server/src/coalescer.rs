@@ -82,6 +82,7 @@ struct State<I, O> {
 pub struct Lane<I, O> {
     state: Mutex<State<I, O>>,
     budget: Arc<Budget>,
+    small_max: Option<usize>,
 }
 
 impl<I, O> fmt::Debug for Lane<I, O> {
@@ -106,10 +107,11 @@ pub trait StoreCalls<I, O>: Send + Sync + 'static {
 }
 
 impl<I: Weight + Send + 'static, O: Send + 'static> Lane<I, O> {
-    /// An idle lane, whose operations take their bytes from `budget`.
-    pub fn new(budget: Arc<Budget>) -> Self {
+    /// An idle lane, whose operations take their bytes from `budget`. Callers with up to `small_max` bytes of their users
+    /// get in however full it is: the lane's own bounds hold them.
+    pub fn new(budget: Arc<Budget>, small_max: Option<usize>) -> Self {
         let state = State { pending: VecDeque::new(), ops: 0, bytes: 0, driven: false };
-        Self { state: Mutex::new(state), budget }
+        Self { state: Mutex::new(state), budget, small_max }
     }
 
     /// Hands operations in; the receiver resolves when the store has answered them.
@@ -125,8 +127,13 @@ impl<I: Weight + Send + 'static, O: Send + 'static> Lane<I, O> {
         C: StoreCalls<I, O>,
     {
         let (reply, receiver) = oneshot::channel();
-        let bytes = ops.iter().map(|op| OP_BYTES + op.bytes()).sum::<usize>();
-        let share = self.budget.try_take(COPIES * bytes).ok_or(LaneFull)?;
+        let users = ops.iter().map(Weight::bytes).sum::<usize>();
+        let bytes = users + OP_BYTES * ops.len();
+        let share = if self.small_max.is_some_and(|most| users <= most) {
+            self.budget.take(COPIES * bytes)
+        } else {
+            self.budget.try_take(COPIES * bytes).ok_or(LaneFull)?
+        };
         let start = {
             let mut state = self.state.lock();
             let full = state.ops >= LANE_PENDING_MAX || state.bytes >= limits::LANE_PENDING_MAX_BYTES;
@@ -252,7 +259,7 @@ mod tests {
 
     fn lane(bytes: usize) -> (Arc<Lane<usize, usize>>, Arc<Budget>) {
         let budget = Budget::new(bytes);
-        (Arc::new(Lane::new(Arc::clone(&budget))), budget)
+        (Arc::new(Lane::new(Arc::clone(&budget), None)), budget)
     }
 
     #[tokio::test]
@@ -280,6 +287,31 @@ mod tests {
             Err(_) => lane.submit(vec![1], &echo).unwrap().await.expect("served"),
         };
         assert_eq!(good.unwrap().0, [1]);
+    }
+
+    #[tokio::test]
+    async fn small_operations_need_no_room_where_they_free_memory() {
+        let cases: [(Option<usize>, &[usize], bool); 5] = [
+            // What counts as small, bytes of the operations, whether they get into a full process.
+            (None, &[0], false),
+            (Some(100), &[0], true),
+            (Some(100), &[100], true),
+            (Some(100), &[101], false),
+            (Some(100), &[60, 60], false),
+        ];
+        for (small_max, ops, gets_in) in cases {
+            let budget = Budget::new(1_000);
+            let held = budget.try_take(1_000).expect("room");
+            let lane = Arc::new(Lane::new(Arc::clone(&budget), small_max));
+            let receiver = lane.submit(ops.to_vec(), &Arc::new(Echo));
+            assert_eq!(receiver.is_ok(), gets_in, "{small_max:?} {ops:?}");
+            if let Ok(receiver) = receiver {
+                assert!(budget.taken() > 1_000, "it is counted");
+                assert_eq!(receiver.await.unwrap().unwrap().0, ops);
+            }
+            drop(held);
+            assert_eq!(budget.taken(), 0);
+        }
     }
 
     #[tokio::test]

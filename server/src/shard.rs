@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use brisq_model::{NewTask, Shard, Task, TaskId, TaskState};
+use brisq_model::{NewTask, Shard, Task, TaskId, TaskState, limits};
 use brisq_store::{Answer, Enqueued, QueueInfo, Refused, Store, StoreError, WorkDone, WorkOp, WorkResult};
 use tokio::sync::oneshot;
 
@@ -62,8 +62,8 @@ impl ShardHandle {
             meter: shared.metrics.meter(&info.tenant, &info.name),
             info,
             parking,
-            enqueues: Arc::new(Lane::new(Arc::clone(&shared.pending))),
-            works: Arc::new(Lane::new(Arc::clone(&shared.pending))),
+            enqueues: Arc::new(Lane::new(Arc::clone(&shared.pending), None)),
+            works: Arc::new(Lane::new(Arc::clone(&shared.pending), Some(limits::BODY_SMALL_MAX_BYTES))),
             shared,
             task_bytes: AtomicUsize::new(TASK_BYTES_DEFAULT),
         }
