@@ -9,12 +9,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use tokio::task::AbortHandle;
 
 /// Shortest time to the next look at due tasks, so that a backlog of them is no busy loop.
 const DUE_PAUSE: Duration = Duration::from_millis(1);
+
+/// After a woken claim that left unlooked the next one looks in this time: what refused the first may refuse it as well.
+const UNLOOKED_PAUSE: Duration = Duration::from_millis(100);
 
 /// The claims that wait, in the order in which they came, and one timer for all of them.
 #[derive(Debug, Default)]
@@ -33,7 +37,7 @@ impl Parking {
     /// Lines the caller up. It asks the store afterwards, and then waits.
     pub fn enter(self: &Arc<Self>) -> Parked {
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        Parked { place: place(&self.line), parking: Arc::clone(self) }
+        Parked { place: place(&self.line), parking: Arc::clone(self), owes_look: false }
     }
 
     /// Lets up to `claims` of them look, in the order in which they came.
@@ -79,17 +83,25 @@ fn place(line: &Arc<Notify>) -> Pin<Box<OwnedNotified>> {
     place
 }
 
-/// A claim in line. Dropped after it was woken and before it waited, it passes the wake-up on to the next.
+/// A claim in line. Dropped after it was woken and before it looked, it passes the wake-up on to the next.
 #[derive(Debug)]
 pub struct Parked {
     place: Pin<Box<OwnedNotified>>,
     parking: Arc<Parking>,
+    /// It was woken, and the store was not asked since.
+    owes_look: bool,
 }
 
 impl Parked {
     /// Resolves when this claim is to look.
     pub async fn woken(&mut self) {
         self.place.as_mut().await;
+        self.owes_look = true;
+    }
+
+    /// The store has the question: its answer, or its failure, sets the next look.
+    pub fn looked(&mut self) {
+        self.owes_look = false;
     }
 
     /// To the end of the line, before the next question.
@@ -101,6 +113,10 @@ impl Parked {
 impl Drop for Parked {
     fn drop(&mut self) {
         self.parking.waiting.fetch_sub(1, Ordering::SeqCst);
+        // Drops may also run where no runtime is left.
+        if self.owes_look && Handle::try_current().is_ok() {
+            self.parking.look_again_in(UNLOOKED_PAUSE);
+        }
     }
 }
 
@@ -137,6 +153,26 @@ mod tests {
         drop(first);
         assert!(is_woken(&mut second));
         assert_eq!(parking.waiting(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_woken_claim_that_leaves_unlooked_passes_its_wake_up_on() {
+        for looked in [false, true] {
+            let parking = Arc::new(Parking::default());
+            let (mut first, mut second) = (parking.enter(), parking.enter());
+            parking.wake(1);
+            assert!(is_woken(&mut first));
+            first.line_up_again();
+            if looked {
+                first.looked();
+            }
+            drop(first);
+            assert_eq!(parking.due.lock().is_none(), looked, "one that looked owes nothing");
+            if !looked {
+                let woken = tokio::time::timeout(Duration::from_secs(20), second.woken()).await;
+                woken.expect("the second one looks");
+            }
+        }
     }
 
     #[test]

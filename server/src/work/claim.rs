@@ -108,7 +108,7 @@ impl AppState {
         // In line before the store is asked, each time.
         let mut line = (!wish.wait.is_zero()).then(|| queue.parking.enter());
         loop {
-            let taken = self.ask(queue, &op, line.is_some()).await?;
+            let taken = self.ask(queue, &op, line.as_mut()).await?;
             let patient = Instant::now() < deadline && !self.draining() && !connection.client_is_gone();
             let line = match &mut line {
                 Some(line) if taken.tasks.is_empty() && patient => line,
@@ -156,16 +156,24 @@ impl AppState {
     }
 
     /// Asks the store once. A queue that it does not have holds nothing.
-    async fn ask(&self, queue: &Arc<Queue>, op: &ClaimOp, listening: bool) -> Result<Taken, ApiError> {
+    async fn ask(
+        &self,
+        queue: &Arc<Queue>,
+        op: &ClaimOp,
+        mut line: Option<&mut Parked>,
+    ) -> Result<Taken, ApiError> {
         for _ in 0..REOPENS_MAX {
             let asked = Instant::now();
             let Some(shard) = self.queues.find(queue).await.map_err(noted)? else {
+                if let Some(line) = line {
+                    line.looked();
+                }
                 return Ok(Taken::nothing(asked));
             };
-            if listening {
+            if line.is_some() {
                 self.store.listen(shard.shard());
             }
-            match self.ask_shard(&shard, op, asked).await {
+            match self.ask_shard(&shard, op, line.as_deref_mut(), asked).await {
                 Err(Unanswered::Call(NotDone::Store(StoreError::UnknownQueue))) => self.queues.forget(&shard),
                 taken => return taken.map_err(Into::into),
             }
@@ -177,6 +185,7 @@ impl AppState {
         &self,
         shard: &Arc<ShardHandle>,
         op: &ClaimOp,
+        line: Option<&mut Parked>,
         asked: Instant,
     ) -> Result<Taken, Unanswered> {
         // What the answer will weigh is not known before it is there: as many tasks are asked for as there is room for by
@@ -189,6 +198,9 @@ impl AppState {
         let op = ClaimOp { max: op.max.min(fitting), ..op.clone() };
         let token = op.token;
         let reply = shard.work(vec![WorkOp::Claim(op)]).map_err(NotDone::Full)?;
+        if let Some(line) = line {
+            line.looked();
+        }
         let (results, times, meta) = Unclaimed { reply, shard }.wait().await?;
         let mut tasks = match results.into_iter().next() {
             Some(Ok(WorkDone::Claimed(tasks))) => tasks,
