@@ -64,7 +64,7 @@ pub fn respond(status: StatusCode, json: Vec<u8>, mut share: Option<Share>) -> R
 pub fn no_room() -> ApiError {
     ApiError::new(
         ErrorCode::Overloaded,
-        "The server holds as many bytes of answers as it may: their clients read slowly. Try again later.",
+        "The server holds as many bytes of answers as it may: they are being made, or wait for their clients. Try again later.",
     )
     .with("answerBytesMax", limits::ANSWERS_IN_FLIGHT_MAX_BYTES)
 }

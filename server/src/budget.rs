@@ -37,7 +37,8 @@ impl Budget {
         share
     }
 
-    /// Up to `wanted` bytes, as soon as there are `needed` of them.
+    /// Up to `wanted` bytes, as soon as there are `needed` of them; but of what is left never more than half, if `needed`
+    /// is not more: a few that want much leave room for those who want little.
     pub async fn take_up_to(self: &Arc<Self>, wanted: usize, needed: usize) -> Share {
         loop {
             let freed = self.freed.notified();
@@ -45,13 +46,11 @@ impl Budget {
             // In line before looking: what is given back in between is not missed.
             freed.as_mut().enable();
             let left = self.max.saturating_sub(self.taken());
-            if left >= needed.min(self.max)
-                && let Some(share) = self.try_take(wanted.min(left))
-            {
-                return share;
-            }
-            if left < needed.min(self.max) {
+            let needed = needed.min(self.max);
+            if left < needed {
                 freed.await;
+            } else if let Some(share) = self.try_take(wanted.min(needed.max(left / 2))) {
+                return share;
             }
         }
     }
@@ -131,8 +130,10 @@ mod tests {
     #[tokio::test]
     async fn whoever_finds_too_little_waits_for_it() {
         let budget = Budget::new(10);
-        let held = budget.try_take(8).unwrap();
+        let held = budget.try_take(6).unwrap();
         assert_eq!(budget.take_up_to(5, 1).await.bytes(), 2, "less than wanted, but enough");
+        assert_eq!(budget.take_up_to(5, 3).await.bytes(), 3, "what is needed, if it is more than half");
+        let held = (held, budget.try_take(2).unwrap());
         let waiting = tokio::spawn({
             let budget = Arc::clone(&budget);
             async move { budget.take_up_to(20, 4).await.bytes() }
@@ -140,6 +141,18 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(!waiting.is_finished());
         drop(held);
-        assert_eq!(waiting.await.unwrap(), 10, "never more than there is");
+        assert_eq!(waiting.await.unwrap(), 5, "never more than half of what there is");
+        assert_eq!(budget.take_up_to(20, 20).await.bytes(), 10, "nor more than there can be");
+    }
+
+    #[tokio::test]
+    async fn many_that_want_much_leave_room_for_one_that_wants_little() {
+        let budget = Budget::new(128 << 20);
+        let mut held = Vec::new();
+        for _ in 0..12 {
+            held.push(budget.take_up_to(32 << 20, 64 << 10).await);
+        }
+        let small = tokio::time::timeout(Duration::from_secs(5), budget.take_up_to(2 << 10, 2 << 10)).await;
+        assert_eq!(small.expect("room").bytes(), 2 << 10);
     }
 }
