@@ -13,6 +13,9 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// For how long a client may leave its answer unread.
     pub write_timeout: Duration,
+    /// From when a client first left its answer unread until it has read all that was written: bytes now and then hold an
+    /// answer's memory as well as none do.
+    pub unread_timeout: Duration,
     /// From the first sign of shutdown until connections are cut.
     pub drain_deadline: Duration,
 }
@@ -46,6 +49,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(90),
             write_timeout: Duration::from_secs(60),
+            unread_timeout: Duration::from_secs(300),
             drain_deadline: Duration::from_secs(10),
         }
     }

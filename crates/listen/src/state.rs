@@ -64,6 +64,8 @@ pub struct State {
     body_unread: bool,
     /// Since when the socket takes no more bytes.
     blocked: Option<Instant>,
+    /// When the socket first took no more bytes of what was written and is not with it yet.
+    unread: Option<Instant>,
     refusal: Option<Refusal>,
     first_byte: SmallVec<[FirstByte; 1]>,
 }
@@ -90,6 +92,7 @@ impl State {
             answering: false,
             body_unread: false,
             blocked: None,
+            unread: None,
             refusal: None,
             first_byte: SmallVec::new(),
         }
@@ -140,6 +143,7 @@ impl State {
 
     /// Everything that was written is with the socket.
     pub fn flushed(&mut self, now: Instant) {
+        self.unread = None;
         if self.answering && self.phase != Phase::Serving {
             self.answering = false;
             self.answered = Some(now);
@@ -158,6 +162,7 @@ impl State {
     /// The socket took no bytes.
     pub fn blocked(&mut self, now: Instant) {
         self.blocked.get_or_insert(now);
+        self.unread.get_or_insert(now);
     }
 
     /// Whether these bytes are a refusal by the protocol's library, whose body is empty: the answer is written in its
@@ -209,8 +214,10 @@ impl State {
                 .filter(|left| !left.is_zero())
                 .ok_or(reason)
         };
-        if let Some(since) = self.blocked {
-            return left(since, limits.write_timeout, Overstay::Unread).map(Some);
+        if let Some(since) = self.unread {
+            let all = left(since, limits.unread_timeout, Overstay::Unread)?;
+            let some = self.blocked.map(|since| left(since, limits.write_timeout, Overstay::Unread));
+            return Ok(Some(some.transpose()?.map_or(all, |some| all.min(some))));
         }
         match self.phase {
             Phase::Idle => left(self.since, limits.idle_timeout, Overstay::Idle).map(Some),
@@ -333,7 +340,21 @@ mod tests {
         state.blocked(at(50));
         assert_eq!(state.overstay(&Limits::default(), at(61)), Err(Overstay::Unread));
         assert!(state.went().is_empty());
-        assert_eq!(state.overstay(&Limits::default(), at(61)), Ok(None));
+        assert_eq!(state.overstay(&Limits::default(), at(61)), Ok(Some(Duration::from_secs(240))));
+        state.flushed(at(61));
+        assert_eq!(state.overstay(&Limits::default(), at(500)), Ok(None));
+    }
+
+    #[test]
+    fn an_answer_that_is_read_by_drops_is_given_up() {
+        let (mut state, start) = after(&[(1, Came(GET)), (2, Begin)]);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for seconds in (1..300).step_by(30) {
+            state.blocked(at(seconds));
+            assert!(state.overstay(&Limits::default(), at(seconds + 29)).is_ok_and(|left| left.is_some()));
+            assert!(state.went().is_empty());
+        }
+        assert_eq!(state.overstay(&Limits::default(), at(301)), Err(Overstay::Unread));
     }
 
     #[test]

@@ -29,6 +29,7 @@ fn short() -> Limits {
         header_timeout: Duration::from_millis(500),
         idle_timeout: Duration::from_millis(1_500),
         write_timeout: Duration::from_secs(1),
+        unread_timeout: Duration::from_secs(3),
         drain_deadline: Duration::from_secs(2),
     }
 }
