@@ -163,17 +163,16 @@ impl AppState {
         mut line: Option<&mut Parked>,
     ) -> Result<Taken, ApiError> {
         for _ in 0..REOPENS_MAX {
-            let asked = Instant::now();
             let Some(shard) = self.queues.find(queue).await.map_err(noted)? else {
                 if let Some(line) = line {
                     line.looked();
                 }
-                return Ok(Taken::nothing(asked));
+                return Ok(Taken::nothing(Instant::now()));
             };
             if line.is_some() {
                 self.store.listen(shard.shard());
             }
-            match self.ask_shard(&shard, op, line.as_deref_mut(), asked).await {
+            match self.ask_shard(&shard, op, line.as_deref_mut()).await {
                 Err(Unanswered::Call(NotDone::Store(StoreError::UnknownQueue))) => self.queues.forget(&shard),
                 taken => return taken.map_err(Into::into),
             }
@@ -186,7 +185,6 @@ impl AppState {
         shard: &Arc<ShardHandle>,
         op: &ClaimOp,
         line: Option<&mut Parked>,
-        asked: Instant,
     ) -> Result<Taken, Unanswered> {
         // What the answer will weigh is not known before it is there: as many tasks are asked for as there is room for by
         // what this queue's tasks weighed so far.
@@ -197,6 +195,8 @@ impl AppState {
         let fitting = u16::try_from(share.bytes() / each).unwrap_or(u16::MAX).max(1);
         let op = ClaimOp { max: op.max.min(fitting), ..op.clone() };
         let token = op.token;
+        // Waiting for room is not waiting for the store's lane.
+        let asked = Instant::now();
         let reply = shard.work(vec![WorkOp::Claim(op)]).map_err(NotDone::Full)?;
         if let Some(line) = line {
             line.looked();
