@@ -14,8 +14,9 @@ use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use hyper::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
+use crate::answers::json;
 use crate::auth::Scope;
-use crate::error::{Answered, Failure, json, no_such_path};
+use crate::error::{Answered, Failure, no_such_path};
 use crate::metrics::Format;
 use crate::routes;
 use crate::state::App;

@@ -1,7 +1,7 @@
 //! Answers that carry what users stored: written once into a buffer of their size, and counted until the socket has them.
 
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use brisq_api::{ApiError, ErrorCode};
 use brisq_model::limits;
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 
 use crate::budget::Share;
-use crate::error::Answered;
+use crate::error::{Answered, Failure};
 use crate::state::AppState;
 
 /// What an answer has beside what users stored.
@@ -60,6 +60,14 @@ pub fn respond(status: StatusCode, json: Vec<u8>, mut share: Option<Share>) -> R
     response
 }
 
+/// A JSON answer that carries nothing large.
+pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
+    match encoded(body, 0) {
+        Ok(json) => respond(status, json, None),
+        Err(error) => Failure(error).into_response(),
+    }
+}
+
 /// The server holds as many bytes of answers as it may.
 pub fn no_room() -> ApiError {
     ApiError::new(
@@ -74,5 +82,22 @@ impl AppState {
     pub fn counted<T: Serialize>(&self, status: StatusCode, body: &T, room: usize) -> Answered {
         let share = self.answers.try_take(room + ROOM_BASE).ok_or_else(no_room)?;
         Ok(respond(status, encoded(body, room)?, Some(share)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_cannot_be_written_is_an_error_in_the_envelope() {
+        let unwritable = std::collections::HashMap::from([([0_u8; 2], 1)]);
+        let response = json(StatusCode::OK, &unwritable);
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let envelope: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(envelope["error"]["code"], "internal");
     }
 }

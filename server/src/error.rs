@@ -4,9 +4,6 @@ use axum::response::{IntoResponse, Response};
 use brisq_api::{ApiError, ErrorCode};
 use brisq_model::limits;
 use brisq_store::{Refused, StoreError};
-use http_body_util::Full;
-use hyper::StatusCode;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
 
 use crate::coalescer::LaneFull;
 
@@ -26,22 +23,6 @@ impl From<ApiError> for Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         brisq_listen::answer(&self.0).map(axum::body::Body::from)
-    }
-}
-
-/// A JSON answer.
-pub fn json<T: serde::Serialize>(status: StatusCode, body: &T) -> Response {
-    match serde_json::to_vec(body) {
-        Ok(bytes) => {
-            let mut response = Response::new(axum::body::Body::new(Full::from(bytes)));
-            *response.status_mut() = status;
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            response
-        }
-        Err(error) => {
-            tracing::error!(%error, "an answer could not be written as JSON");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
     }
 }
 

@@ -16,8 +16,9 @@ use rand::RngExt;
 use serde_json::value::RawValue;
 
 use super::{Call, carried_out};
+use crate::answers::json;
 use crate::connection::Connection;
-use crate::error::{Answered, Failure, json};
+use crate::error::{Answered, Failure};
 use crate::extract::RawBody;
 use crate::state::App;
 use crate::work::{Acted, Batch, ClaimWish};

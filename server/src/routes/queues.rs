@@ -11,8 +11,9 @@ use brisq_store::{QueueCounts, QueueInfo, StoreError};
 use hyper::StatusCode;
 use serde::Deserialize;
 
+use crate::answers::json;
 use crate::auth::Caller;
-use crate::error::{Answered, json, noted};
+use crate::error::{Answered, noted};
 use crate::state::{App, AppState};
 use crate::work::queue_name;
 

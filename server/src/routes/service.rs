@@ -11,7 +11,8 @@ use hyper::header::CONTENT_TYPE;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::error::{Answered, draining, json};
+use crate::answers::json;
+use crate::error::{Answered, draining};
 use crate::state::App;
 
 /// The document, written once: the route is open to everybody.

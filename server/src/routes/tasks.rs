@@ -17,9 +17,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Call;
+use crate::answers::json;
 use crate::auth::Caller;
 use crate::coalescer::Meta;
-use crate::error::{Answered, json, noted, refused};
+use crate::error::{Answered, noted, refused};
 use crate::queue::Queue;
 use crate::shard::weight;
 use crate::state::App;
