@@ -23,6 +23,7 @@ mod gauges;
 mod handout;
 mod metrics;
 mod parking;
+mod question;
 mod queue;
 mod queues;
 mod readiness;

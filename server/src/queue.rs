@@ -1,7 +1,6 @@
 //! A queue by its name: where its claims wait, and the number under which the store knows it now.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use brisq_model::{QueueName, TenantName};
 use brisq_store::{QueueInfo, StoreError};
@@ -9,6 +8,7 @@ use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
 use crate::parking::Parking;
+use crate::question::Question;
 use crate::shard::{ShardHandle, Shared};
 
 /// Questions for a queue's number that a server has in flight: names are cheap to make up.
@@ -25,12 +25,9 @@ pub struct Queue {
     pub parking: Arc<Parking>,
     shared: Arc<Shared>,
     present: RwLock<Option<Arc<ShardHandle>>>,
-    /// One question to the store at a time: the others who ask meanwhile share the next answer.
-    asking: tokio::sync::Mutex<()>,
-    /// Questions that began.
-    asked: AtomicU64,
-    /// The last question that found no such queue.
-    missed: AtomicU64,
+    opening: Question<StoreError>,
+    /// Brings nothing also where there is no such queue.
+    finding: Question<Option<StoreError>>,
 }
 
 impl std::fmt::Debug for Queue {
@@ -50,9 +47,8 @@ impl Queue {
             parking: Arc::default(),
             shared,
             present: RwLock::default(),
-            asking: tokio::sync::Mutex::default(),
-            asked: AtomicU64::new(0),
-            missed: AtomicU64::new(0),
+            opening: Question::default(),
+            finding: Question::default(),
         }
     }
 
@@ -85,31 +81,29 @@ impl Queue {
 
     /// Its number in the store, given now if it has none.
     pub async fn open_number(&self) -> Result<QueueInfo, StoreError> {
-        let _one = self.asking.lock().await;
-        if let Some(known) = self.present() {
-            return Ok(known.info.clone());
-        }
-        let number = self.shared.store.open_queue(&self.tenant, &self.name).await?;
-        Ok(self.info(number))
+        let ask = async {
+            let number = self.shared.store.open_queue(&self.tenant, &self.name).await?;
+            Ok(self.info(number))
+        };
+        self.opening.put(|| self.known(), ask).await
     }
 
     /// Its number in the store, if it was ever given one.
     pub async fn find_number(&self, lookups: &Semaphore) -> Result<Option<QueueInfo>, StoreError> {
-        let came = self.asked.load(Ordering::SeqCst);
-        let _one = self.asking.lock().await;
-        if let Some(known) = self.present() {
-            return Ok(Some(known.info.clone()));
+        let ask = async {
+            let _place = lookups.acquire().await;
+            let number = self.shared.store.find_queue(&self.tenant, &self.name).await.map_err(Some)?;
+            number.map(|number| self.info(number)).ok_or(None)
+        };
+        match self.finding.put(|| self.known(), ask).await {
+            Ok(info) => Ok(Some(info)),
+            Err(None) => Ok(None),
+            Err(Some(error)) => Err(error),
         }
-        if self.missed.load(Ordering::SeqCst) > came {
-            return Ok(None);
-        }
-        let _place = lookups.acquire().await;
-        let question = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
-        let number = self.shared.store.find_queue(&self.tenant, &self.name).await?;
-        if number.is_none() {
-            self.missed.store(question, Ordering::SeqCst);
-        }
-        Ok(number.map(|number| self.info(number)))
+    }
+
+    fn known(&self) -> Option<QueueInfo> {
+        self.present().map(|known| known.info.clone())
     }
 
     fn info(&self, number: brisq_model::QueueNumber) -> QueueInfo {
