@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 use brisq_model::{QueueName, QueueNumber, TaskId, TenantName};
 use brisq_store::{QueueInfo, StoreError, Wake};
+use futures_util::StreamExt as _;
+use futures_util::stream;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
 
 use crate::queue::{LOOKUPS_MAX, Queue};
 use crate::shard::{ShardHandle, Shared};
@@ -39,6 +42,8 @@ pub struct Queues {
     /// Queues that were opened, here or elsewhere: an answer from before one says nothing about a number after it.
     opened: AtomicU64,
     lookups: Semaphore,
+    /// The last check of all numbers.
+    checking: Mutex<Option<AbortHandle>>,
 }
 
 impl Queues {
@@ -50,6 +55,7 @@ impl Queues {
             unknown: Mutex::default(),
             opened: AtomicU64::new(0),
             lookups: Semaphore::new(LOOKUPS_MAX),
+            checking: Mutex::default(),
         }
     }
 
@@ -220,7 +226,11 @@ impl Queues {
                 self.shared.metrics.wakeups_lost.set(0);
                 tracing::info!("wake-ups of other servers flow again");
                 self.wake_all();
-                tokio::spawn(Arc::clone(self).check_numbers());
+                let check = tokio::spawn(Arc::clone(self).check_numbers());
+                // A check that is not through begins anew: messages were missed about what it has passed as well.
+                if let Some(before) = self.checking.lock().replace(check.abort_handle()) {
+                    before.abort();
+                }
             }
         }
     }
@@ -241,17 +251,19 @@ impl Queues {
     /// Messages were missed, among them perhaps that a number is another queue's now.
     async fn check_numbers(self: Arc<Self>) {
         let known: Vec<Arc<ShardHandle>> = self.by_number.read().values().cloned().collect();
-        for shard in known {
-            match self.shared.store.queue_info(shard.info.number).await {
-                Ok(Some(info)) if info == shard.info => {}
-                Ok(_) => {
-                    self.forget(&shard);
-                    shard.parking().wake_all();
-                }
-                // The store's next answer about the queue says as much.
-                Err(error) => {
-                    tracing::debug!(queue = %shard.info.name, %error, "a number could not be checked");
-                }
+        stream::iter(known).for_each_concurrent(LOOKUPS_MAX, |shard| self.check_number(shard)).await;
+    }
+
+    async fn check_number(&self, shard: Arc<ShardHandle>) {
+        match self.shared.store.queue_info(shard.info.number).await {
+            Ok(Some(info)) if info == shard.info => {}
+            Ok(_) => {
+                self.forget(&shard);
+                shard.parking().wake_all();
+            }
+            // The store's next answer about the queue says as much.
+            Err(error) => {
+                tracing::debug!(queue = %shard.info.name, %error, "a number could not be checked");
             }
         }
     }
@@ -271,7 +283,10 @@ fn sweep(names: &mut Names) {
 
 #[cfg(test)]
 mod tests {
-    use brisq_store::{MemoryStore, Store};
+    use std::sync::atomic::AtomicUsize;
+
+    use brisq_store::engine::Bounds;
+    use brisq_store::{Machine, MemoryStore, Store};
 
     use super::*;
     use crate::budget::Budget;
@@ -338,6 +353,31 @@ mod tests {
             assert!(began.elapsed() < UNKNOWN_REMEMBERED / 2, "it is told, not only forgotten");
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn messages_that_come_and_go_bring_one_check_of_all_numbers() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let (counted, machine) = (Arc::clone(&calls), Machine::default());
+        let readings = move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            machine.read()
+        };
+        let queues = server(MemoryStore::new(readings, Bounds::default()));
+        for n in 0..100 {
+            queues.open(&named(&queues, n)).await.unwrap();
+        }
+        calls.store(0, Ordering::SeqCst);
+        for _ in 0..50 {
+            queues.take_in(Wake::Lost);
+            queues.take_in(Wake::Restored);
+        }
+        let began = Instant::now();
+        while calls.load(Ordering::SeqCst) < 100 && began.elapsed() < Duration::from_secs(10) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(calls.load(Ordering::SeqCst), 100, "each number is checked once, by the last check");
     }
 
     #[tokio::test]
