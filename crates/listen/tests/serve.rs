@@ -22,6 +22,9 @@ use tokio::time::{Interval, interval, sleep, timeout};
 /// Nothing in these tests takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// More than two sockets hold.
+const HUGE: usize = 64 << 20;
+
 fn short() -> Limits {
     Limits {
         connections_max: 8,
@@ -67,6 +70,7 @@ async fn handler(request: Request<RequestBody>) -> Result<Answer, Infallible> {
         }
         "/ticks" => Ticks(8, interval(Duration::from_millis(300))).boxed_unsync(),
         "/big" => text("x".repeat(4 << 20)),
+        "/huge" => text("x".repeat(HUGE)),
         "/began" => {
             let body = request.into_body().collect().await.map(|body| body.to_bytes().len());
             let age = connection.request().read.elapsed().as_millis();
@@ -208,6 +212,25 @@ async fn an_answer_that_is_not_read_is_given_up() {
     let mut next = door.connect().await;
     assert!(ask(&mut next, "/", "ok").await.contains("200"), "its place is free");
     assert!(began.elapsed() >= Duration::from_millis(900));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_read_by_drops_is_given_up() {
+    let limits = Limits { write_timeout: PATIENCE, idle_timeout: PATIENCE, ..short() };
+    let door = door(limits).await;
+    let mut slow = door.connect().await;
+    let began = Instant::now();
+    slow.write_all(get("/huge").as_bytes()).await.unwrap();
+    let (mut part, mut got) = (vec![0; 65_536], 0);
+    loop {
+        match timeout(PATIENCE, slow.read(&mut part)).await.expect("an answer or its end") {
+            Ok(0) | Err(_) => break,
+            Ok(read) => got += read,
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(got < HUGE, "it was read to its end");
+    assert!(began.elapsed() >= limits.unread_timeout, "{:?}", began.elapsed());
 }
 
 #[tokio::test]
