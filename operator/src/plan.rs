@@ -3,6 +3,7 @@
 use brisq_crd::{Artifacts, ProfilingPolicySpec, SecretKeyRef, Standalone, TaskQueue, TaskQueueSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
+use crate::build::TEMPLATE;
 use crate::settings::Settings;
 
 /// What is derived from the operator's key for one TaskQueue.
@@ -27,13 +28,15 @@ pub struct Images {
 
 impl Images {
     /// What the spec names, else what the TaskQueue was last ready with, else the operator's default: a newer operator
-    /// restarts no queue.
+    /// restarts no queue. What ran in other pod templates may not run in these, and does not count. Redis counts in all of
+    /// them: they ask nothing of it that its older images lack, and an older Redis cannot read a newer one's file.
     pub fn of(queue: &TaskQueue, settings: &Settings) -> Self {
         let before = queue.status.clone().unwrap_or_default();
+        let ran = before.image.filter(|_| before.template == Some(TEMPLATE));
         let standalone = queue.spec.redis.as_ref().and_then(|redis| redis.standalone.as_ref());
         let named = standalone.and_then(|standalone| standalone.image.clone());
         Self {
-            server: queue.spec.image.clone().or(before.image).unwrap_or_else(|| settings.image.clone()),
+            server: queue.spec.image.clone().or(ran).unwrap_or_else(|| settings.image.clone()),
             redis: named.or(before.redis_image).unwrap_or_else(|| settings.redis_image.clone()),
         }
     }
@@ -54,6 +57,8 @@ pub struct Plan {
     pub operator_namespace: String,
     /// Size in the claim template of a StatefulSet that exists: templates cannot be changed, the claim itself can grow.
     pub template_size: Option<String>,
+    /// Pods of 0.1.0 are there.
+    pub older_pods: bool,
     /// The captures go to a volume that only pods of one node can have at once.
     pub one_node: bool,
 }
@@ -103,12 +108,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_that_is_named_comes_before_one_that_ran_and_that_before_the_default() {
+    fn an_image_that_is_named_comes_before_one_that_ran_in_these_templates_and_that_before_the_default() {
         let settings = Settings::parse_from(["brisq-operator", "--image=new", "--redis-image=new-redis"]);
-        let ran = json!({"image": "ran", "redisImage": "ran-redis"});
+        let ran_in =
+            |template: Option<u32>| json!({"image": "ran", "redisImage": "ran-redis", "template": template});
+        let ran = ran_in(Some(TEMPLATE));
         for (spec, status, server, redis) in [
             (json!({}), json!({}), "new", "new-redis"),
             (json!({}), ran.clone(), "ran", "ran-redis"),
+            // Of 0.1.0, of another older operator, of a newer one.
+            (json!({}), ran_in(None), "new", "ran-redis"),
+            (json!({}), ran_in(Some(TEMPLATE - 1)), "new", "ran-redis"),
+            (json!({}), ran_in(Some(TEMPLATE + 1)), "new", "ran-redis"),
+            (json!({"image": "mine"}), ran_in(None), "mine", "ran-redis"),
             (json!({"image": "mine"}), ran.clone(), "mine", "ran-redis"),
             (json!({"redis": {"standalone": {"image": "mine"}}}), ran, "ran", "mine"),
         ] {

@@ -6,10 +6,14 @@ use std::path::Path;
 
 use brisq_crd::{Manifest, ProfilingPolicySpec, TaskQueue, TaskQueueSpec, parse};
 use clap::Parser as _;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
-use super::children;
+use super::{Child, TEMPLATE, absent, children, reads_older_keys};
 use crate::plan::{Images, Plan, Secrets};
+use crate::secrets::hex;
 use crate::settings::Settings;
 
 fn plan(spec: TaskQueueSpec) -> Plan {
@@ -43,6 +47,7 @@ fn plan(spec: TaskQueueSpec) -> Plan {
         },
         operator_namespace: "brisq-system".into(),
         template_size: None,
+        older_pods: false,
         one_node: false,
     }
 }
@@ -79,26 +84,101 @@ fn check(case: &str, yaml: &str) {
 
 const HEAD: &str = "apiVersion: brisq.dev/v1alpha1\nkind: TaskQueue\nmetadata: {name: orders}\n";
 
+const EXAMPLE: &str = include_str!("../../../examples/orders.yaml");
+
+fn smallest() -> String {
+    format!("{HEAD}spec: {{}}")
+}
+
+fn external() -> String {
+    format!(
+        "{HEAD}spec:\n  replicas: 3\n  image: registry.example/brisq:1\n  resources: {{limits: {{cpu: 1, memory: 1Gi}}}}\n  \
+         redis: {{external: {{urlSecretRef: {{name: redis, key: url}}}}}}\n  auth: {{tokensSecretRef: {{name: tokens, key: tokens.yaml}}}}\n  \
+         profiling: {{artifacts: {{prefix: team, s3: {{bucket: captures, endpoint: 'http://s3:7070', secretRef: {{name: s3}}}}}}}}\n"
+    )
+}
+
 #[test]
 fn the_example() {
-    check("example", include_str!("../../../examples/orders.yaml"));
+    check("example", EXAMPLE);
 }
 
 #[test]
 fn the_smallest_manifest() {
-    check("smallest", &format!("{HEAD}spec: {{}}"));
+    check("smallest", &smallest());
 }
 
 #[test]
 fn everything_from_outside() {
-    check(
-        "external",
-        &format!(
-            "{HEAD}spec:\n  replicas: 3\n  image: registry.example/brisq:1\n  resources: {{limits: {{cpu: 1, memory: 1Gi}}}}\n  \
-             redis: {{external: {{urlSecretRef: {{name: redis, key: url}}}}}}\n  auth: {{tokensSecretRef: {{name: tokens, key: tokens.yaml}}}}\n  \
-             profiling: {{artifacts: {{prefix: team, s3: {{bucket: captures, endpoint: 'http://s3:7070', secretRef: {{name: s3}}}}}}}}\n"
-        ),
+    check("external", &external());
+}
+
+/// `golden/templates.txt` has a line `NUMBER SHA-256` for every number that pod templates ever had, the first of them as 0.1.0
+/// built them. `BRISQ_UPDATE_GOLDEN=1` adds the line of a new number and rewrites none.
+#[test]
+fn other_pod_templates_have_another_number() {
+    let mut hash = Sha256::new();
+    for yaml in [EXAMPLE, &smallest(), &external()] {
+        let built = children(&plan(spec(yaml)));
+        for template in built.iter().filter_map(|child| child.object.pointer("/spec/template")) {
+            hash.update(serde_saphyr::to_string(template).unwrap());
+        }
+    }
+    let now = format!("{TEMPLATE} {}", hex(&hash.finalize()));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/templates.txt");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut known: Vec<&str> = text.lines().collect();
+    if std::env::var_os("BRISQ_UPDATE_GOLDEN").is_some() && known.len() + 1 == TEMPLATE as usize {
+        known.push(&now);
+        std::fs::write(&path, known.join("\n") + "\n").unwrap();
+    }
+    for (line, number) in known.iter().zip(1..) {
+        assert!(line.starts_with(&format!("{number} ")), "line {number} of golden/templates.txt: {line}");
+    }
+    assert_eq!(
+        known.last(),
+        Some(&now.as_str()),
+        "pod templates changed: images that ran in the former ones may not run in these; raise TEMPLATE, then BRISQ_UPDATE_GOLDEN=1"
     );
+}
+
+#[test]
+fn pods_of_an_older_release_find_their_keys_and_no_newer_pod_is_restarted_by_that() {
+    let all = ["redis", "sidecar", "token", "tokens.yaml"];
+    for (yaml, older_pods, keys) in [
+        (smallest(), false, &all[2..]),
+        (smallest(), true, &all[..]),
+        (external(), false, &[]),
+        (external(), true, &["sidecar"]),
+    ] {
+        let plan = Plan { older_pods, ..plan(spec(&yaml)) };
+        let built = children(&plan);
+        let token = built.iter().find(|child| child.name == "orders-token");
+        let data = token.and_then(|token| token.object["data"].as_object());
+        let found: Vec<&String> = data.into_iter().flat_map(|data| data.keys()).collect();
+        assert_eq!(found, keys, "{yaml} {older_pods}");
+        let deleted = absent(&plan).iter().any(|(_, name)| name == "orders-token");
+        assert_eq!(deleted, keys.is_empty(), "{yaml} {older_pods}");
+        let template = |built: &[Child]| built.last().map(|child| child.object["spec"]["template"].clone());
+        let newer = children(&Plan { older_pods: false, ..plan });
+        assert_eq!(template(&built), template(&newer), "{yaml} {older_pods}");
+    }
+}
+
+#[test]
+fn pods_of_an_older_release_are_told_by_their_missing_fingerprint() {
+    let built = children(&plan(spec(&smallest())));
+    let templates: Vec<_> = built.iter().filter_map(|child| child.object.pointer("/spec/template")).collect();
+    assert_eq!(templates.len(), 2);
+    for template in templates {
+        let pod: Pod = serde_json::from_value(json!({"metadata": template["metadata"]})).unwrap();
+        assert!(!reads_older_keys(&pod));
+    }
+    let default_container = json!({"kubectl.kubernetes.io/default-container": "server"});
+    for annotations in [json!({}), default_container] {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"annotations": annotations}})).unwrap();
+        assert!(reads_older_keys(&pod));
+    }
 }
 
 /// What differs between two plans, as `Kind/name`, and which of these have another pod template.

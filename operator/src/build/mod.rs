@@ -20,8 +20,13 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use labels::{MANAGED_BY, managed, server_selector};
+pub use secret::reads_older_keys;
 
 use crate::plan::Plan;
+
+/// Number of what pods are made of, raised with every change of their templates: an image that ran in pods of another number
+/// may lack a flag or a path that these ask of it. 1 is that of 0.1.0, which wrote none.
+pub const TEMPLATE: u32 = 2;
 
 /// An object as it is applied.
 #[derive(Clone, Debug)]

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::ResourceExt;
 use sha2::{Digest, Sha256};
 
 use super::metadata;
@@ -29,27 +30,42 @@ pub(super) fn all(plan: &Plan) -> Vec<Secret> {
 }
 
 /// `token` for clients with `tokens.yaml` for the servers, unless the TaskQueue names a file of its own.
+///
+/// Pods that 0.1.0 made read `sidecar` and `redis` here too, and again whenever a container of theirs restarts. They find them
+/// for as long as there are such pods, and nobody does after that. The release after this one no longer writes them.
 pub(super) fn token(plan: &Plan) -> Option<Secret> {
     let secrets = &plan.secrets;
-    let file = tokens_file(&secrets.token_sha256);
-    let data = [("token", secrets.token.clone()), ("tokens.yaml", file)];
-    plan.tokens_secret().is_none().then(|| secret(plan, token_name(plan), "server", data))
+    let mut data = Vec::new();
+    if plan.tokens_secret().is_none() {
+        data.push(("token", secrets.token.clone()));
+        data.push(("tokens.yaml", tokens_file(&secrets.token_sha256)));
+    }
+    if plan.older_pods {
+        data.push(("sidecar", secrets.sidecar.clone()));
+        data.extend(plan.standalone().map(|_| ("redis", secrets.redis.clone())));
+    }
+    (!data.is_empty()).then(|| secret(plan, token_name(plan), "server", data))
+}
+
+/// Whether 0.1.0 made the pod: it knew no fingerprint.
+pub fn reads_older_keys(pod: &Pod) -> bool {
+    !pod.annotations().contains_key(FINGERPRINT)
 }
 
 /// `token` of the sidecars' API: with it captures are ordered and read.
 fn sidecar(plan: &Plan) -> Secret {
-    secret(plan, sidecar_name(plan), "server", [("token", plan.secrets.sidecar.clone())])
+    secret(plan, sidecar_name(plan), "server", vec![("token", plan.secrets.sidecar.clone())])
 }
 
 /// `password` of a Redis of its own.
 fn redis(plan: &Plan) -> Option<Secret> {
-    let data = [("password", plan.secrets.redis.clone())];
-    plan.standalone().map(|_| secret(plan, plan.redis_name(), "redis", data))
+    let data = || vec![("password", plan.secrets.redis.clone())];
+    plan.standalone().map(|_| secret(plan, plan.redis_name(), "redis", data()))
 }
 
-/// Of the servers' pods, which use all of them.
+/// Of the servers' pods, which use all of them, but none of the keys that are there for older pods.
 pub(super) fn fingerprint_of_servers(plan: &Plan) -> (String, String) {
-    fingerprint(&all(plan))
+    fingerprint(&all(&Plan { older_pods: false, ..plan.clone() }))
 }
 
 /// Of the pod of Redis, which knows its password alone.
@@ -67,9 +83,9 @@ fn fingerprint(secrets: &[Secret]) -> (String, String) {
     (FINGERPRINT.to_owned(), hex(hash.finalize().get(..FINGERPRINT_BYTES).unwrap_or_default()))
 }
 
-fn secret<const N: usize>(plan: &Plan, name: String, component: &str, data: [(&str, String); N]) -> Secret {
+fn secret(plan: &Plan, name: String, component: &str, data: Vec<(&str, String)>) -> Secret {
     let data: BTreeMap<_, _> =
-        data.map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes()))).into();
+        data.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes()))).collect();
     Secret {
         metadata: metadata(plan, name, component),
         type_: Some("Opaque".to_owned()),

@@ -136,6 +136,7 @@ impl Memory {
 
     /// A child was applied, and this came of it.
     pub fn applied(&mut self, child: &Child, is: &ObjectMeta, now: Instant) {
+        self.gone.retain(|gone| *gone != key(child));
         let applied = Applied { at: now, hash: hash(child), version: is.resource_version.clone() };
         self.children.insert(key(child), applied);
     }

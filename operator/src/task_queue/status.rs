@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::conditions::{self, State, is_true};
 use super::observe::Observed;
-use crate::build::server_selector;
+use crate::build::{TEMPLATE, server_selector};
 use crate::context::Context;
 use crate::error::Error;
 use crate::plan::Images;
@@ -40,12 +40,12 @@ pub async fn write(
     }
     let deployment = observed.deployment.as_ref().and_then(|deployment| deployment.status.as_ref());
     let runs = error.is_none() && is_true(&conditions, "Ready") && !is_true(&conditions, "Progressing");
-    let (image, redis_image) = if runs {
+    let (image, redis_image, template) = if runs {
         let Images { server, redis } = Images::of(queue, &context.settings);
-        (Some(server), observed.stateful_set.as_ref().map(|_| redis))
+        (Some(server), observed.stateful_set.as_ref().map(|_| redis), Some(TEMPLATE))
     } else {
-        let before = queue.status.as_ref();
-        (before.and_then(|status| status.image.clone()), before.and_then(|status| status.redis_image.clone()))
+        let before = queue.status.clone().unwrap_or_default();
+        (before.image, before.redis_image, before.template)
     };
     let said = json!({
         "observedGeneration": generation,
@@ -54,6 +54,7 @@ pub async fn write(
         "objective": objective(queue),
         "image": image,
         "redisImage": redis_image,
+        "template": template,
         "conditions": conditions,
     });
     let is = json!(queue.status);

@@ -4,6 +4,7 @@ use kube::{Resource, ResourceExt};
 
 use super::observe::{Observed, access_modes};
 use super::stores::Stores;
+use crate::build::reads_older_keys;
 use crate::context::Context;
 use crate::error::Error;
 use crate::plan::{Images, Plan};
@@ -39,6 +40,7 @@ pub fn validate(queue: &TaskQueue, observed: &Observed, context: &Context) -> Re
         images: Images::of(queue, &context.settings),
         operator_namespace: context.namespace.clone(),
         template_size: template_size(observed),
+        older_pods: observed.pods.iter().any(|pod| reads_older_keys(pod)),
         one_node: one_node.is_some(),
     })
 }

@@ -20,13 +20,17 @@ pub struct TaskQueueStatus {
     /// Such as `p99<5ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objective: Option<String>,
-    /// Image of servers and sidecars that it was last ready with: it stays until the spec names another, whatever the
-    /// operator's own default has become.
+    /// Image of servers and sidecars that it was last ready with: it stays until the spec names another or the operator makes
+    /// other pods (`template`), whatever the operator's own default has become.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// The same of its Redis.
+    /// Image of its Redis that it was last ready with: it stays until the spec names another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis_image: Option<String>,
+    /// Number of the pod templates that `image` ran in. An operator with other templates gives them its own image: an older one
+    /// may lack what they ask of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<u32>,
     /// Whether the objective is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slo: Option<SloState>,
