@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("{NAME}: the runtime did not start: {error}");
+            brisq_telemetry::complain(&format!("{NAME}: the runtime did not start: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "the operator ends");
-            eprintln!("{NAME}: {error:#}");
+            brisq_telemetry::complain(&format!("{NAME}: {error:#}"));
             ExitCode::FAILURE
         }
     }
