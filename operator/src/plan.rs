@@ -57,6 +57,8 @@ pub struct Plan {
     pub operator_namespace: String,
     /// Size in the claim template of a StatefulSet that exists: templates cannot be changed, the claim itself can grow.
     pub template_size: Option<String>,
+    /// Its Redis has no memory limit, as 0.1.0 made it: it may hold more than the default one already.
+    pub redis_unlimited: bool,
     /// Pods of 0.1.0 are there.
     pub older_pods: bool,
     /// The captures go to a volume that only pods of one node can have at once.

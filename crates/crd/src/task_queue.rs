@@ -131,7 +131,8 @@ pub struct Standalone {
     /// Its volume.
     #[serde(default)]
     pub storage: Storage,
-    /// Of the Redis container. It always has a memory limit, 1Gi by default, and takes tasks up to 70 % of it.
+    /// Of the Redis container. It has a memory limit, 1Gi by default, and takes tasks up to 70 % of it; only one that 0.1.0 made
+    /// without a limit keeps none until it is given here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 }

@@ -47,6 +47,7 @@ fn plan(spec: TaskQueueSpec) -> Plan {
         },
         operator_namespace: "brisq-system".into(),
         template_size: None,
+        redis_unlimited: false,
         older_pods: false,
         one_node: false,
     }

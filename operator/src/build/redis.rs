@@ -89,12 +89,13 @@ fn claim(plan: &Plan, standalone: &Standalone) -> PersistentVolumeClaim {
 }
 
 fn container(plan: &Plan, standalone: &Standalone) -> Container {
-    let memory = Memory::of(standalone);
-    let tasks_max = memory.tasks_max_bytes.to_string();
+    let memory = Memory::of(standalone, plan.redis_unlimited);
+    let tasks_max = memory.tasks_max_bytes.map(|bytes| bytes.to_string());
     // Nothing is evicted: a task that was acknowledged is kept, and a full Redis refuses new ones.
     let mut args =
         vec!["--dir", "/data", "--appendonly", "yes", "--appendfsync", standalone.appendfsync.name()];
-    args.extend(["--maxmemory", &tasks_max, "--maxmemory-policy", "noeviction", "--save", ""]);
+    args.extend(tasks_max.iter().flat_map(|bytes| ["--maxmemory", bytes.as_str()]));
+    args.extend(["--maxmemory-policy", "noeviction", "--save", ""]);
     args.extend(["--requirepass", "$(REDISCLI_AUTH)"]);
     // Commands that a claim's objective can feel; the default of 10 ms hides those that break one of 5.
     args.extend(["--slowlog-log-slower-than", "2000"]);
@@ -123,13 +124,15 @@ fn container(plan: &Plan, standalone: &Standalone) -> Container {
 /// What the container may use, and how much of it tasks may.
 struct Memory {
     resources: Resources,
-    tasks_max_bytes: u64,
+    /// `None` without a limit.
+    tasks_max_bytes: Option<u64>,
 }
 
 impl Memory {
-    /// There is always a limit: without one Redis never says that it is full, and ends with its node. A TaskQueue that asks for
-    /// more than the default limit and names none is limited to what it asks for.
-    fn of(standalone: &Standalone) -> Self {
+    /// Without a limit Redis never says that it is full, and ends with its node. A TaskQueue that asks for more than the default
+    /// limit and names none is limited to what it asks for. Only a Redis that is there `unlimited` stays so until its TaskQueue
+    /// names a limit: one that holds more than the default would be killed whenever it reads its file.
+    fn of(standalone: &Standalone, unlimited: bool) -> Self {
         let Resources { mut requests, mut limits } = standalone.resources.clone().unwrap_or_default();
         let bytes = |amount: &Quantity| amount.value().unwrap_or(0.0);
         let default = |amount: &str| Quantity(amount.to_owned());
@@ -137,18 +140,18 @@ impl Memory {
             requests.insert("cpu".to_owned(), default(CPU_REQUEST));
         }
         let asked = requests.get("memory").cloned();
-        let limit = limits.entry("memory".to_owned()).or_insert_with(|| {
-            let least = default(MEMORY_LIMIT);
-            asked.filter(|asked| bytes(asked) > bytes(&least)).unwrap_or(least)
-        });
-        let limit_bytes = bytes(limit);
-        let request = default(MEMORY_REQUEST);
-        let request = if bytes(&request) > limit_bytes { limit.clone() } else { request };
-        requests.entry("memory".to_owned()).or_insert(request);
-        Self {
-            tasks_max_bytes: (limit_bytes * TASKS_PERCENT / 100.0) as u64,
-            resources: Resources { requests, limits },
+        if !unlimited {
+            limits.entry("memory".to_owned()).or_insert_with(|| {
+                let least = default(MEMORY_LIMIT);
+                asked.filter(|asked| bytes(asked) > bytes(&least)).unwrap_or(least)
+            });
         }
+        let limit = limits.get("memory");
+        let request = default(MEMORY_REQUEST);
+        let request = limit.filter(|limit| bytes(limit) < bytes(&request)).cloned().unwrap_or(request);
+        requests.entry("memory".to_owned()).or_insert(request);
+        let tasks_max_bytes = limit.map(|limit| (bytes(limit) * TASKS_PERCENT / 100.0) as u64);
+        Self { tasks_max_bytes, resources: Resources { requests, limits } }
     }
 }
 
@@ -157,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn redis_always_has_a_memory_limit_and_tasks_get_at_most_70_percent_of_it() {
+    fn a_new_redis_always_has_a_memory_limit_and_tasks_get_at_most_70_percent_of_it() {
         const MIB: u64 = 1 << 20;
         for (resources, request, limit, tasks_max) in [
             ("{}", "256Mi", "1Gi", 1024 * MIB * 7 / 10),
@@ -174,15 +177,33 @@ mod tests {
         ] {
             let standalone =
                 Standalone { resources: serde_json::from_str(resources).unwrap(), ..Standalone::default() };
-            let memory = Memory::of(&standalone);
+            let memory = Memory::of(&standalone, false);
             let Resources { requests, limits } = &memory.resources;
             assert_eq!(
                 (requests["memory"].0.as_str(), limits["memory"].0.as_str()),
                 (request, limit),
                 "{resources}"
             );
-            assert_eq!(memory.tasks_max_bytes, tasks_max, "{resources}");
+            assert_eq!(memory.tasks_max_bytes, Some(tasks_max), "{resources}");
             assert_eq!(requests.contains_key("cpu"), !limits.contains_key("cpu"), "{resources}");
+        }
+    }
+
+    #[test]
+    fn a_redis_that_is_there_without_a_limit_gets_none_until_its_task_queue_names_one() {
+        for (resources, request, limit, tasks_max) in [
+            ("{}", "256Mi", None, None),
+            (r#"{"requests": {"memory": "2Gi"}}"#, "2Gi", None, None),
+            (r#"{"limits": {"cpu": 1}}"#, "256Mi", None, None),
+            (r#"{"limits": {"memory": "1000"}}"#, "1000", Some("1000"), Some(700)),
+        ] {
+            let standalone =
+                Standalone { resources: serde_json::from_str(resources).unwrap(), ..Standalone::default() };
+            let memory = Memory::of(&standalone, true);
+            let Resources { requests, limits } = &memory.resources;
+            assert_eq!(requests["memory"].0, request, "{resources}");
+            assert_eq!(limits.get("memory").map(|limit| limit.0.as_str()), limit, "{resources}");
+            assert_eq!(memory.tasks_max_bytes, tasks_max, "{resources}");
         }
     }
 }

@@ -53,6 +53,7 @@ struct Facts {
     hindered: Option<String>,
     /// `None` for an external Redis, which the servers' readiness speaks for.
     redis_ready: Option<bool>,
+    redis_unlimited: bool,
     /// What keeps pods from being ready, where they say it; of Redis while that is away, else of the servers.
     trouble: Option<String>,
 }
@@ -80,6 +81,7 @@ impl Facts {
                 || trouble::start(&observed.pods, "server", now),
             hindered: None,
             redis_ready,
+            redis_unlimited: observed.redis_is_unlimited(),
             trouble: trouble::first(&observed.pods, component).or_else(|| trouble::refused(status)),
         }
     }
@@ -150,22 +152,45 @@ fn degraded(facts: &Facts) -> State {
         _ if facts.available < facts.wanted && !facts.rolling => {
             State::new("Degraded", true, "ServersUnavailable", facts.servers())
         }
+        _ if facts.redis_unlimited => State::new(
+            "Degraded",
+            true,
+            "NoMemoryLimit",
+            "Redis was made without a memory limit and keeps none, since it may hold more than the default of 1Gi: it never says \
+             that it is full, and ends with its node; set redis.standalone.resources.limits.memory to more than what it holds / 0.7",
+        ),
         _ => State::new("Degraded", false, "AsExpected", ""),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
     use super::*;
 
     fn facts(available: i32, rolling: bool, redis_ready: Option<bool>) -> Facts {
-        Facts { wanted: 2, available, rolling, hindered: None, redis_ready, trouble: None }
+        Facts {
+            wanted: 2,
+            available,
+            rolling,
+            hindered: None,
+            redis_ready,
+            redis_unlimited: false,
+            trouble: None,
+        }
     }
 
     #[test]
     fn each_state_has_its_reason() {
+        let unlimited = |facts| Facts { redis_unlimited: true, ..facts };
         for (facts, reasons) in [
             (facts(2, false, Some(true)), ["AllServersReady", "Stable", "AsExpected"]),
+            (unlimited(facts(2, false, Some(true))), ["AllServersReady", "Stable", "NoMemoryLimit"]),
+            (unlimited(facts(2, true, Some(true))), ["AllServersReady", "RollingOut", "NoMemoryLimit"]),
+            (unlimited(facts(2, false, Some(false))), ["RedisNotReady", "Stable", "RedisNotReady"]),
             (facts(2, false, None), ["AllServersReady", "Stable", "AsExpected"]),
             (facts(0, true, Some(false)), ["RedisNotReady", "RollingOut", "AsExpected"]),
             (facts(1, true, Some(true)), ["ServersNotReady", "RollingOut", "AsExpected"]),
@@ -174,6 +199,27 @@ mod tests {
         ] {
             let found = [ready(&facts).reason, progressing(&facts).reason, degraded(&facts).reason];
             assert_eq!(found, reasons);
+        }
+    }
+
+    #[test]
+    fn a_redis_without_a_memory_limit_is_told_until_it_has_one() {
+        let redis = |resources: serde_json::Value, args: &[&str]| {
+            let containers = json!([{"name": "redis", "resources": resources, "args": args}]);
+            let spec = json!({"selector": {}, "template": {"spec": {"containers": containers}}});
+            Some(Arc::new(serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap()))
+        };
+        for (stateful_set, unlimited) in [
+            (None, false),
+            (redis(json!({}), &["--maxmemory-policy", "noeviction"]), true),
+            (redis(json!({}), &["--maxmemory", "751619276"]), false),
+            (redis(json!({"requests": {"memory": "1Gi"}, "limits": {"cpu": "1"}}), &[]), true),
+            (redis(json!({"limits": {"memory": "1Gi"}}), &[]), false),
+        ] {
+            let observed = Observed { stateful_set, ..Observed::default() };
+            let queue = TaskQueue::new("orders", brisq_crd::TaskQueueSpec::default());
+            let facts = Facts::of(&queue, &observed, Timestamp::UNIX_EPOCH);
+            assert_eq!(facts.redis_unlimited, unlimited, "{observed:?}");
         }
     }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use brisq_crd::TaskQueue;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaim, Pod};
 use kube::{Api, Client, ResourceExt};
 
 use super::memory::{Claims, Memory};
@@ -33,6 +33,18 @@ impl Observed {
             set.status.as_ref().and_then(|status| status.ready_replicas).is_some_and(|ready| ready > 0)
         });
         servers == Some(true) && redis != Some(false)
+    }
+
+    /// Whether its Redis was made without a memory limit and has none yet. One that merely lost it still has the bound in its
+    /// arguments, and gets the limit back.
+    pub fn redis_is_unlimited(&self) -> bool {
+        let pod = self.stateful_set.as_ref().and_then(|set| set.spec.as_ref()?.template.spec.as_ref());
+        let limited = |container: &Container| {
+            let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+            let bounded = container.args.iter().flatten().any(|arg| arg == "--maxmemory");
+            bounded || limits.is_some_and(|limits| limits.contains_key("memory"))
+        };
+        pod.is_some_and(|pod| !pod.containers.iter().any(limited))
     }
 
     /// The volume for captures, if pods of several nodes cannot have it at once.

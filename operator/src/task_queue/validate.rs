@@ -40,6 +40,7 @@ pub fn validate(queue: &TaskQueue, observed: &Observed, context: &Context) -> Re
         images: Images::of(queue, &context.settings),
         operator_namespace: context.namespace.clone(),
         template_size: template_size(observed),
+        redis_unlimited: observed.redis_is_unlimited(),
         older_pods: observed.pods.iter().any(|pod| reads_older_keys(pod)),
         one_node: one_node.is_some(),
     })
