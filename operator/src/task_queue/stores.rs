@@ -36,7 +36,7 @@ pub struct Stores {
     pub deployments: Store<Deployment>,
     pub stateful_sets: Store<StatefulSet>,
     /// Other children, by kind.
-    plain: HashMap<String, Store<Meta>>,
+    plain: HashMap<String, (ApiResource, Store<Meta>)>,
     synced: Arc<OnceCell<()>>,
 }
 
@@ -60,7 +60,7 @@ impl Stores {
         for resource in plain_kinds() {
             let (store, changes) = kept_metadata(scope.metadata(client, &resource), &resource);
             controller = controller.owns_stream_with(changes, resource.clone());
-            plain.insert(resource.kind, store);
+            plain.insert(resource.kind.clone(), (resource, store));
         }
         let synced = Arc::default();
         (controller, Self { queues, policies, pods, deployments, stateful_sets, plain, synced })
@@ -75,7 +75,7 @@ impl Stores {
             let _ = self.pods.wait_until_ready().await;
             let _ = self.deployments.wait_until_ready().await;
             let _ = self.stateful_sets.wait_until_ready().await;
-            for store in self.plain.values() {
+            for (_, store) in self.plain.values() {
                 let _ = store.wait_until_ready().await;
             }
         };
@@ -93,10 +93,8 @@ impl Stores {
             "Deployment" => found(&self.deployments, namespace, name).map(|found| found.metadata.clone()),
             "StatefulSet" => found(&self.stateful_sets, namespace, name).map(|found| found.metadata.clone()),
             _ => {
-                let store = self.plain.get(kind)?;
-                let is =
-                    |meta: &Meta| meta.namespace().as_deref() == Some(namespace) && meta.name_any() == name;
-                store.find(is).map(|found| found.metadata.clone())
+                let (resource, store) = self.plain.get(kind)?;
+                found_of(resource, store, namespace, name).map(|found| found.metadata.clone())
             }
         }
     }
@@ -124,6 +122,11 @@ where
     K::DynamicType: Default + Eq + Hash + Clone,
 {
     store.get(&ObjectRef::new(name).within(namespace))
+}
+
+/// The same of a kind that is known by its description: by its key, since a store has the children of all TaskQueues.
+fn found_of(resource: &ApiResource, store: &Store<Meta>, namespace: &str, name: &str) -> Option<Arc<Meta>> {
+    store.get(&ObjectRef::new_with(name, resource.clone()).within(namespace))
 }
 
 /// TaskQueues that a policy is in force for.
@@ -193,4 +196,34 @@ where
 
 fn missed(error: &watcher::Error) {
     tracing::debug!(%error, "a watch failed; it begins anew");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_is_found_by_kind_namespace_and_name() {
+        let resource = ApiResource::erase::<Service>(&());
+        let mut writer = Writer::new(resource.clone());
+        let service = |namespace: &str, name: &str| {
+            let metadata = ObjectMeta {
+                name: Some(name.to_owned()),
+                namespace: Some(namespace.to_owned()),
+                ..ObjectMeta::default()
+            };
+            Meta { types: None, metadata, _phantom: std::marker::PhantomData }
+        };
+        for (namespace, name) in [("shop", "orders"), ("shop", "emails"), ("shelf", "orders")] {
+            writer.apply_watcher_event(&watcher::Event::Apply(service(namespace, name)));
+        }
+        let store = writer.as_reader();
+        for (namespace, name, there) in
+            [("shop", "orders", true), ("shelf", "orders", true), ("shelf", "emails", false)]
+        {
+            let found = found_of(&resource, &store, namespace, name);
+            let key = found.map(|found| (found.namespace().unwrap_or_default(), found.name_any()));
+            assert_eq!(key, there.then(|| (namespace.to_owned(), name.to_owned())));
+        }
+    }
 }
