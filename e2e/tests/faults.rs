@@ -162,7 +162,8 @@ fn few_shares_beside_busy_neighbours_are_node_cpu_contention() {
         // Before and after, the group weighs as much as the load, which wants CPU too. The neighbours leave once the tail is
         // recorded, because here the starved process itself writes the bundle.
         let capture = std::thread::scope(|scope| {
-            capture_of(&up, RATE, || {
+            // A load that calm CPUs carry with ease, and a few hundredths of one do not.
+            capture_of(&up, 4 * RATE, || {
                 group.set_shares(shares).expect("shares");
                 let neighbours = [(); 4].map(|()| spinning());
                 scope.spawn(|| {
