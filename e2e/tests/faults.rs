@@ -158,12 +158,12 @@ fn few_shares_beside_busy_neighbours_are_node_cpu_contention() {
     let _alone = machine();
     for shares in [60, 20] {
         let group = CpuGroup::new("shares").expect("a cgroup");
-        let up = Up::start(group.under(), false, &manifest(300)).expect("brisq up");
+        let up = Up::start(group.under(), false, &manifest(50)).expect("brisq up");
         // Before and after, the group weighs as much as the load, which wants CPU too. The neighbours leave once the tail is
         // recorded, because here the starved process itself writes the bundle.
         let capture = std::thread::scope(|scope| {
             // A load that calm CPUs carry with ease, and a few hundredths of one do not.
-            capture_of(&up, 4 * RATE, || {
+            capture_of(&up, 6 * RATE, || {
                 group.set_shares(shares).expect("shares");
                 let neighbours = [(); 4].map(|()| spinning());
                 scope.spawn(|| {
