@@ -188,23 +188,33 @@ impl Drop for Recorder {
 
 impl Shared {
     fn run(&self) {
-        /// Samples are taken in, and a stop is noticed, within this time.
-        const NAP: Duration = Duration::from_millis(50);
-        let mut due = Instant::now() + Duration::from_millis(WINDOW_MS);
-        loop {
-            while Instant::now() < due {
-                if self.state.lock().stopped {
-                    return;
-                }
-                sleep(NAP.min(due.saturating_duration_since(Instant::now())));
-                if let Some(engine) = &mut self.window.lock().0 {
-                    engine.collect();
-                }
+        let window = Duration::from_millis(WINDOW_MS);
+        let mut due = Instant::now() + window;
+        while self.collect_until(due) {
+            // The process stood still, or got no CPU: what waited for it meanwhile runs only now, and belongs to that time.
+            if due.elapsed() >= window && !self.collect_until(Instant::now() + window) {
+                return;
             }
             self.window();
             // Late windows are longer, never doubled.
-            due = (due + Duration::from_millis(WINDOW_MS)).max(Instant::now());
+            due = (due + window).max(Instant::now());
         }
+    }
+
+    /// Takes samples in until then; `false` when the recorder was stopped before.
+    fn collect_until(&self, due: Instant) -> bool {
+        /// Samples are taken in, and a stop is noticed, within this time.
+        const NAP: Duration = Duration::from_millis(50);
+        while Instant::now() < due {
+            if self.state.lock().stopped {
+                return false;
+            }
+            sleep(NAP.min(due.saturating_duration_since(Instant::now())));
+            if let Some(engine) = &mut self.window.lock().0 {
+                engine.collect();
+            }
+        }
+        true
     }
 
     fn window(&self) {
