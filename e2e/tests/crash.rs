@@ -20,6 +20,8 @@ const CLIENTS: usize = 6;
 /// Longer than the whole test: a lease never ends by itself here, so a second token is always a fault.
 const LEASE_MS: u64 = 3_600_000;
 const QUEUE: &str = "crash";
+/// How soon a server works on a store that is back.
+const BACK_WITHIN: Duration = Duration::from_secs(30);
 
 /// What clients were told.
 #[derive(Default)]
@@ -87,8 +89,16 @@ fn work(address: &str, history: &Mutex<History>, stop: &AtomicBool, round: usize
 fn missing(address: &str, history: &History) -> Vec<String> {
     let mut http = Http::connect(address).expect("a connection");
     let mut state = |id: &String| {
-        let answer = http.call("GET", &format!("/v1/tasks/{id}"), "").expect("an answer");
-        answer.json()["state"].as_str().map(str::to_owned)
+        let deadline = Instant::now() + BACK_WITHIN;
+        loop {
+            let answer = http.call("GET", &format!("/v1/tasks/{id}"), "").expect("an answer");
+            // It says nothing of the task: `/readyz` may tell of half a second ago, before the store was killed.
+            if answer.status != 503 {
+                return answer.json()["state"].as_str().map(str::to_owned);
+            }
+            assert!(Instant::now() < deadline, "the server does not find its store again");
+            thread::sleep(Duration::from_millis(10));
+        }
     };
     let mut missing: Vec<String> = Vec::new();
     for id in &history.enqueued {
@@ -140,7 +150,7 @@ fn round(server: &mut Server, number: usize, live: HashMap<String, String>) -> H
 }
 
 fn becomes_ready(address: &str) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + BACK_WITHIN;
     loop {
         let ready = Http::connect(address).and_then(|mut http| http.call("GET", "/readyz", ""));
         if ready.is_ok_and(|answer| answer.status == 200) {
