@@ -1,6 +1,8 @@
 //! The HTTP contract on both stores, and what bad clients cannot do.
 #![expect(clippy::indexing_slicing, reason = "what a test cannot read fails it, helpers included")]
 
+#[path = "http/leaving.rs"]
+mod leaving;
 #[path = "http/lists.rs"]
 mod lists;
 #[path = "http/metrics.rs"]

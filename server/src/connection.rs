@@ -1,7 +1,7 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use brisq_listen::RequestTimes;
+use brisq_listen::{CarryingOut, RequestTimes};
 use brisq_recorder::{last_data_received, peer_gone};
 
 use crate::handout::HandedOut;
@@ -24,6 +24,11 @@ impl Connection {
     /// Whether the client closed its side: what is written now is read by nobody.
     pub fn client_is_gone(&self) -> bool {
         peer_gone(self.0.as_fd())
+    }
+
+    /// See [`brisq_listen::Connection::carry_out`].
+    pub fn carry_out(&self) -> CarryingOut {
+        self.0.carry_out()
     }
 
     /// Keeps the claimed tasks until the first byte of the answer is handed to the socket. If the connection ends before,

@@ -37,7 +37,7 @@ fn all_routes(app: Option<&App>) -> ScopedRouter {
     let write = Need::Scope(Scope::TasksWrite);
     let work = Need::Scope(Scope::Work);
     ScopedRouter::new(app, Document::openapi())
-        .routes(write, routes!(tasks::enqueue))
+        .acts(write, routes!(tasks::enqueue))
         .routes(read, routes!(tasks::get))
         .acts(write, routes!(tasks::cancel))
         .routes(read, routes!(tasks::result))
@@ -46,6 +46,7 @@ fn all_routes(app: Option<&App>) -> ScopedRouter {
         .acts(work, routes!(leases::fail))
         .acts(work, routes!(leases::release))
         .acts(work, routes!(leases::heartbeat))
+        // Its acts are; the claim behind them is not.
         .routes(work, routes!(leases::complete_batch))
         .acts(work, routes!(leases::fail_batch))
         .acts(work, routes!(leases::release_batch))

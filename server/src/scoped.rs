@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
+use axum::{Extension, Router};
 use hyper::Method;
 use hyper::header::AUTHORIZATION;
 use utoipa::openapi::path::Operation;
@@ -15,8 +15,8 @@ use utoipa::openapi::{OpenApi, PathItem};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use crate::auth::{Auth, Scope};
+use crate::connection::Connection;
 use crate::error::Failure;
-use crate::routes::carried_out;
 use crate::state::App;
 
 /// What a route asks of its caller.
@@ -70,7 +70,7 @@ impl ScopedRouter {
         self
     }
 
-    /// Handlers that are in the document and carry out what came whole, also when its client leaves before the answer.
+    /// Handlers that are in the document and carry out what came whole, though its client leaves before the answer.
     pub fn acts(self, need: Need, (schemas, paths, handlers): UtoipaMethodRouter<App>) -> Self {
         self.routes(need, (schemas, paths, handlers.route_layer(from_fn(carry_out))))
     }
@@ -115,11 +115,9 @@ impl ScopedRouter {
     }
 }
 
-async fn carry_out(request: Request, next: Next) -> Response {
-    match carried_out(next.run(request)).await {
-        Ok(response) => response,
-        Err(error) => Failure(error).into_response(),
-    }
+async fn carry_out(Extension(connection): Extension<Connection>, request: Request, next: Next) -> Response {
+    let _carrying_out = connection.carry_out();
+    next.run(request).await
 }
 
 /// Lets a request in whose caller may make it, and says who that is.

@@ -19,8 +19,6 @@ use crate::{Connection, Limits};
 
 /// Pause after a failed accept (no descriptors left, say), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// The same trouble is told again after this time, with the number of times that it was not told.
-const SAID_EVERY: Duration = Duration::from_secs(10);
 
 /// Serves until `shutdown` turns true, then drains: no new connection, requests in progress finish, and whatever is left at
 /// the deadline is cut by the end of the runtime. Returns how many connections those are.
@@ -32,21 +30,18 @@ pub async fn serve<S, B>(
 ) -> usize
 where
     S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
+    S::Future: Send + 'static,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let places = Places::new(limits);
-    let (mut crowded, mut failed) = (Said::default(), Said::default());
     loop {
         let (stream, place) = tokio::select! {
-            accepted = accept(&listener, &places, &mut failed) => accepted,
+            accepted = accept(&listener, &places) => accepted,
             _ = shutdown.wait_for(|down| *down) => break,
         };
         if place.is_beyond() {
-            crowded.say(|left_out| {
-                tracing::warn!(limits.connections_max, left_out, "more connections than the server takes");
-            });
+            tracing::warn!(limits.connections_max, "more connections than the server takes");
         }
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection ended as it began");
@@ -63,36 +58,16 @@ where
 }
 
 /// The next connection, once there is a place for one.
-async fn accept(listener: &TcpListener, places: &Places, failed: &mut Said) -> (TcpStream, Place) {
+async fn accept(listener: &TcpListener, places: &Places) -> (TcpStream, Place) {
     let place = places.free().await;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return (stream, place),
             Err(error) => {
-                failed.say(|left_out| {
-                    tracing::warn!(%error, left_out, "a connection could not be accepted");
-                });
+                tracing::warn!(%error, "a connection could not be accepted");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
-    }
-}
-
-/// When a trouble was last told.
-#[derive(Debug, Default)]
-struct Said {
-    at: Option<Instant>,
-    left_out: u64,
-}
-
-impl Said {
-    fn say(&mut self, tell: impl FnOnce(u64)) {
-        if self.at.is_some_and(|at| at.elapsed() < SAID_EVERY) {
-            self.left_out += 1;
-            return;
-        }
-        tell(std::mem::take(&mut self.left_out));
-        self.at = Some(Instant::now());
     }
 }
 

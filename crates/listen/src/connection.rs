@@ -35,6 +35,18 @@ impl Connection {
         self.0.state.lock().on_first_byte(Box::new(call));
     }
 
+    /// Until what this answers is dropped, the request that is being served is carried out though its client leaves. All else
+    /// is dropped then. To be called before the request's body is waited for: what came whole counts, and nobody asks again.
+    #[must_use = "the request is carried out for as long as this is kept"]
+    pub fn carry_out(&self) -> CarryingOut {
+        self.with(|state| state.carry_out(true));
+        CarryingOut(self.clone())
+    }
+
+    pub(crate) fn is_carried_out(&self) -> bool {
+        self.with(|state| state.is_carried_out())
+    }
+
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.0.stream
     }
@@ -42,6 +54,16 @@ impl Connection {
     /// Works on the state; nothing waits in `work`.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         work(&mut self.0.state.lock())
+    }
+}
+
+/// The request of a connection is carried out for as long as this is kept.
+#[derive(Debug)]
+pub struct CarryingOut(Connection);
+
+impl Drop for CarryingOut {
+    fn drop(&mut self) {
+        self.0.with(|state| state.carry_out(false));
     }
 }
 

@@ -26,6 +26,7 @@ use crate::places::Place;
 use crate::refusal::{Refusal, answer, too_many_connections};
 use crate::socket::Socket;
 use crate::state::Overstay;
+use crate::work::Work;
 use crate::{Connection, Limits};
 
 /// How often a connection is looked at while no time-out of its own is nearer.
@@ -44,7 +45,7 @@ pub async fn drive<S, B>(
     shutdown: watch::Receiver<bool>,
 ) where
     S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
+    S::Future: Send + 'static,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
@@ -86,14 +87,16 @@ async fn requests<S, B>(
 ) -> Ended
 where
     S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
+    S::Future: Send + 'static,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let (of_requests, standing) = (connection.clone(), Arc::clone(place));
     let serve = service_fn(move |request| {
         let (connection, place) = (of_requests.clone(), Arc::clone(&standing));
-        one(request, service.clone(), connection, place, limits.connections_max)
+        let serving =
+            one(request, service.clone(), connection.clone(), Arc::clone(&place), limits.connections_max);
+        Work::new(serving, connection, place)
     });
     let mut builder = http1::Builder::new();
     // hyper has one knob for the head's time-out and for idle keep-alive; both are ours. Its `pipeline_flush` loses answers

@@ -20,10 +20,11 @@ mod places;
 mod refusal;
 mod socket;
 mod state;
+mod work;
 
 pub use accept::{bind, serve};
 pub use body::{BodyTimeout, RequestBody};
-pub use connection::Connection;
+pub use connection::{CarryingOut, Connection};
 pub use descriptors::raise_descriptor_limit;
 pub use limits::{BODY_TIMEOUT, Limits, PROBES};
 pub use refusal::answer;

@@ -67,6 +67,8 @@ pub struct State {
     /// When the socket first took no more bytes of what was written and is not with it yet.
     unread: Option<Instant>,
     refusal: Option<Refusal>,
+    /// Whether the request that is being served is carried out though its client leaves.
+    carried_out: bool,
     first_byte: SmallVec<[FirstByte; 1]>,
 }
 
@@ -94,6 +96,7 @@ impl State {
             blocked: None,
             unread: None,
             refusal: None,
+            carried_out: false,
             first_byte: SmallVec::new(),
         }
     }
@@ -199,6 +202,16 @@ impl State {
     /// Has `call` called with the first byte of the answer.
     pub fn on_first_byte(&mut self, call: FirstByte) {
         self.first_byte.push(call);
+    }
+
+    /// From now on the request that is being served is carried out though its client leaves, or is not.
+    pub fn carry_out(&mut self, carried_out: bool) {
+        self.carried_out = carried_out;
+    }
+
+    /// Whether it is.
+    pub fn is_carried_out(&self) -> bool {
+        self.carried_out
     }
 
     /// Times of the request that is being served.

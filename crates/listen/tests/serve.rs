@@ -2,8 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "what fails in a test fails the test")]
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
+use std::sync::Mutex;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame};
 use hyper::{Request, Response};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -57,6 +59,25 @@ impl Body for Ticks {
     }
 }
 
+/// How long the work of `/act` and `/wait` takes.
+const WORK: Duration = Duration::from_millis(700);
+/// Paths of such work that has begun, and of what is done.
+static BEGUN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static DONE: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Work on a body that came whole; only an act is for more than its client.
+async fn work(request: Request<RequestBody>) -> String {
+    let path = request.uri().path().to_owned();
+    let connection = request.extensions().get::<Connection>().unwrap().clone();
+    let _carried_out = path.starts_with("/act").then(|| connection.carry_out());
+    if request.into_body().collect().await.is_ok() {
+        BEGUN.lock().unwrap().push(path.clone());
+        sleep(WORK).await;
+        DONE.lock().unwrap().push(path);
+    }
+    "done".to_owned()
+}
+
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 async fn handler(request: Request<RequestBody>) -> Result<Answer, Infallible> {
@@ -76,6 +97,7 @@ async fn handler(request: Request<RequestBody>) -> Result<Answer, Infallible> {
             let age = connection.request().read.elapsed().as_millis();
             text(format!("{age} ms ago, {} bytes", body.unwrap_or_default()))
         }
+        _ if path.starts_with("/act") || path.starts_with("/wait") => text(work(request).await),
         _ => text("ok".to_owned()),
     };
     Ok(Response::new(body))
@@ -318,4 +340,75 @@ async fn a_drain_answers_what_it_has_and_closes_the_rest() {
     assert!(read_until(&mut busy, "").await.ends_with("slow"));
     assert_eq!(timeout(PATIENCE, door.serving).await.unwrap().unwrap(), 0, "nothing was cut");
     assert!(TcpStream::connect(door.address).await.is_err());
+}
+
+/// How a client ends its side of a connection.
+#[derive(Clone, Copy, Debug)]
+enum Leaving {
+    HalfClose,
+    Close,
+    Reset,
+}
+
+fn leave(stream: TcpStream, leaving: Leaving) -> Option<TcpStream> {
+    match leaving {
+        Leaving::HalfClose => SockRef::from(&stream).shutdown(Shutdown::Write).unwrap(),
+        Leaving::Reset => SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap(),
+        Leaving::Close => {}
+    }
+    matches!(leaving, Leaving::HalfClose).then_some(stream)
+}
+
+/// Test and server share one thread: what a client does without waiting, the server finds together.
+#[tokio::test]
+async fn an_act_that_came_whole_is_carried_out_however_its_client_leaves() {
+    let door = door(Limits { connections_max: 64, ..short() }).await;
+    let (mut cases, mut open) = (Vec::new(), Vec::new());
+    for leaving in [Leaving::HalfClose, Leaving::Close, Leaving::Reset] {
+        // A reset throws away what is still on its way, of which there is much behind a large body.
+        let sizes: &[usize] = if matches!(leaving, Leaving::Reset) { &[0, 2] } else { &[0, 2, 300_000] };
+        for size in sizes {
+            for when in ["before", "with", "after"] {
+                for what in ["act", "wait"] {
+                    let path = format!("/{what}/{size}/{leaving:?}/{when}");
+                    let head = format!("POST {path} HTTP/1.1\r\nhost: t\r\ncontent-length: {size}\r\n\r\n");
+                    let request = [head.as_bytes(), &vec![b'x'; *size]].concat();
+                    let (last, rest) = request.split_last().unwrap();
+                    let mut stream = door.connect().await;
+                    stream.write_all(rest).await.unwrap();
+                    if when != "before" {
+                        stream.write_all(&[*last]).await.unwrap();
+                    }
+                    while when == "after" && !BEGUN.lock().unwrap().contains(&path) {
+                        sleep(Duration::from_millis(1)).await;
+                    }
+                    open.push(leave(stream, leaving));
+                    cases.push((path, what == "act" && when != "before"));
+                }
+            }
+        }
+    }
+    sleep(3 * WORK).await;
+    let done = DONE.lock().unwrap().clone();
+    for (path, is_done) in cases {
+        assert_eq!(done.iter().filter(|one| **one == path).count(), usize::from(is_done), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_carried_out_for_nobody_keeps_its_place_and_is_waited_for() {
+    let door = door(Limits { connections_max: 1, beyond_max: 0, ..short() }).await;
+    let mut stream = door.connect().await;
+    let began = Instant::now();
+    stream.write_all(b"POST /act/alone HTTP/1.1\r\nhost: t\r\ncontent-length: 1\r\n\r\n1").await.unwrap();
+    leave(stream, Leaving::Close);
+    let mut next = door.connect().await;
+    assert!(ask(&mut next, "/", "ok").await.contains("200"));
+    assert!(began.elapsed() >= WORK, "descriptors are bounded by places: {:?}", began.elapsed());
+    next.write_all(b"POST /act/drained HTTP/1.1\r\nhost: t\r\ncontent-length: 1\r\n\r\n1").await.unwrap();
+    leave(next, Leaving::Close);
+    sleep(WORK / 7).await;
+    door.shutdown.send(true).unwrap();
+    assert_eq!(timeout(PATIENCE, door.serving).await.unwrap().unwrap(), 0, "nothing was cut");
+    assert!(DONE.lock().unwrap().contains(&"/act/drained".to_owned()));
 }

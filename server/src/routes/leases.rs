@@ -1,9 +1,9 @@
 //! Claiming, and acting on leases: one at a time or in batches.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{FromRequest, Path, Request, State};
-use axum::response::IntoResponse;
 use brisq_api::{
     ApiError, BatchRequest, BatchResults, ClaimRequest, ClaimResponse, CompleteBatch, CompleteRequest, Empty,
     ErrorCode, ErrorEnvelope, FailRequest, FailResponse, HeartbeatRequest, HeartbeatResponse, ItemResult,
@@ -15,10 +15,10 @@ use hyper::StatusCode;
 use rand::RngExt;
 use serde_json::value::RawValue;
 
-use super::{Call, carried_out};
+use super::Call;
 use crate::answers::json;
 use crate::connection::Connection;
-use crate::error::{Answered, Failure};
+use crate::error::Answered;
 use crate::extract::RawBody;
 use crate::state::App;
 use crate::work::{Acted, Batch, ClaimWish};
@@ -184,17 +184,20 @@ fn item(acted: Acted, draining: bool) -> Result<ItemResult, ApiError> {
     post, path = "/v1/leases/complete", tag = "work", request_body = CompleteBatch,
     responses((status = 200, description = "Results by index; and the tasks of `claim`, or in `error` why it took none", body = BatchResults))
 )]
-pub async fn complete_batch(State(app): State<App>, request: Request) -> Answered {
-    let acts = async move {
-        let call = Call::from_request(request, &app).await?;
-        complete_all(call).await.map_err(|error| Failure(error).into_response())
-    };
-    // The acts are carried out; whoever left gets no further tasks.
-    let (after, wish, Batch { results, first }) = match carried_out(acts).await? {
-        Ok(done) => done,
+pub async fn complete_batch(
+    State(app): State<App>,
+    Extension(connection): Extension<Connection>,
+    request: Request,
+) -> Answered {
+    let carrying_out = connection.carry_out();
+    let call = match Call::from_request(request, &app).await {
+        Ok(call) => call,
         Err(refused) => return Ok(refused),
     };
-    let AfterActs { app, connection, handled } = after;
+    let handled = call.handled;
+    let (wish, Batch { results, first }) = complete_all(call).await?;
+    // The acts are carried out; whoever left gets no further tasks.
+    drop(carrying_out);
     let results = items(results, app.draining());
     let Some(wish) = wish else {
         return Ok(json(StatusCode::OK, &BatchResults { results, tasks: None, error: None }));
@@ -220,21 +223,13 @@ pub async fn complete_batch(State(app): State<App>, request: Request) -> Answere
     }
 }
 
-/// What is left of a call once its acts are carried out.
-struct AfterActs {
-    app: App,
-    connection: Connection,
-    handled: Instant,
-}
-
-async fn complete_all(call: Call) -> Result<(AfterActs, Option<ClaimWish>, Batch), ApiError> {
+async fn complete_all(call: Call) -> Result<(Option<ClaimWish>, Batch), ApiError> {
     let mut request: BatchRequest<'_> = call.body.parse()?;
     let wish = request.claim.take().map(wish).transpose()?;
     let asked = many::<CompleteRequest<'_>>(&request)?;
-    let Call { app, caller, connection, handled, body } = call;
+    let Call { app, caller, body, .. } = call;
     drop(body);
-    let batch = app.act_on_all(&caller, asked).await;
-    Ok((AfterActs { app, connection, handled }, wish, batch))
+    Ok((wish, app.act_on_all(&caller, asked).await))
 }
 
 /// Report up to 1,000 failed attempts.

@@ -11,7 +11,6 @@ use std::time::Instant;
 use axum::Extension;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
-use brisq_api::{ApiError, ErrorCode};
 
 use crate::auth::Caller;
 use crate::connection::Connection;
@@ -48,18 +47,4 @@ impl FromRequest<App> for Call {
         let body = body.map_err(IntoResponse::into_response)?;
         Ok(Self { app: Arc::clone(app), caller, connection, handled, body })
     }
-}
-
-/// Runs to its end though its client leaves: hyper drops the future of a request as soon as it sees the connection closed,
-/// and a worker that sends its last word and exits closes it at once.
-///
-/// # Errors
-/// When the work panicked.
-pub async fn carried_out<T: Send + 'static>(
-    work: impl Future<Output = T> + Send + 'static,
-) -> Result<T, ApiError> {
-    tokio::spawn(work).await.map_err(|error| {
-        tracing::error!(%error, "a request broke off");
-        ApiError::new(ErrorCode::Internal, "The request broke off; the server's log says why.")
-    })
 }

@@ -99,6 +99,9 @@ impl AppState {
         connection: &Connection,
         handled: Instant,
     ) -> Result<Claimed, ApiError> {
+        if connection.client_is_gone() {
+            return Err(self.abandoned());
+        }
         let began = connection.request_began();
         let deadline = handled + wish.wait;
         let mut ticket = self.claims.start(began);
@@ -127,6 +130,11 @@ impl AppState {
         }
     }
 
+    fn abandoned(&self) -> ApiError {
+        self.metrics.claim_abandoned();
+        ApiError::new(ErrorCode::RequestTimeout, "The client closed its connection.")
+    }
+
     fn claimed(
         &self,
         queue: &Queue,
@@ -136,8 +144,7 @@ impl AppState {
         times: ClaimTimes,
     ) -> Result<Claimed, ApiError> {
         if connection.client_is_gone() {
-            self.metrics.claim_abandoned();
-            return Err(ApiError::new(ErrorCode::RequestTimeout, "The client closed its connection."));
+            return Err(self.abandoned());
         }
         let (queue, metrics) = (queue.name.clone(), Arc::clone(&self.metrics));
         let out = HandedOut { ticket, times, queue, metrics, tasks: taken.undelivered };
