@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::answers::json;
 use crate::auth::Scope;
-use crate::error::{Answered, Failure, no_such_path};
+use crate::error::{Failure, HandlerResult, no_such_path};
 use crate::metrics::Format;
 use crate::routes;
 use crate::state::App;
@@ -76,9 +76,9 @@ async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Resp
 }
 
 /// In the format that the scraper accepts.
-async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Answered {
+async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> HandlerResult {
     let format = Format::accepted(headers.get(ACCEPT).and_then(|value| value.to_str().ok()));
-    admin.app.refresh_gauges().await;
+    admin.app.gauges.refresh().await;
     let text = admin.app.metrics.render(format).map_err(|error| {
         tracing::error!(%error, "metrics could not be written");
         ApiError::new(ErrorCode::Internal, "The metrics could not be written; the log says more.")
@@ -95,7 +95,7 @@ struct Seconds {
 async fn cpu_profile(
     State(admin): State<Admin>,
     seconds: Result<Query<Seconds>, axum::extract::rejection::QueryRejection>,
-) -> Answered {
+) -> HandlerResult {
     let asked = seconds.ok().map(|Query(query)| query.seconds.unwrap_or(PROFILE_DEFAULT_SECONDS));
     let seconds = asked.filter(|n| (1..=PROFILE_MAX_SECONDS).contains(n)).ok_or_else(|| {
         ApiError::invalid_field("seconds", format!("`seconds` is 1 to {PROFILE_MAX_SECONDS}."))
@@ -114,7 +114,7 @@ async fn cpu_profile(
 }
 
 /// Memory in use by where it was allocated, sampled once in 512 KiB.
-async fn heap_profile() -> Answered {
+async fn heap_profile() -> HandlerResult {
     let Some(control) = jemalloc_pprof::PROF_CTL.as_ref() else {
         let message = "The allocator of this build keeps no heap profile. Use a release build on Linux.";
         return Err(ApiError::new(ErrorCode::NotSupported, message).into());
@@ -126,7 +126,7 @@ async fn heap_profile() -> Answered {
     gzip_profile(profile.await.unwrap_or_else(|error| Err(error.to_string())))
 }
 
-fn gzip_profile(profile: Result<Vec<u8>, String>) -> Answered {
+fn gzip_profile(profile: Result<Vec<u8>, String>) -> HandlerResult {
     match profile {
         Ok(bytes) => Ok(([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response()),
         Err(error) => {

@@ -1,18 +1,17 @@
 //! Answers that carry what users stored: written once into a buffer of their size, and counted until the socket has them.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use brisq_api::{ApiError, ErrorCode};
-use brisq_model::limits;
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 
-use crate::budget::Share;
-use crate::error::{Answered, Failure};
-use crate::state::AppState;
+use crate::budget::{Budget, Full, Share};
+use crate::error::{Failure, HandlerResult, overloaded};
 
 /// What an answer has beside what users stored.
 const ROOM_BASE: usize = 1024;
@@ -54,7 +53,7 @@ pub fn respond(status: StatusCode, json: Vec<u8>, mut share: Option<Share>) -> R
         share.shrink_to(json.capacity());
     }
     let bytes = Bytes::from_owner(Counted { json, _share: share });
-    let mut response = Response::new(Body::new(Full::from(bytes)));
+    let mut response = Response::new(Body::new(http_body_util::Full::from(bytes)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
@@ -68,21 +67,18 @@ pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
     }
 }
 
-/// The server holds as many bytes of answers as it may.
-pub fn no_room() -> ApiError {
-    ApiError::new(
-        ErrorCode::Overloaded,
-        "The server holds as many bytes of answers as it may: they are being made, or wait for their clients. Try again later.",
-    )
-    .with("answerBytesMax", limits::ANSWERS_IN_FLIGHT_MAX_BYTES)
-}
-
-impl AppState {
-    /// An answer that carries a payload or a result, `room` bytes or so.
-    pub fn counted<T: Serialize>(&self, status: StatusCode, body: &T, room: usize) -> Answered {
-        let share = self.answers.try_take(room + ROOM_BASE).ok_or_else(no_room)?;
-        Ok(respond(status, encoded(body, room)?, Some(share)))
-    }
+/// An answer that carries a payload or a result, `room` bytes or so, counted among `answers`.
+///
+/// # Errors
+/// When the server holds as many bytes of answers as it may, or the body cannot be written.
+pub fn counted<T: Serialize>(
+    answers: &Arc<Budget>,
+    status: StatusCode,
+    body: &T,
+    room: usize,
+) -> HandlerResult {
+    let share = answers.try_take(room + ROOM_BASE).ok_or_else(|| overloaded(Full::Answers))?;
+    Ok(respond(status, encoded(body, room)?, Some(share)))
 }
 
 #[cfg(test)]

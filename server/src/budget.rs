@@ -5,6 +5,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
+/// A bound of what the server holds. What is refused for one has changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// Calls that wait in one lane of a queue.
+    LaneCalls,
+    /// Bytes of the calls that wait in one lane.
+    LaneBytes,
+    /// Bytes of requests in the process that the store has not taken.
+    Requests,
+    /// Bytes of answers in the process that are not with their sockets.
+    Answers,
+}
+
 /// A bound of bytes for the whole process.
 #[derive(Debug)]
 pub struct Budget {
@@ -64,7 +77,6 @@ pub struct Share {
 }
 
 impl Share {
-    /// Its size.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::budget::{Budget, Share};
+use crate::budget::{Budget, Full, Share};
 
 /// Operations that wait in one lane; more are refused.
 pub const LANE_PENDING_MAX: usize = 20_000;
@@ -46,10 +46,6 @@ pub struct Meta {
     /// The store's time of the call.
     pub now: UnixMs,
 }
-
-/// Why an operation did not get into the lane: the lane or the process holds as many, or as many bytes of them, as it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LaneFull;
 
 /// Size of an operation, for the bounds of the lane, of its calls and of the process.
 pub trait Weight {
@@ -102,6 +98,9 @@ pub trait StoreCalls<I, O>: Send + Sync + 'static {
     /// A call failed for this many askers.
     fn failed(self: &Arc<Self>, error: &StoreError, askers: usize);
 
+    /// A call panicked: nobody knows what became of it.
+    fn broke_off(self: &Arc<Self>);
+
     /// Results whose asker is gone.
     fn unclaimed(self: &Arc<Self>, results: Vec<O>);
 }
@@ -122,7 +121,7 @@ impl<I: Weight + Send + 'static, O: Send + 'static> Lane<I, O> {
         self: &Arc<Self>,
         ops: Vec<I>,
         calls: &Arc<C>,
-    ) -> Result<oneshot::Receiver<Reply<O>>, LaneFull>
+    ) -> Result<oneshot::Receiver<Reply<O>>, Full>
     where
         C: StoreCalls<I, O>,
     {
@@ -132,13 +131,15 @@ impl<I: Weight + Send + 'static, O: Send + 'static> Lane<I, O> {
         let share = if self.small_max.is_some_and(|most| users <= most) {
             self.budget.take(COPIES * bytes)
         } else {
-            self.budget.try_take(COPIES * bytes).ok_or(LaneFull)?
+            self.budget.try_take(COPIES * bytes).ok_or(Full::Requests)?
         };
         let start = {
             let mut state = self.state.lock();
-            let full = state.ops >= LANE_PENDING_MAX || state.bytes >= limits::LANE_PENDING_MAX_BYTES;
-            if full {
-                return Err(LaneFull);
+            if state.ops >= LANE_PENDING_MAX {
+                return Err(Full::LaneCalls);
+            }
+            if state.bytes >= limits::LANE_PENDING_MAX_BYTES {
+                return Err(Full::LaneBytes);
             }
             state.ops += ops.len();
             state.bytes += bytes;
@@ -187,6 +188,7 @@ where
             tracing::error!(
                 "a store call panicked: its callers are answered with an error, the queue goes on"
             );
+            calls.broke_off();
         }
     }
 }
@@ -254,6 +256,8 @@ mod tests {
 
         fn failed(self: &Arc<Self>, _: &StoreError, _: usize) {}
 
+        fn broke_off(self: &Arc<Self>) {}
+
         fn unclaimed(self: &Arc<Self>, _: Vec<usize>) {}
     }
 
@@ -317,21 +321,25 @@ mod tests {
     #[tokio::test]
     async fn a_lane_refuses_by_operations_by_bytes_and_by_those_of_the_process() {
         let echo = Arc::new(Echo);
-        let cases: [(usize, usize, usize); 3] = [
-            // Budget of the process, bytes of each operation, how many are taken at least before the refusal.
-            (1 << 30, 0, LANE_PENDING_MAX),
-            (1 << 30, 1 << 20, limits::LANE_PENDING_MAX_BYTES >> 20),
-            (8 << 20, 1 << 20, 7 / COPIES),
+        let cases: [(usize, usize, usize, Full); 3] = [
+            // Budget of the process, bytes of each operation, how many are taken at least before the refusal, and its bound.
+            (1 << 30, 0, LANE_PENDING_MAX, Full::LaneCalls),
+            (1 << 30, 1 << 20, limits::LANE_PENDING_MAX_BYTES >> 20, Full::LaneBytes),
+            (8 << 20, 1 << 20, 7 / COPIES, Full::Requests),
         ];
-        for (budget, bytes, least) in cases {
+        for (budget, bytes, least, bound) in cases {
             let (lane, budget) = lane(budget);
             let stalled = lane.submit(vec![7], &echo).unwrap();
             tokio::task::yield_now().await;
             let mut taken = Vec::new();
-            while let Ok(receiver) = lane.submit(vec![bytes], &echo) {
-                taken.push(receiver);
+            let refused = loop {
+                match lane.submit(vec![bytes], &echo) {
+                    Ok(receiver) => taken.push(receiver),
+                    Err(bound) => break bound,
+                }
                 assert!(taken.len() <= LANE_PENDING_MAX, "it never refuses");
-            }
+            };
+            assert_eq!(refused, bound);
             let (few, many) = (least - 1, least + 1);
             assert!((few..=many).contains(&taken.len()), "{bytes} bytes each: {}", taken.len());
             assert!(budget.taken() > taken.len() * bytes);

@@ -26,7 +26,7 @@ impl Connection {
         peer_gone(self.0.as_fd())
     }
 
-    /// See [`brisq_listen::Connection::carry_out`].
+    /// The request is carried out though its client leaves, while what this answers is kept.
     pub fn carry_out(&self) -> CarryingOut {
         self.0.carry_out()
     }

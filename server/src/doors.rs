@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::gate::{Gate, Opening};
+use crate::entrance::{Entrance, Opening};
 
 /// Where a server listens, and how much it takes.
 #[derive(Clone, Debug)]
@@ -62,8 +62,8 @@ impl Doors {
             let address = listener.local_addr()?;
             let opening = Arc::new(Opening::new(Arc::clone(&missing)));
             let local_only = !listen.guarded && address.ip().is_loopback();
-            let gate = Gate::new(Arc::clone(&opening), local_only);
-            servers.push(tokio::spawn(serve(listener, gate, limits, going_down.clone())));
+            let entrance = Entrance::new(Arc::clone(&opening), local_only);
+            servers.push(tokio::spawn(serve(listener, entrance, limits, going_down.clone())));
             io::Result::Ok((address, opening))
         };
         let (public_at, public) = open(listen.public, public_limits).await?;

@@ -5,14 +5,15 @@ use brisq_api::{ApiError, ErrorCode};
 use brisq_model::limits;
 use brisq_store::{Refused, StoreError};
 
-use crate::coalescer::LaneFull;
+use crate::budget::Full;
+use crate::coalescer::LANE_PENDING_MAX;
 
 /// An error on its way out of a handler.
 #[derive(Debug)]
 pub struct Failure(pub ApiError);
 
 /// What a handler returns.
-pub type Answered = Result<Response, Failure>;
+pub type HandlerResult = Result<Response, Failure>;
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
@@ -86,10 +87,29 @@ pub fn store_error(error: StoreError) -> ApiError {
     }
 }
 
-/// What an operation answers that found its lane full.
-pub fn overloaded(_: LaneFull) -> ApiError {
-    ApiError::new(ErrorCode::Overloaded, "The queue has as many calls waiting as it takes. Try again later.")
-        .with("callsWaitingMax", crate::coalescer::LANE_PENDING_MAX)
+/// What is answered when a bound is reached; the detail names the bound and its value.
+pub fn overloaded(full: Full) -> ApiError {
+    let (message, bound, max) = match full {
+        Full::LaneCalls => {
+            ("The queue has as many calls waiting as it takes.", "callsWaitingMax", LANE_PENDING_MAX)
+        }
+        Full::LaneBytes => (
+            "The calls that wait for the queue have as many bytes as it takes: the store is slower than they come.",
+            "callsWaitingBytesMax",
+            limits::LANE_PENDING_MAX_BYTES,
+        ),
+        Full::Requests => (
+            "The server holds as many bytes of requests as it may: the store is slower than they come.",
+            "requestBytesMax",
+            limits::BODIES_IN_FLIGHT_MAX_BYTES,
+        ),
+        Full::Answers => (
+            "The server holds as many bytes of answers as it may: they are being made, or wait for their clients.",
+            "answerBytesMax",
+            limits::ANSWERS_IN_FLIGHT_MAX_BYTES,
+        ),
+    };
+    ApiError::new(ErrorCode::Overloaded, format!("{message} Try again later.")).with(bound, max)
 }
 
 /// The server is on its way out.

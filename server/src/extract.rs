@@ -11,8 +11,8 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 
-use crate::budget::{Budget, Share};
-use crate::error::{Failure, body_too_large};
+use crate::budget::{Budget, Full, Share};
+use crate::error::{Failure, body_too_large, overloaded};
 use crate::state::App;
 
 /// The whole body, counted among the bytes that the process holds.
@@ -44,7 +44,7 @@ impl FromRequest<App> for RawBody {
 /// A body of one frame, which most are, is passed on without a copy.
 async fn collect(mut body: Body, budget: &Arc<Budget>) -> Result<RawBody, ApiError> {
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(0);
-    let mut share = budget.try_take(0).ok_or_else(no_room)?;
+    let mut share = budget.take(0);
     let mut count = |data: &Bytes| {
         if share.bytes() + data.len() > limits::BODY_MAX_BYTES {
             return Err(body_too_large());
@@ -53,7 +53,7 @@ async fn collect(mut body: Body, budget: &Arc<Budget>) -> Result<RawBody, ApiErr
             share.grow(data.len());
             return Ok(());
         }
-        if share.try_grow(data.len()) { Ok(()) } else { Err(no_room()) }
+        if share.try_grow(data.len()) { Ok(()) } else { Err(overloaded(Full::Requests)) }
     };
     let Some(first) = next_data(&mut body).await? else {
         return Ok(RawBody { bytes: Bytes::new(), _share: share });
@@ -72,15 +72,6 @@ async fn collect(mut body: Body, budget: &Arc<Budget>) -> Result<RawBody, ApiErr
         all.extend_from_slice(&data);
     }
     Ok(RawBody { bytes: all.freeze(), _share: share })
-}
-
-/// The process holds as many bytes of requests as it may.
-fn no_room() -> ApiError {
-    ApiError::new(
-        ErrorCode::Overloaded,
-        "The server holds as many bytes of requests as it may: the store is slower than they come. Try again later.",
-    )
-    .with("requestBytesMax", limits::BODIES_IN_FLIGHT_MAX_BYTES)
 }
 
 async fn next_data(body: &mut Body) -> Result<Option<Bytes>, ApiError> {

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::error::Failure;
-use crate::router::CLAIMS;
+use crate::routes::leases::CLAIMS;
 
 /// A fault, as `PUT /debug/faults` takes it.
 #[derive(Clone, Copy, Debug, Deserialize)]

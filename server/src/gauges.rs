@@ -1,11 +1,15 @@
 //! What the queues hold, for scrapers: one look at the store serves all of them for a second.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use brisq_store::Store;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use crate::state::AppState;
+use crate::auth::Auth;
+use crate::metrics::Metrics;
+use crate::queues::Queues;
 
 /// A scrape sees what was true so long ago at most.
 const FRESH: Duration = Duration::from_secs(1);
@@ -19,14 +23,25 @@ const MEET_EVERY: Duration = Duration::from_secs(60);
 /// Tenants whose queues are looked for, and queues of each.
 const MET_MAX: (usize, usize) = (64, 200);
 
-/// When the gauges were last set, and when queues were last looked for.
-#[derive(Debug, Default)]
-pub struct Gauges(Mutex<(Option<Instant>, Option<Instant>)>);
+/// The gauges among the metrics.
+pub struct Gauges {
+    store: Arc<dyn Store>,
+    queues: Arc<Queues>,
+    metrics: Arc<Metrics>,
+    auth: Auth,
+    /// When they were last set, and when queues were last looked for.
+    at: Mutex<(Option<Instant>, Option<Instant>)>,
+}
 
-impl AppState {
-    /// Sets the gauges of queues anew, if they are not fresh. Concurrent scrapes share one look.
-    pub async fn refresh_gauges(&self) {
-        let mut at = self.gauges.0.lock().await;
+impl Gauges {
+    /// Gauges that were never set.
+    pub fn new(store: Arc<dyn Store>, queues: Arc<Queues>, metrics: Arc<Metrics>, auth: Auth) -> Self {
+        Self { store, queues, metrics, auth, at: Mutex::default() }
+    }
+
+    /// Sets them anew, if they are not fresh. Concurrent scrapes share one look.
+    pub async fn refresh(&self) {
+        let mut at = self.at.lock().await;
         let older = |than: Duration, at: Option<Instant>| at.is_none_or(|at| at.elapsed() >= than);
         let (looked, met) = &mut *at;
         if !older(FRESH, *looked) {

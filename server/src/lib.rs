@@ -1,6 +1,6 @@
 //! The queue server: HTTP in, store out.
 //!
-//! A request passes the accept loop (`brisq_listen`), the [`gate`], authentication and the one list of routes, and reaches the core
+//! A request passes the accept loop (`brisq_listen`), the [`entrance`], authentication and the one list of routes, and reaches the core
 //! as plain values. The core groups concurrent calls into few store calls, parks claims on empty queues in memory,
 //! and gives tasks back whose client went away. It knows a store only as `dyn Store`: `main` chooses one.
 #![forbid(unsafe_code)]
@@ -14,11 +14,11 @@ mod config;
 mod connection;
 mod console;
 mod doors;
+mod entrance;
 mod error;
 mod extract;
 #[cfg(feature = "faults")]
 mod faults;
-mod gate;
 mod gauges;
 mod handout;
 mod metrics;
@@ -39,7 +39,7 @@ mod work;
 pub use auth::Auth;
 pub use brisq_listen::{Limits, raise_descriptor_limit};
 pub use config::{AFTER_HELP, Config, SETTINGS, StoreChoice};
-pub use console::{CaptureView, Console, Watch};
+pub use console::watch::{CaptureView, Console, Watch};
 pub use doors::{Doors, Listen};
 pub use metrics::Metrics;
 pub use router::{InClaim, openapi_document};

@@ -17,9 +17,7 @@ pub const LOOKUPS_MAX: usize = 64;
 /// A name outlives its number: a store that came back without its queues gives them new ones, and the claims that wait
 /// for the name go on waiting.
 pub struct Queue {
-    /// Whose it is.
     pub tenant: TenantName,
-    /// Its name.
     pub name: QueueName,
     /// Where its claims wait.
     pub parking: Arc<Parking>,
@@ -57,18 +55,21 @@ impl Queue {
         self.present.read().clone()
     }
 
-    /// The store knows it under this number. Claims that wait for the name look, if the number is news.
-    pub fn adopt(&self, info: QueueInfo) -> Arc<ShardHandle> {
-        let shard = {
+    /// The store knows it under this number. Claims that wait for the name look, if the number is news. Answers beside it
+    /// what it was known under before.
+    pub fn adopt(&self, info: QueueInfo) -> (Arc<ShardHandle>, Option<Arc<ShardHandle>>) {
+        let (shard, before) = {
             let mut present = self.present.write();
             if let Some(known) = present.as_ref().filter(|known| known.info.number == info.number) {
-                return Arc::clone(known);
+                return (Arc::clone(known), None);
             }
             let shard = ShardHandle::new(info, Arc::clone(&self.parking), Arc::clone(&self.shared));
-            Arc::clone(present.insert(Arc::new(shard)))
+            let shard = Arc::new(shard);
+            let before = present.replace(Arc::clone(&shard));
+            (shard, before)
         };
         self.parking.wake_all();
-        shard
+        (shard, before)
     }
 
     /// The store does not know it under this number any more.

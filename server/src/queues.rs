@@ -12,6 +12,7 @@ use futures_util::stream;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
+use tokio::time::timeout_at;
 
 use crate::queue::{LOOKUPS_MAX, Queue};
 use crate::shard::{ShardHandle, Shared};
@@ -105,6 +106,19 @@ impl Queues {
         }
     }
 
+    /// As [`Self::find`], for a caller whose time ends: it is not held by the questions of others before its own.
+    ///
+    /// # Errors
+    /// Also when no answer came until then.
+    pub async fn find_by(
+        &self,
+        queue: &Arc<Queue>,
+        until: Instant,
+    ) -> Result<Option<Arc<ShardHandle>>, StoreError> {
+        let late = || StoreError::Unavailable("the number of a queue did not come in time".to_owned());
+        timeout_at(until.into(), self.find(queue)).await.unwrap_or_else(|_| Err(late()))
+    }
+
     /// The queue that a task's id names, if there is one.
     ///
     /// # Errors
@@ -172,10 +186,18 @@ impl Queues {
 
     fn adopt(&self, queue: &Arc<Queue>, info: QueueInfo) -> Arc<ShardHandle> {
         let number = info.number;
-        let shard = queue.adopt(info);
+        let (shard, under_another) = queue.adopt(info);
         self.opened.fetch_add(1, Ordering::SeqCst);
         self.unknown.lock().remove(&number);
-        let before = self.by_number.write().insert(number, Arc::clone(&shard));
+        let before = {
+            let mut by_number = self.by_number.write();
+            if let Some(old) = under_another
+                && by_number.get(&old.info.number).is_some_and(|known| Arc::ptr_eq(known, &old))
+            {
+                by_number.remove(&old.info.number);
+            }
+            by_number.insert(number, Arc::clone(&shard))
+        };
         if let Some(before) = before.filter(|before| !Arc::ptr_eq(before, &shard))
             && let Some(other) = self.known(&before.info.tenant, &before.info.name)
         {
@@ -284,6 +306,7 @@ fn sweep(names: &mut Names) {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
+    use std::task::{Context, Waker};
 
     use brisq_store::engine::Bounds;
     use brisq_store::{Machine, MemoryStore, Store};
@@ -378,6 +401,48 @@ mod tests {
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(calls.load(Ordering::SeqCst), 100, "each number is checked once, by the last check");
+    }
+
+    #[tokio::test]
+    async fn a_look_up_ends_with_its_callers_time_whoever_stands_before_it() {
+        for same_question in [false, true] {
+            let queues = server(MemoryStore::default());
+            let queue = named(&queues, 0);
+            // Other look-ups have all places, and their store does not answer.
+            let places = queues.lookups.acquire_many(LOOKUPS_MAX as u32).await.unwrap();
+            let mut before = std::pin::pin!(queues.find(&queue));
+            if same_question {
+                assert!(before.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            }
+            let look = queues.find_by(&queue, Instant::now() + Duration::from_millis(50));
+            let look = tokio::time::timeout(Duration::from_secs(20), look).await.expect("an end");
+            assert!(matches!(look, Err(StoreError::Unavailable(_))), "same question: {same_question}");
+            drop(places);
+            assert!(before.await.unwrap().is_none(), "who left holds nobody up");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_queue_has_one_number() {
+        for anew in ["opened elsewhere", "met", "named by an id"] {
+            let queues = server(MemoryStore::default());
+            let queue = named(&queues, 0);
+            let old = queues.open(&queue).await.unwrap();
+            let number = QueueNumber::new(77).unwrap();
+            let info = QueueInfo { number, ..old.info.clone() };
+            match anew {
+                "opened elsewhere" => queues.take_in(Wake::Opened(info)),
+                "met" => queues.meet(info),
+                _ => drop(queues.adopt(&queue, info)),
+            }
+            let numbers: Vec<QueueNumber> = queues.by_number.read().keys().copied().collect();
+            assert_eq!(numbers, [number], "{anew}");
+            let labelled = queues.labelled(10);
+            assert!(
+                labelled.iter().all(|shard| !Arc::ptr_eq(shard, &old)),
+                "{anew}: its gauges are told once"
+            );
+        }
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! All routes in one list, each with the scope it needs beside its handler; the OpenAPI document comes from the same list.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use axum::Router;
@@ -9,7 +9,8 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use brisq_api::{ApiError, ErrorCode};
-use hyper::header::{CONNECTION, HeaderValue};
+use bytes::Bytes;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use utoipa::OpenApi;
 use utoipa_axum::routes;
 
@@ -19,9 +20,6 @@ use crate::error::{Failure, no_such_path};
 use crate::routes::{Handled, leases, queues, service, tasks};
 use crate::scoped::{Need, ScopedRouter};
 use crate::state::App;
-
-/// The one path of claims.
-pub const CLAIMS: &str = "/v1/queues/{queue}/claims";
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -55,7 +53,7 @@ fn all_routes(app: Option<&App>) -> ScopedRouter {
         .routes(read, routes!(queues::get))
         .routes(Need::Open, routes!(service::healthz))
         .routes(Need::Open, routes!(service::readyz))
-        .routes(Need::Open, routes!(service::openapi))
+        .routes(Need::Open, routes!(openapi))
         .page(read, "/", get(console::page))
         .page(read, "/console/events", get(console::events))
         .page(read, "/captures/{*path}", get(console::capture_file))
@@ -65,6 +63,15 @@ fn all_routes(app: Option<&App>) -> ScopedRouter {
 pub fn openapi_document() -> String {
     let document = all_routes(None).into_openapi();
     document.to_pretty_json().expect("invariant: the document is made of strings and numbers") + "\n"
+}
+
+/// The document, written once: the route is open to everybody.
+static OPENAPI: LazyLock<Bytes> = LazyLock::new(|| openapi_document().into());
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "service", responses((status = 200, description = "OpenAPI 3.1")))]
+pub async fn openapi() -> Response {
+    ([(CONTENT_TYPE, "application/json")], OPENAPI.clone()).into_response()
 }
 
 /// Called in every claim, on the runtime's worker, before the answer is sent: the demo's slowdown.
@@ -100,7 +107,7 @@ async fn slow_claim(
     next: Next,
 ) -> Response {
     let response = next.run(request).await;
-    if matched.is_some_and(|path| path.as_str() == CLAIMS) {
+    if matched.is_some_and(|path| path.as_str() == leases::CLAIMS) {
         in_claim();
     }
     response

@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use crate::admin::{self, Admin};
 use crate::auth::Auth;
 use crate::budget::Budget;
-use crate::console::{Console, Viewers};
+use crate::console::viewers::Viewers;
+use crate::console::watch::Console;
 use crate::doors::Doors;
 use crate::gauges::Gauges;
 use crate::metrics::Metrics;
@@ -81,6 +82,8 @@ impl Running {
             tokio::spawn(Arc::clone(&queues).pass_on(wakeups));
         }
         let guarded = options.auth.is_on() || !doors.admin_listen.ip().is_loopback();
+        let gauges =
+            Gauges::new(Arc::clone(&store), Arc::clone(&queues), Arc::clone(&metrics), options.auth.clone());
         let app: App = Arc::new(AppState {
             store: Arc::clone(&store),
             store_is_shared: options.store_is_shared,
@@ -92,7 +95,7 @@ impl Running {
             bodies,
             answers: Budget::new(limits::ANSWERS_IN_FLIGHT_MAX_BYTES),
             viewers: Viewers::default(),
-            gauges: Gauges::default(),
+            gauges,
             console: options.console,
             readiness: Readiness::default(),
             shutdown: is_draining,

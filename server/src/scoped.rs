@@ -109,7 +109,6 @@ impl ScopedRouter {
         document
     }
 
-    /// The routes.
     pub fn into_router(self) -> Router<App> {
         self.router.split_for_parts().0
     }

@@ -8,8 +8,8 @@ use brisq_model::{NewTask, Shard, Task, TaskId, TaskState, limits};
 use brisq_store::{Answer, Enqueued, QueueInfo, Refused, Store, StoreError, WorkDone, WorkOp, WorkResult};
 use tokio::sync::oneshot;
 
-use crate::budget::Budget;
-use crate::coalescer::{CallTimes, Lane, LaneFull, Reply, StoreCalls, Weight};
+use crate::budget::{Budget, Full};
+use crate::coalescer::{CallTimes, Lane, Reply, StoreCalls, Weight};
 use crate::metrics::{Metrics, Moved, QueueMeter};
 use crate::parking::Parking;
 use crate::results::ResultWaiters;
@@ -83,15 +83,12 @@ impl ShardHandle {
     pub fn enqueue(
         self: &Arc<Self>,
         tasks: Vec<NewTask>,
-    ) -> Result<oneshot::Receiver<Reply<EnqueueResult>>, LaneFull> {
+    ) -> Result<oneshot::Receiver<Reply<EnqueueResult>>, Full> {
         self.enqueues.submit(tasks, self)
     }
 
     /// Hands operations to the store.
-    pub fn work(
-        self: &Arc<Self>,
-        ops: Vec<WorkOp>,
-    ) -> Result<oneshot::Receiver<Reply<WorkResult>>, LaneFull> {
+    pub fn work(self: &Arc<Self>, ops: Vec<WorkOp>) -> Result<oneshot::Receiver<Reply<WorkResult>>, Full> {
         self.works.submit(ops, self)
     }
 
@@ -196,6 +193,10 @@ impl StoreCalls<NewTask, EnqueueResult> for ShardHandle {
         self.note_failure(error, askers);
     }
 
+    fn broke_off(self: &Arc<Self>) {
+        self.parking.look_again_in(FAILED_PAUSE);
+    }
+
     fn unclaimed(self: &Arc<Self>, _: Vec<EnqueueResult>) {}
 }
 
@@ -224,6 +225,10 @@ impl StoreCalls<WorkOp, WorkResult> for ShardHandle {
 
     fn failed(self: &Arc<Self>, error: &StoreError, askers: usize) {
         self.note_failure(error, askers);
+    }
+
+    fn broke_off(self: &Arc<Self>) {
+        self.parking.look_again_in(FAILED_PAUSE);
     }
 
     fn unclaimed(self: &Arc<Self>, results: Vec<WorkResult>) {
@@ -257,4 +262,64 @@ pub fn releases(results: &[WorkResult]) -> Vec<WorkOp> {
 pub fn release(task: &Task) -> Option<WorkOp> {
     let token = task.lease.as_ref()?.token;
     Some(WorkOp::Release { id: task.id, token, delay_ms: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use brisq_model::{LeaseToken, Priority, QueueName, Retention, RetryPolicy, Start, TenantName};
+    use brisq_store::engine::Bounds;
+    use brisq_store::{ClaimOp, Machine, MemoryStore};
+
+    use super::*;
+
+    /// A shard of a store whose calls panic while the switch is on.
+    async fn shard() -> (Arc<ShardHandle>, Arc<AtomicBool>) {
+        let panics = Arc::new(AtomicBool::new(false));
+        let (switch, machine) = (Arc::clone(&panics), Machine::default());
+        let readings = move || {
+            assert!(!switch.load(Ordering::SeqCst), "the call that panics");
+            machine.read()
+        };
+        let store = MemoryStore::new(readings, Bounds::default());
+        let (tenant, name) = (TenantName::new("t").unwrap(), QueueName::new("q").unwrap());
+        let number = store.open_queue(&tenant, &name).await.unwrap();
+        let shared = Shared {
+            store: Arc::new(store),
+            metrics: Arc::default(),
+            results: Arc::default(),
+            pending: Budget::new(1 << 20),
+        };
+        let info = QueueInfo { number, tenant, name };
+        (Arc::new(ShardHandle::new(info, Arc::default(), Arc::new(shared))), panics)
+    }
+
+    #[tokio::test]
+    async fn after_a_call_that_panics_a_parked_claim_looks_again() {
+        for enqueues in [false, true] {
+            let (shard, panics) = shard().await;
+            let mut parked = shard.parking().enter();
+            panics.store(true, Ordering::SeqCst);
+            let broke_off = if enqueues {
+                let task = NewTask {
+                    id: TaskId::new(1, shard.shard(), 1),
+                    payload: bytes::Bytes::from_static(b"1"),
+                    priority: Priority::default(),
+                    start: Start::Now,
+                    max_attempts: 1,
+                    retry: RetryPolicy::default(),
+                    retention: Retention::default(),
+                    idempotency_key: None,
+                };
+                shard.enqueue(vec![task]).unwrap().await.is_err()
+            } else {
+                let claim = ClaimOp { max: 1, lease_ms: 1_000, worker: None, token: LeaseToken::new(1) };
+                shard.work(vec![WorkOp::Claim(claim)]).unwrap().await.is_err()
+            };
+            assert!(broke_off, "its asker learns it");
+            let woken = tokio::time::timeout(Duration::from_secs(20), parked.woken()).await;
+            woken.expect("what the call may have made ready is looked for");
+        }
+    }
 }

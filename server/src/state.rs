@@ -6,7 +6,8 @@ use tokio::sync::watch;
 
 use crate::auth::Auth;
 use crate::budget::Budget;
-use crate::console::{Console, Viewers};
+use crate::console::viewers::Viewers;
+use crate::console::watch::Console;
 use crate::gauges::Gauges;
 use crate::metrics::Metrics;
 use crate::queues::Queues;

@@ -1,7 +1,6 @@
 //! What the page shows, once a second: one look at the store for each tenant, shared by all who look at its page, and none
 //! while nobody does.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,16 +9,16 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use brisq_api::{ApiError, ErrorCode, QueueView};
-use brisq_model::{QueueName, TenantName};
+use brisq_api::{ApiError, ErrorCode};
+use brisq_model::TenantName;
 use brisq_store::StoreError;
 use futures_util::stream;
-use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::Watch;
+use super::viewers::{QueueRow, Row, STREAMS_MAX, Seen, Snapshot};
+use super::watch::Watch;
 use crate::auth::Caller;
 use crate::error::{Failure, noted};
 use crate::metrics::Moved;
@@ -29,50 +28,8 @@ use crate::state::{App, AppState};
 const REFRESH: Duration = Duration::from_secs(1);
 /// How long the store may take for one look before the page says that it does not answer.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pages that are looked at, at once.
-const STREAMS_MAX: usize = 64;
 /// Queues that a page shows: the first of those that its viewer may see.
 const ROWS_MAX: usize = 200;
-
-/// What a page is told, or what is wrong.
-type Seen = Result<Arc<Snapshot>, String>;
-
-/// Who looks at the page.
-#[derive(Debug)]
-pub struct Viewers {
-    places: Arc<Semaphore>,
-    /// One look at the store for each tenant that somebody looks at.
-    looks: Mutex<HashMap<TenantName, Weak<watch::Sender<Option<Seen>>>>>,
-}
-
-impl Default for Viewers {
-    fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(STREAMS_MAX)), looks: Mutex::default() }
-    }
-}
-
-#[derive(Debug)]
-struct Snapshot {
-    store: String,
-    rows: Vec<Row>,
-    watch: Watch,
-}
-
-#[derive(Debug)]
-struct Row {
-    name: QueueName,
-    view: QueueRow,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct QueueRow {
-    #[serde(flatten)]
-    queue: QueueView,
-    enqueued_total: u64,
-    completed_total: u64,
-    claimed_total: u64,
-}
 
 /// A snapshot as one viewer may see it.
 #[derive(Serialize)]

@@ -18,10 +18,13 @@ use serde_json::value::RawValue;
 use super::Call;
 use crate::answers::json;
 use crate::connection::Connection;
-use crate::error::Answered;
+use crate::error::HandlerResult;
 use crate::extract::RawBody;
 use crate::state::App;
 use crate::work::{Acted, Batch, ClaimWish};
+
+/// The one path of claims.
+pub const CLAIMS: &str = "/v1/queues/{queue}/claims";
 
 /// Claim tasks under a lease.
 #[utoipa::path(
@@ -34,7 +37,7 @@ use crate::work::{Acted, Batch, ClaimWish};
         (status = "5XX", description = "Not carried out, or not known: tasks claimed unseen come back when their lease ends", body = ErrorEnvelope),
     )
 )]
-pub async fn claim(Path(queue): Path<String>, call: Call) -> Answered {
+pub async fn claim(Path(queue): Path<String>, call: Call) -> HandlerResult {
     let wish = wish(call.body.parse()?)?;
     let queue = call.app.queue(&call.caller, &queue)?;
     let Call { app, connection, handled, body, .. } = call;
@@ -90,7 +93,7 @@ impl Act for HeartbeatRequest<'_> {
         (status = 409, description = "`lease_lost`", body = ErrorEnvelope),
     )
 )]
-pub async fn complete(Path(id): Path<String>, call: Call) -> Answered {
+pub async fn complete(Path(id): Path<String>, call: Call) -> HandlerResult {
     let asked = single::<CompleteRequest<'_>>(&id, &call.body)?;
     act(call, asked).await
 }
@@ -105,7 +108,7 @@ pub async fn complete(Path(id): Path<String>, call: Call) -> Answered {
         (status = 409, description = "`lease_lost`", body = ErrorEnvelope),
     )
 )]
-pub async fn fail(Path(id): Path<String>, call: Call) -> Answered {
+pub async fn fail(Path(id): Path<String>, call: Call) -> HandlerResult {
     let asked = single::<FailRequest<'_>>(&id, &call.body)?;
     act(call, asked).await
 }
@@ -120,7 +123,7 @@ pub async fn fail(Path(id): Path<String>, call: Call) -> Answered {
         (status = 409, description = "`lease_lost`", body = ErrorEnvelope),
     )
 )]
-pub async fn release(Path(id): Path<String>, call: Call) -> Answered {
+pub async fn release(Path(id): Path<String>, call: Call) -> HandlerResult {
     let asked = single::<ReleaseRequest<'_>>(&id, &call.body)?;
     act(call, asked).await
 }
@@ -135,7 +138,7 @@ pub async fn release(Path(id): Path<String>, call: Call) -> Answered {
         (status = 409, description = "`lease_lost`", body = ErrorEnvelope),
     )
 )]
-pub async fn heartbeat(Path(id): Path<String>, call: Call) -> Answered {
+pub async fn heartbeat(Path(id): Path<String>, call: Call) -> HandlerResult {
     let asked = single::<HeartbeatRequest<'_>>(&id, &call.body)?;
     act(call, asked).await
 }
@@ -154,7 +157,7 @@ where
     Ok((id, request.op(id, lease_token(request.token())?)?))
 }
 
-async fn act(call: Call, (id, op): (TaskId, WorkOp)) -> Answered {
+async fn act(call: Call, (id, op): (TaskId, WorkOp)) -> HandlerResult {
     let Call { app, caller, body, .. } = call;
     drop(body);
     let acted = app.act(&caller, id, op).await;
@@ -188,7 +191,7 @@ pub async fn complete_batch(
     State(app): State<App>,
     Extension(connection): Extension<Connection>,
     request: Request,
-) -> Answered {
+) -> HandlerResult {
     let carrying_out = connection.carry_out();
     let call = match Call::from_request(request, &app).await {
         Ok(call) => call,
@@ -237,7 +240,7 @@ async fn complete_all(call: Call) -> Result<(Option<ClaimWish>, Batch), ApiError
     post, path = "/v1/leases/fail", tag = "work", request_body = brisq_api::Batch<FailRequest>,
     responses((status = 200, description = "Results by index", body = BatchResults))
 )]
-pub async fn fail_batch(call: Call) -> Answered {
+pub async fn fail_batch(call: Call) -> HandlerResult {
     let asked = many_without_claim::<FailRequest<'_>>(&call.body)?;
     act_on_all(call, asked).await
 }
@@ -247,7 +250,7 @@ pub async fn fail_batch(call: Call) -> Answered {
     post, path = "/v1/leases/release", tag = "work", request_body = brisq_api::Batch<ReleaseRequest>,
     responses((status = 200, description = "Results by index", body = BatchResults))
 )]
-pub async fn release_batch(call: Call) -> Answered {
+pub async fn release_batch(call: Call) -> HandlerResult {
     let asked = many_without_claim::<ReleaseRequest<'_>>(&call.body)?;
     act_on_all(call, asked).await
 }
@@ -257,7 +260,7 @@ pub async fn release_batch(call: Call) -> Answered {
     post, path = "/v1/leases/heartbeat", tag = "work", request_body = brisq_api::Batch<HeartbeatRequest>,
     responses((status = 200, description = "Results by index", body = BatchResults))
 )]
-pub async fn heartbeat_batch(call: Call) -> Answered {
+pub async fn heartbeat_batch(call: Call) -> HandlerResult {
     let asked = many_without_claim::<HeartbeatRequest<'_>>(&call.body)?;
     act_on_all(call, asked).await
 }
@@ -291,7 +294,7 @@ where
     many::<R>(&request)
 }
 
-async fn act_on_all(call: Call, asked: Asked) -> Answered {
+async fn act_on_all(call: Call, asked: Asked) -> HandlerResult {
     let Call { app, caller, body, .. } = call;
     drop(body);
     let Batch { results, .. } = app.act_on_all(&caller, asked).await;

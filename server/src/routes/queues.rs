@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::answers::json;
 use crate::auth::Caller;
-use crate::error::{Answered, noted};
+use crate::error::{HandlerResult, noted};
 use crate::state::{App, AppState};
 use crate::work::queue_name;
 
@@ -44,7 +44,7 @@ pub async fn list(
     State(app): State<App>,
     Extension(caller): Extension<Arc<Caller>>,
     page: Result<Query<PageQuery>, QueryRejection>,
-) -> Answered {
+) -> HandlerResult {
     let page = page.map_err(|_| ApiError::invalid_field("limit", "The query takes `cursor` and `limit`."))?;
     let Query(PageQuery { cursor, limit }) = page;
     let limit = limit.unwrap_or(LIST_MAX);
@@ -76,7 +76,7 @@ pub async fn get(
     State(app): State<App>,
     Extension(caller): Extension<Arc<Caller>>,
     Path(queue): Path<String>,
-) -> Answered {
+) -> HandlerResult {
     let name = queue_name(&queue)?;
     let queue = app.queue(&caller, name.as_str())?;
     let shard = app.queues.find(&queue).await.map_err(noted)?.ok_or_else(|| {

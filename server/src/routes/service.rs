@@ -1,22 +1,15 @@
 //! Whether the server lives, whether it can work, and what it offers.
 
-use std::sync::LazyLock;
-
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use brisq_api::{ApiError, ErrorCode, ErrorEnvelope};
-use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::header::CONTENT_TYPE;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::answers::json;
-use crate::error::{Answered, draining};
+use crate::error::{HandlerResult, draining};
 use crate::state::App;
-
-/// The document, written once: the route is open to everybody.
-static OPENAPI: LazyLock<Bytes> = LazyLock::new(|| crate::router::openapi_document().into());
 
 /// State of the service.
 #[derive(Debug, Serialize, ToSchema)]
@@ -45,7 +38,7 @@ pub fn alive() -> Response {
         (status = 503, description = "What is missing", body = ErrorEnvelope),
     )
 )]
-pub async fn readyz(State(app): State<App>) -> Answered {
+pub async fn readyz(State(app): State<App>) -> HandlerResult {
     if app.draining() {
         return Err(draining().into());
     }
@@ -56,10 +49,4 @@ pub async fn readyz(State(app): State<App>) -> Answered {
             Err(ApiError::new(ErrorCode::StoreUnavailable, message).into())
         }
     }
-}
-
-/// This document.
-#[utoipa::path(get, path = "/openapi.json", tag = "service", responses((status = 200, description = "OpenAPI 3.1")))]
-pub async fn openapi() -> Response {
-    ([(CONTENT_TYPE, "application/json")], OPENAPI.clone()).into_response()
 }

@@ -9,7 +9,9 @@ use brisq_api::{
     ApiError, EnqueueItem, EnqueueRequest, EnqueueResults, ErrorEnvelope, ResultView, TaskRequest, TaskView,
     task_id,
 };
-use brisq_model::{NewTask, QueueNumber, Shard, Task, TaskId, limits};
+use brisq_model::{
+    Facts, NewTask, QueueNumber, Shard, State as Life, Task, TaskId, TaskState, UnixMs, limits,
+};
 use brisq_store::{Enqueued, StoreError, WorkDone, WorkOp};
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -17,10 +19,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Call;
-use crate::answers::json;
+use crate::answers::{counted, json};
 use crate::auth::Caller;
 use crate::coalescer::Meta;
-use crate::error::{Answered, noted, refused};
+use crate::error::{HandlerResult, noted, refused};
 use crate::queue::Queue;
 use crate::shard::weight;
 use crate::state::App;
@@ -45,7 +47,7 @@ fn unplaced() -> TaskId {
         (status = "5XX", description = "Not carried out, or not known", body = ErrorEnvelope),
     )
 )]
-pub async fn enqueue(Path(queue): Path<String>, call: Call) -> Answered {
+pub async fn enqueue(Path(queue): Path<String>, call: Call) -> HandlerResult {
     let queue = call.app.queue(&call.caller, &queue)?;
     match call.body.parse()? {
         EnqueueRequest::One(one) => {
@@ -64,7 +66,7 @@ pub async fn enqueue(Path(queue): Path<String>, call: Call) -> Answered {
     }
 }
 
-async fn enqueue_one(app: &App, queue: &Arc<Queue>, task: NewTask) -> Answered {
+async fn enqueue_one(app: &App, queue: &Arc<Queue>, task: NewTask) -> HandlerResult {
     let (results, meta) = app.enqueue(queue, std::slice::from_ref(&task)).await?;
     let (id, result) = results.into_iter().next().ok_or_else(broke_off)?;
     let result = result.map_err(refused)?;
@@ -76,7 +78,11 @@ async fn enqueue_one(app: &App, queue: &Arc<Queue>, task: NewTask) -> Answered {
     Ok(json(status, &told(queue.name.as_str(), &task)))
 }
 
-async fn enqueue_batch(app: &App, queue: &Arc<Queue>, parsed: Vec<Result<NewTask, ApiError>>) -> Answered {
+async fn enqueue_batch(
+    app: &App,
+    queue: &Arc<Queue>,
+    parsed: Vec<Result<NewTask, ApiError>>,
+) -> HandlerResult {
     let good: Vec<NewTask> = parsed.iter().filter_map(|task| task.as_ref().ok().cloned()).collect();
     let mut stored = Vec::new().into_iter();
     let mut now = None;
@@ -110,33 +116,24 @@ fn kept(id: TaskId, task: &NewTask, enqueued: Enqueued, meta: Meta) -> Task {
 }
 
 /// The task that the store has just made, without asking it again.
-fn created(
-    id: TaskId,
-    task: &NewTask,
-    state: brisq_model::TaskState,
-    ready_at: brisq_model::UnixMs,
-    meta: Meta,
-) -> Task {
-    Task {
+fn created(id: TaskId, task: &NewTask, state: TaskState, ready_at: UnixMs, meta: Meta) -> Task {
+    Task::of(Facts {
         id,
-        state,
         payload: Bytes::new(),
         priority: task.priority,
-        attempt: 0,
         max_attempts: task.max_attempts,
-        expiries: 0,
-        created_at: meta.now,
-        ready_at,
-        started_at: None,
-        finished_at: None,
-        lease: None,
-        cancel_requested: false,
-        progress: None,
-        attempts: Vec::new(),
-        dead_reason: None,
-        result: None,
         idempotency_key: task.idempotency_key.clone(),
-    }
+        created_at: meta.now,
+        state: if state == TaskState::Delayed { Life::Delayed } else { Life::Ready },
+        last: None,
+        ready_at,
+        failed: 0,
+        expiries: 0,
+        cancel_requested: false,
+        attempts: Vec::new(),
+        progress: None,
+        result: None,
+    })
 }
 
 /// The task for a caller who may not read tasks: what it sent it has, what workers said is not its to know.
@@ -157,11 +154,11 @@ pub async fn get(
     State(app): State<App>,
     Extension(caller): Extension<Arc<Caller>>,
     Path(id): Path<String>,
-) -> Answered {
+) -> HandlerResult {
     let id = task_id(&id)?;
     let shard = app.queue_of(&caller, id).await?;
     let task = app.store.get(id).await.map_err(noted)?.ok_or_else(ApiError::task_not_found)?;
-    app.counted(StatusCode::OK, &TaskView::of(shard.info.name.as_str(), &task), weight(&task))
+    counted(&app.answers, StatusCode::OK, &TaskView::of(shard.info.name.as_str(), &task), weight(&task))
 }
 
 /// How long to wait for a result.
@@ -189,7 +186,7 @@ pub async fn result(
     Extension(caller): Extension<Arc<Caller>>,
     Path(id): Path<String>,
     wait: Result<Query<Wait>, axum::extract::rejection::QueryRejection>,
-) -> Answered {
+) -> HandlerResult {
     let wait_ms =
         wait.ok().map(|Query(wait)| wait.wait_ms.unwrap_or(0)).filter(|ms| *ms <= limits::WAIT_MAX_MS);
     let wait_ms = wait_ms.ok_or_else(|| ApiError::invalid_field("waitMs", "`waitMs` is 0 to 60000."))?;
@@ -197,7 +194,7 @@ pub async fn result(
     app.queue_of(&caller, id).await?;
     let task = app.wait_for_result(id, Duration::from_millis(wait_ms)).await?;
     let status = if task.state.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    app.counted(status, &ResultView::of(&task), task.result.as_ref().map_or(0, Bytes::len))
+    counted(&app.answers, status, &ResultView::of(&task), task.result.as_ref().map_or(0, Bytes::len))
 }
 
 /// Take a task back: a queued one is cancelled at once, a running one's worker is asked to stop.
@@ -214,7 +211,7 @@ pub async fn cancel(
     State(app): State<App>,
     Extension(caller): Extension<Arc<Caller>>,
     Path(id): Path<String>,
-) -> Answered {
+) -> HandlerResult {
     let id = task_id(&id)?;
     let shard = app.queue_of(&caller, id).await?;
     match app.act(&caller, id, WorkOp::Cancel { id }).await? {

@@ -8,7 +8,7 @@ use brisq_model::{QueueNumber, TaskId};
 use brisq_store::{StoreError, WorkDone, WorkOp, WorkResult};
 use futures_util::stream::{self, StreamExt};
 
-use super::{NotDone, answer};
+use super::{NotDone, reply};
 use crate::auth::Caller;
 use crate::error::refused;
 use crate::queue::LOOKUPS_MAX;
@@ -112,13 +112,13 @@ impl AppState {
     }
 
     async fn results_of(&self, caller: &Caller, group: &Group) -> Result<Vec<WorkResult>, ApiError> {
-        match answer(group.shard.work(group.ops.clone())).await {
+        match reply(group.shard.work(group.ops.clone())).await {
             Err(NotDone::Store(StoreError::UnknownQueue)) => self.queues.forget(&group.shard),
             done => return Ok(done?.0),
         }
         // Nothing was done. The number may be another queue's by now; if not, the tasks were lost with their queue.
         let shard = self.queue_of(caller, group.first).await?;
-        match answer(shard.work(group.ops.clone())).await {
+        match reply(shard.work(group.ops.clone())).await {
             Err(NotDone::Store(StoreError::UnknownQueue)) => {
                 self.queues.forget(&shard);
                 Err(ApiError::task_not_found())

@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout};
 
 use super::{NotDone, REOPENS_MAX, Results, SLOW_POLL, received};
-use crate::answers::{encoded, no_room, respond};
-use crate::budget::Share;
+use crate::answers::{encoded, respond};
+use crate::budget::{Full, Share};
 use crate::coalescer::Reply;
 use crate::connection::Connection;
 use crate::error::noted;
@@ -27,6 +27,9 @@ use crate::state::AppState;
 
 /// How long a claim waits for room among the answers in flight before it is sent away.
 const ANSWER_ROOM_WAIT: Duration = Duration::from_secs(5);
+/// How long a claim waits for its queue's number though its own time is over: what one question takes of a store that does
+/// not answer. A claim in a line of questions is not held beyond it.
+const NUMBER_WAIT: Duration = Duration::from_secs(5);
 /// A claimed task lies in memory twice until its answer is written: as it came from the store, and as JSON.
 const COPIES: usize = 2;
 
@@ -111,7 +114,7 @@ impl AppState {
         // In line before the store is asked, each time.
         let mut line = (!wish.wait.is_zero()).then(|| queue.parking.enter());
         loop {
-            let taken = self.ask(queue, &op, line.as_mut()).await?;
+            let taken = self.ask(queue, &op, deadline, line.as_mut()).await?;
             let patient = Instant::now() < deadline && !self.draining() && !connection.client_is_gone();
             let line = match &mut line {
                 Some(line) if taken.tasks.is_empty() && patient => line,
@@ -167,10 +170,12 @@ impl AppState {
         &self,
         queue: &Arc<Queue>,
         op: &ClaimOp,
+        deadline: Instant,
         mut line: Option<&mut Parked>,
     ) -> Result<Taken, ApiError> {
         for _ in 0..REOPENS_MAX {
-            let Some(shard) = self.queues.find(queue).await.map_err(noted)? else {
+            let until = deadline.max(Instant::now() + NUMBER_WAIT);
+            let Some(shard) = self.queues.find_by(queue, until).await.map_err(noted)? else {
                 if let Some(line) = line {
                     line.looked();
                 }
@@ -180,7 +185,7 @@ impl AppState {
                 self.store.listen(shard.shard());
             }
             match self.ask_shard(&shard, op, line.as_deref_mut()).await {
-                Err(Unanswered::Call(NotDone::Store(StoreError::UnknownQueue))) => self.queues.forget(&shard),
+                Err(NotDone::Store(StoreError::UnknownQueue)) => self.queues.forget(&shard),
                 taken => return taken.map_err(Into::into),
             }
         }
@@ -192,13 +197,13 @@ impl AppState {
         shard: &Arc<ShardHandle>,
         op: &ClaimOp,
         line: Option<&mut Parked>,
-    ) -> Result<Taken, Unanswered> {
+    ) -> Result<Taken, NotDone> {
         // What the answer will weigh is not known before it is there: as many tasks are asked for as there is room for by
         // what this queue's tasks weighed so far.
         let each = COPIES * shard.task_bytes();
         let wanted = (each * usize::from(op.max)).min(COPIES * limits::CLAIM_MAX_BYTES);
         let room = timeout(ANSWER_ROOM_WAIT, self.answers.take_up_to(wanted, each.min(wanted))).await;
-        let mut share = room.map_err(|_| Unanswered::NoRoom)?;
+        let mut share = room.map_err(|_| NotDone::Full(Full::Answers))?;
         let fitting = u16::try_from(share.bytes() / each).unwrap_or(u16::MAX).max(1);
         let op = ClaimOp { max: op.max.min(fitting), ..op.clone() };
         let token = op.token;
@@ -213,7 +218,7 @@ impl AppState {
             Some(Ok(WorkDone::Claimed(tasks))) => tasks,
             _ => {
                 let cause = "a claim was answered as another act".to_owned();
-                return Err(NotDone::Store(StoreError::Corrupt(cause)).into());
+                return Err(NotDone::Store(StoreError::Corrupt(cause)));
             }
         };
         let beyond = keep_what_fits(&mut share, &mut tasks);
@@ -228,27 +233,6 @@ impl AppState {
             store: (times.sent, times.answered),
             now: Some(meta.now),
         })
-    }
-}
-
-/// Why a question brought no answer.
-enum Unanswered {
-    Call(NotDone),
-    NoRoom,
-}
-
-impl From<NotDone> for Unanswered {
-    fn from(why: NotDone) -> Self {
-        Self::Call(why)
-    }
-}
-
-impl From<Unanswered> for ApiError {
-    fn from(why: Unanswered) -> Self {
-        match why {
-            Unanswered::Call(why) => why.into(),
-            Unanswered::NoRoom => no_room(),
-        }
     }
 }
 

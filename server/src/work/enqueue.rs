@@ -6,7 +6,7 @@ use brisq_model::{NewTask, TaskId};
 use brisq_store::{Refused, StoreError};
 use rand::RngExt;
 
-use super::{NotDone, REOPENS_MAX, answer};
+use super::{NotDone, REOPENS_MAX, reply};
 use crate::coalescer::Meta;
 use crate::error::noted;
 use crate::queue::Queue;
@@ -45,7 +45,7 @@ async fn enqueue_in(
     let with_id = |task: &NewTask| NewTask { id: draw_id(shard), ..task.clone() };
     let drawn: Vec<NewTask> = tasks.iter().map(with_id).collect();
     let mut ids: Vec<TaskId> = drawn.iter().map(|task| task.id).collect();
-    let (mut results, _, meta) = answer(shard.enqueue(drawn)).await?;
+    let (mut results, _, meta) = reply(shard.enqueue(drawn)).await?;
     for _ in 1..ID_DRAWS_MAX {
         let taken = |(index, result): (usize, &EnqueueResult)| {
             matches!(result, Err(Refused::IdTaken)).then_some(index)
@@ -56,8 +56,8 @@ async fn enqueue_in(
         }
         let redrawn: Vec<NewTask> = again.iter().filter_map(|index| tasks.get(*index)).map(with_id).collect();
         let new_ids: Vec<TaskId> = redrawn.iter().map(|task| task.id).collect();
-        let (answers, ..) = answer(shard.enqueue(redrawn)).await?;
-        for ((index, id), result) in again.into_iter().zip(new_ids).zip(answers) {
+        let (results_again, ..) = reply(shard.enqueue(redrawn)).await?;
+        for ((index, id), result) in again.into_iter().zip(new_ids).zip(results_again) {
             if let (Some(slot), Some(known)) = (results.get_mut(index), ids.get_mut(index)) {
                 (*slot, *known) = (result, id);
             }

@@ -18,7 +18,8 @@ pub use claim::ClaimWish;
 pub use enqueue::unix_ms;
 
 use crate::auth::Caller;
-use crate::coalescer::{CallTimes, LaneFull, Meta, Reply};
+use crate::budget::Full;
+use crate::coalescer::{CallTimes, Meta, Reply};
 use crate::error::{noted, overloaded, store_error};
 use crate::queue::Queue;
 use crate::shard::ShardHandle;
@@ -31,7 +32,7 @@ const REOPENS_MAX: usize = 4;
 
 /// Why operations have no results.
 enum NotDone {
-    Full(LaneFull),
+    Full(Full),
     /// A call of a lane, which has said why.
     Store(StoreError),
     /// The store call panicked, or the runtime ends.
@@ -87,7 +88,8 @@ pub fn queue_name(text: &str) -> Result<QueueName, ApiError> {
 
 type Results<O> = (Vec<O>, CallTimes, Meta);
 
-async fn answer<O>(submitted: Result<oneshot::Receiver<Reply<O>>, LaneFull>) -> Result<Results<O>, NotDone> {
+/// What a lane replies to operations that were handed in.
+async fn reply<O>(submitted: Result<oneshot::Receiver<Reply<O>>, Full>) -> Result<Results<O>, NotDone> {
     received(submitted.map_err(NotDone::Full)?.await)
 }
 

@@ -46,13 +46,13 @@ impl Opening {
 
 /// The service of one listener.
 #[derive(Clone, Debug)]
-pub struct Gate {
+pub struct Entrance {
     opening: Arc<Opening>,
     /// Only hosts and pages of this machine are served: there is no authentication.
     local_only: bool,
 }
 
-impl Gate {
+impl Entrance {
     pub fn new(opening: Arc<Opening>, local_only: bool) -> Self {
         Self { opening, local_only }
     }
@@ -88,7 +88,7 @@ impl Gate {
     }
 }
 
-impl Service<Request<RequestBody>> for Gate {
+impl Service<Request<RequestBody>> for Entrance {
     type Response = Response;
     type Error = Infallible;
     type Future = Either<Ready<Result<Response, Infallible>>, RouteFuture<Infallible>>;
