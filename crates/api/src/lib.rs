@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod cut;
 mod enqueue;
 mod error;
 mod last_words;

@@ -5,13 +5,10 @@
 //! for.
 
 use std::borrow::Cow;
-use std::cell::Cell;
-use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use crate::cut::{self, not_json};
 use crate::value::{Text, truth, whole};
 use crate::{ApiError, ErrorCode, value};
 
@@ -54,27 +51,8 @@ pub(crate) fn object<'a, T: Request<'a>>(path: &str, raw: &'a RawValue) -> Resul
     if !raw.get().starts_with('{') {
         return Err(value::not(path, "an object", raw));
     }
-    let refused = Cell::new(None);
-    let cut = Cut { path, known: T::FIELDS, not_yet: T::NOT_YET, refused: &refused };
-    let mut deserializer = serde_json::Deserializer::from_str(raw.get());
-    match deserializer.deserialize_map(cut) {
-        Ok(fields) => T::of(&Fields { path: path.to_owned(), fields }),
-        Err(error) => Err(refused.take().unwrap_or_else(|| not_json(&error))),
-    }
-}
-
-fn not_json(error: &serde_json::Error) -> ApiError {
-    let text = error.to_string();
-    let what = text.split(" at line ").next().unwrap_or_default();
-    let message = match error.classify() {
-        Category::Eof => "The body ends before its JSON does. Send all of it.".to_owned(),
-        _ => format!(
-            "The body is not JSON: {what}, at line {} column {}. Compare it with what a JSON library writes.",
-            error.line(),
-            error.column()
-        ),
-    };
-    ApiError::new(ErrorCode::InvalidJson, message)
+    let fields = cut::fields(path, raw, T::FIELDS, T::NOT_YET)?;
+    T::of(&Fields { path: path.to_owned(), fields })
 }
 
 /// The fields of an object.
@@ -87,7 +65,7 @@ pub struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// The field as its mistakes name it.
     fn full(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+        cut::full(&self.path, name)
     }
 
     /// A field as it was sent, also when that is `null`.
@@ -213,119 +191,7 @@ impl<'a> Fields<'a> {
         if !raw.get().starts_with('[') {
             return Err(value::not(&self.full(name), "a list", raw));
         }
-        let mut deserializer = serde_json::Deserializer::from_str(raw.get());
-        // Of a value that was read as one before, nothing but its length can be wrong.
-        Ok(Some(deserializer.deserialize_seq(Bounded(max)).ok()))
-    }
-}
-
-/// Cuts an object into its fields.
-struct Cut<'b> {
-    path: &'b str,
-    known: &'static [&'static str],
-    not_yet: &'static [&'static str],
-    /// Why, when it fails.
-    refused: &'b Cell<Option<ApiError>>,
-}
-
-impl Cut<'_> {
-    fn refuse<E: Error>(&self, error: ApiError) -> E {
-        self.refused.set(Some(error));
-        E::custom("refused")
-    }
-
-    fn full(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
-    }
-
-    fn unknown(&self, name: &str) -> ApiError {
-        let name: String = name.chars().take(value::QUOTED_MAX).collect();
-        let full = self.full(&name);
-        let message = format!("There is no field `{full}` here; there are {}.", self.known.join(", "));
-        ApiError::new(ErrorCode::UnknownField, message).with("field", full)
-    }
-}
-
-impl<'de> Visitor<'de> for Cut<'_> {
-    type Value = Vec<(&'static str, &'de RawValue)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields: Self::Value = Vec::new();
-        let is =
-            |names: &'static [&'static str], name: &str| names.iter().copied().find(|known| *known == name);
-        while let Some(Name(name)) = map.next_key_seed(NameSeed)? {
-            let Some(known) = is(self.known, &name) else {
-                let Some(later) = is(self.not_yet, &name) else {
-                    return Err(self.refuse(self.unknown(&name)));
-                };
-                if map.next_value::<Option<IgnoredAny>>()?.is_some() {
-                    return Err(self.refuse(ApiError::not_supported(&self.full(later))));
-                }
-                continue;
-            };
-            if fields.iter().any(|(field, _)| *field == known) {
-                let full = self.full(known);
-                let message = format!("`{full}` stands there twice. Send it once.");
-                return Err(self.refuse(ApiError::new(ErrorCode::InvalidJson, message).with("field", full)));
-            }
-            fields.push((known, map.next_value()?));
-        }
-        Ok(fields)
-    }
-}
-
-/// The name of a field.
-struct Name<'a>(Cow<'a, str>);
-
-struct NameSeed;
-
-impl<'de> DeserializeSeed<'de> for NameSeed {
-    type Value = Name<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Name<'de>, D::Error> {
-        deserializer.deserialize_bytes(self)
-    }
-}
-
-impl<'de> Visitor<'de> for NameSeed {
-    type Value = Name<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-
-    fn visit_borrowed_bytes<E: Error>(self, name: &'de [u8]) -> Result<Name<'de>, E> {
-        Ok(Name(String::from_utf8_lossy(name)))
-    }
-
-    fn visit_bytes<E: Error>(self, name: &[u8]) -> Result<Name<'de>, E> {
-        Ok(Name(String::from_utf8_lossy(name).into_owned().into()))
-    }
-}
-
-/// Reads no further than one value beyond its bound.
-struct Bounded(usize);
-
-impl<'de> Visitor<'de> for Bounded {
-    type Value = Vec<&'de RawValue>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at most {} values", self.0)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Self::Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(value) = values.next_element()? {
-            if list.len() == self.0 {
-                return Err(A::Error::custom("too long"));
-            }
-            list.push(value);
-        }
-        Ok(list)
+        Ok(Some(cut::values(raw, max)))
     }
 }
 
