@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use brisq_recorder::{ClaimLog, Recorder, RecorderConfig};
+use brisq_telemetry::{complain, say};
 use clap::{Parser, Subcommand};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -82,7 +83,7 @@ fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("brisq-bench: {error:#}");
+            complain(&format!("brisq-bench: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -108,7 +109,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             memory::run(span, &mut table)?;
         }
     }
-    println!("{table}");
+    say(&table.to_string());
     if let Some(path) = &cli.json {
         std::fs::write(path, table.to_json()?)
             .with_context(|| format!("{} cannot be written", path.display()))?;

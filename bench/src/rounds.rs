@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use brisq_telemetry::complain;
+
 use crate::Span;
 use crate::http::{Server, client};
 use crate::table::Table;
@@ -57,7 +59,7 @@ pub fn aging(span: Span, table: &mut Table) -> anyhow::Result<()> {
     let first = done as f64 / first_s;
     while done < span.many {
         done += runtime.block_on(server.load(CONCURRENCY, Duration::from_secs(10).min(span.length)))?.cycles;
-        eprintln!("{done} of {} tasks completed", span.many);
+        complain(&format!("{done} of {} tasks completed", span.many));
     }
     let last = runtime.block_on(server.load(CONCURRENCY, span.length))?.cycles_per_second;
     table.add(

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::Command;
 
+use brisq_telemetry::complain;
 use serde::Serialize;
 use serde_json::json;
 
@@ -27,7 +28,7 @@ impl Table {
     /// Adds a row, and shows it at once: a run takes minutes.
     pub fn add(&mut self, what: &str, how: &str, figures: &[(&'static str, f64)]) {
         let row = Row { what: what.to_owned(), how: how.to_owned(), figures: figures.to_vec() };
-        eprintln!("{row}");
+        complain(&row.to_string());
         self.rows.push(row);
     }
 

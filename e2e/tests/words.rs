@@ -72,6 +72,26 @@ fn a_log_that_nobody_reads_holds_no_claim_up_and_ends_no_server() {
     }
 }
 
+/// A panic would end with 101.
+#[test]
+fn a_program_that_nobody_listens_to_ends_with_its_own_code() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data").display().to_string();
+    let floor = ["floor", "--listen", &address, "--admin-listen", &address, "--ready-file", &data];
+    let server = ["--listen", &address, "--data", &data];
+    let up = ["up", "--listen", &address, "--data", &data];
+    for (name, args) in [("brisq-bench", &floor[..]), ("brisq-server", &server), ("brisq", &up)] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(binary(name).expect("built"));
+        command.args(args).stdin(Stdio::null());
+        command.stdout(writer.try_clone().expect("a pipe")).stderr(writer);
+        assert_eq!(command.status().expect("runs").code(), Some(1), "{name}");
+    }
+}
+
 #[test]
 fn the_first_line_of_a_start_is_ours() {
     let server = Server::start(Store::Embedded, &[]).expect("a server");
