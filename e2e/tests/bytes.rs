@@ -1,5 +1,7 @@
 //! Small requests that ask for much: whatever is asked for, the server stays within its bounds of bytes.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use brisq_e2e::{Server, Store};
@@ -120,4 +122,50 @@ fn a_store_that_stands_still_fills_no_memory() {
     // It serves again.
     post(&mut http, "/v1/queues/q0/tasks", &json!({"payload": 1}));
     bounded("a stalled store", Store::Redis, &server);
+}
+
+/// A connection on which so many large tasks are asked for and no answer is read: as long as it lives, the server holds one.
+fn deaf(server: &Server, path: &str, times: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(&server.program.listen).expect("a connection");
+    let get = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    stream.write_all(get.repeat(times).as_bytes()).expect("sent");
+    stream
+}
+
+#[test]
+fn a_woken_claim_that_finds_no_room_and_leaves_passes_its_task_on() {
+    for store in Store::ALL {
+        let server = Server::start(store, &[]).expect("a server");
+        let mut http = server.program.http().expect("a connection");
+        let large = json!({"payload": "x".repeat((1 << 20) - 2)});
+        // What its tasks weigh is known from now on: a claim needs room for one of them.
+        post(&mut http, "/v1/queues/jobs/tasks", &large);
+        let first = post(&mut http, "/v1/queues/jobs/claims", &json!({}))["tasks"][0].clone();
+        let id = first["id"].as_str().expect("an id").to_owned();
+        post(&mut http, &format!("/v1/tasks/{id}/complete"), &json!({"token": first["lease"]["token"]}));
+        let parked = || {
+            let mut http = server.program.http().expect("a connection");
+            http.send("POST", "/v1/queues/jobs/claims", r#"{"waitMs": 60000}"#).expect("sent");
+            std::thread::sleep(Duration::from_millis(200));
+            http
+        };
+        let (leaves, mut stays) = (parked(), parked());
+        let path = format!("/v1/tasks/{id}");
+        let mut held = Vec::new();
+        while http.call("GET", &path, "").expect("an answer").status == 200 {
+            assert!(held.len() < 400, "the answers in flight have a bound");
+            held.extend((0..16).map(|_| deaf(&server, &path, 8)));
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        post(&mut http, "/v1/queues/jobs/tasks", &large);
+        // It was woken and waits for room.
+        std::thread::sleep(Duration::from_millis(500));
+        drop(leaves);
+        std::thread::sleep(Duration::from_millis(500));
+        drop(held);
+        let began = Instant::now();
+        let answer = stays.receive().expect("an answer");
+        assert_eq!((answer.status, answer.json()["tasks"].as_array().map(Vec::len)), (200, Some(1)));
+        assert!(began.elapsed() < Duration::from_secs(10), "{store:?}: {:?}", began.elapsed());
+    }
 }

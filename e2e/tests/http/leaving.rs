@@ -199,3 +199,22 @@ fn a_claim_whose_fin_came_with_its_last_byte_takes_nothing() {
         }
     });
 }
+
+#[test]
+fn a_claim_whose_client_went_away_gives_its_tasks_back() {
+    on_each_store(|http, server| {
+        for shutdown in [Shutdown::Write, Shutdown::Both] {
+            let mut gone = server.program.http().expect("a connection");
+            gone.send("POST", "/v1/queues/gone/claims", r#"{"waitMs": 30000}"#).expect("sent");
+            std::thread::sleep(Duration::from_millis(150));
+            gone.socket().shutdown(shutdown).expect("shut down");
+            std::thread::sleep(Duration::from_millis(50));
+            let id = enqueue(http, "gone", &json!({"payload": "for somebody else"}));
+            let tasks = claim(http, "gone", &json!({"waitMs": 5000}));
+            assert_eq!(tasks.len(), 1, "{shutdown:?}");
+            let (claimed, token) = lease(&tasks[0]);
+            assert_eq!((&claimed, &tasks[0]["attempt"]), (&id, &json!(1)), "no attempt was consumed");
+            ok(post(http, &format!("/v1/tasks/{id}/complete"), &json!({"token": token})), 200);
+        }
+    });
+}

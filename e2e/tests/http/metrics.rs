@@ -67,3 +67,33 @@ fn a_backlog_behind_a_restart_has_its_gauges_before_any_call() {
         assert!(text.contains(line), "{text}");
     }
 }
+
+#[test]
+fn metrics_say_how_calls_are_grouped_and_where_claims_spend_time() {
+    on_each_store(|http, server| {
+        enqueue(http, "m", &json!({"payload": 1}));
+        claim(http, "m", &json!({}));
+        let mut admin = Http::connect(&server.program.admin).expect("a connection");
+        // A claim ends once its answer was handed to the socket: its client may be faster than its record.
+        let mut slo = json!(null);
+        for _ in 0..100 {
+            slo = ok(get(&mut admin, "/debug/slo"), 200);
+            if slo["finishedTotal"] == 1 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!((&slo["finishedTotal"], &slo["inFlight"]), (&json!(1), &json!(0)));
+        let metrics = get(&mut admin, "/metrics");
+        for part in [
+            "brisq_store_calls_total 2",
+            "brisq_store_tasks_per_call_bucket",
+            "brisq_claim_latency_seconds_count 1",
+            "brisq_claim_stage_seconds_bucket{le=",
+            "stage=\"store\"",
+            "brisq_tasks_enqueued_total{tenant=\"default\",queue=\"m\"} 1",
+        ] {
+            assert!(metrics.text().contains(part), "{part}:\n{}", metrics.text());
+        }
+    });
+}

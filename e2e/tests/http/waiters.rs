@@ -1,4 +1,4 @@
-//! Who waits for a result learns it: whoever ended the task, and however its caller left.
+//! Who waits for a task or a result gets it: whoever brought it about, and however that caller left.
 
 use super::*;
 
@@ -80,5 +80,69 @@ fn a_drain_sends_waiters_for_results_home_at_once() {
         let began = Instant::now();
         assert_eq!(ok(waiting.receive().expect("an answer"), 202), json!({"state": "leased"}));
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    });
+}
+
+#[test]
+fn a_waiting_claim_is_woken_by_an_enqueue_and_by_a_due_delay() {
+    on_each_store(|http, server| {
+        for task in [json!({"payload": 1}), json!({"payload": 2, "delayMs": 300})] {
+            let mut waiting = server.program.http().expect("a connection");
+            waiting.send("POST", "/v1/queues/w/claims", r#"{"waitMs": 20000}"#).expect("sent");
+            std::thread::sleep(Duration::from_millis(150));
+            let began = Instant::now();
+            enqueue(http, "w", &task);
+            let tasks = ok(waiting.receive().expect("an answer"), 200)["tasks"].clone();
+            assert_eq!(tasks[0]["payload"], task["payload"]);
+            assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        }
+    });
+}
+
+#[test]
+fn a_waiting_claim_answers_empty_when_its_time_is_over() {
+    on_each_store(|http, _| {
+        let began = Instant::now();
+        assert!(claim(http, "empty", &json!({"waitMs": 200})).is_empty());
+        assert!(began.elapsed() >= Duration::from_millis(200));
+    });
+}
+
+#[test]
+fn a_result_is_waited_for() {
+    on_each_store(|http, server| {
+        let id = enqueue(http, "r", &json!({"payload": 1}));
+        assert_eq!(
+            ok(get(http, &format!("/v1/tasks/{id}/result?waitMs=50")), 202),
+            json!({"state": "ready"})
+        );
+        let mut waiting = server.program.http().expect("a connection");
+        waiting.send("GET", &format!("/v1/tasks/{id}/result?waitMs=20000"), "").expect("sent");
+        let (_, token) = lease(&claim(http, "r", &json!({})).remove(0));
+        std::thread::sleep(Duration::from_millis(100));
+        let began = Instant::now();
+        ok(post(http, &format!("/v1/tasks/{id}/complete"), &json!({"token": token, "result": [1]})), 200);
+        assert_eq!(ok(waiting.receive().expect("an answer"), 200)["result"], json!([1]));
+        assert!(began.elapsed() < Duration::from_millis(900), "woken, not polled: {:?}", began.elapsed());
+    });
+}
+
+#[test]
+fn a_drain_finishes_requests_and_sends_waiting_claims_home() {
+    on_each_store(|http, server| {
+        enqueue(http, "d", &json!({"payload": 1}));
+        let mut waiting = server.program.http().expect("a connection");
+        waiting.send("POST", "/v1/queues/nothing/claims", r#"{"waitMs": 60000}"#).expect("sent");
+        std::thread::sleep(Duration::from_millis(100));
+        let pid = server.program.pid.to_string();
+        let sent = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+        assert!(sent.success());
+        let began = Instant::now();
+        assert_eq!(ok(waiting.receive().expect("an answer"), 200), json!({"tasks": []}));
+        while TcpStream::connect(&server.program.listen).is_ok() && began.elapsed() < Duration::from_secs(15)
+        {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "it ends by itself: {:?}", began.elapsed());
     });
 }
