@@ -43,6 +43,7 @@ const LAWS: &[Law] = &[
     architecture_is_short_and_whole,
     no_machine_paths,
     links_resolve,
+    promises_name_tests,
 ];
 
 /// Prints every violation; fails if there is one.
@@ -245,6 +246,26 @@ fn links_resolve(repository: &Repository) -> Vec<String> {
     broken
 }
 
+/// The page that says what is promised, and by which tests.
+const PROMISES: &str = "docs/promises.md";
+
+fn promises_name_tests(repository: &Repository) -> Vec<String> {
+    let Some(page) = repository.files.iter().find(|file| file.path == PROMISES) else {
+        return vec![format!("{PROMISES} is missing")];
+    };
+    let names = page.text.split('`').skip(1).step_by(2).filter(|name| is_test_name(name));
+    let is_there = |name: &str| {
+        let function = format!("fn {name}(");
+        repository.sources().any(|file| file.text.contains(&function))
+    };
+    names.filter(|name| !is_there(name)).map(|name| format!("{PROMISES}: no test is called {name}")).collect()
+}
+
+/// Tests are called by sentences; single words in backticks are codes and signals.
+fn is_test_name(name: &str) -> bool {
+    name.matches('_').count() > 1 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+}
+
 /// The path without `.` and `..`.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
@@ -300,6 +321,8 @@ mod tests {
         breaks(architecture_is_short_and_whole, &[("ARCHITECTURE.md", &"\n".repeat(250))], &[]);
         breaks(no_machine_paths, &[("a.md", concat!("see /ro", "ot/x"))], &[]);
         breaks(links_resolve, &[("docs/a.md", "[b](b.md)")], &[]);
+        breaks(promises_name_tests, &[], &[]);
+        breaks(promises_name_tests, &[(PROMISES, "`a_b_c`"), ("a.rs", "fn a_b_c_d() {}")], &[]);
     }
 
     #[test]
@@ -309,6 +332,8 @@ mod tests {
             ("crates/recorder/src/a.rs", explained),
             ("cli/src/main.rs", "//! The CLI.\n"),
             ("ARCHITECTURE.md", "`cli/` and [docs](docs/b.md)"),
+            (PROMISES, "`not_supported`, `a_test_of_it`"),
+            ("crates/x/tests/a.rs", "    async fn a_test_of_it() {"),
             ("docs/b.md", "[up](../ARCHITECTURE.md#map) [web](https://example.org)"),
         ];
         let repository = with(&files, &[("cli", &["clap"])]);
