@@ -45,6 +45,8 @@ pub type Reply<O> = Result<(Vec<O>, CallTimes, Meta), StoreError>;
 pub struct Meta {
     /// The store's time of the call.
     pub now: UnixMs,
+    /// Tasks that are ready and unclaimed after the call.
+    pub ready: u64,
 }
 
 /// Size of an operation, for the bounds of the lane, of its calls and of the process.
@@ -218,7 +220,7 @@ fn deliver<I, O>(
     times: CallTimes,
     calls: &Arc<impl StoreCalls<I, O>>,
 ) {
-    let meta = Meta { now: answer.now };
+    let meta = Meta { now: answer.now, ready: answer.ready };
     let mut results = answer.results.into_iter();
     for asker in askers {
         let own: Vec<O> = results.by_ref().take(asker.ops).collect();

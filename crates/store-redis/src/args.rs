@@ -24,7 +24,7 @@ pub(crate) fn enqueue(command: &mut Cmd, tasks: &[NewTask]) {
     }
 }
 
-/// Arguments of `work`, behind the path.
+/// Arguments of `work`, behind the path and the most bytes of its answer.
 pub(crate) fn work(command: &mut Cmd, ops: &[WorkOp]) {
     for op in ops {
         match op {

@@ -1,5 +1,9 @@
 //! Whether tasks can be written, and whether there is room for new ones.
 
+use std::sync::Weak;
+use std::time::Duration;
+
+use brisq_model::limits::ANSWER_MAX_BYTES;
 use brisq_store::StoreError;
 use parking_lot::Mutex;
 use redis::{FromRedisValue, RedisError};
@@ -8,9 +12,17 @@ use crate::error::failed;
 use crate::keys::{OPENED, PATHS};
 use crate::link::Link;
 use crate::said::Said;
+use crate::store::Inner;
 
+/// How often Redis is looked at.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Share of `maxmemory`, in percent, at which new tasks are refused: what is left is for claims and for what ends tasks.
 const FULL_PERCENT: u64 = 80;
+/// The part of `maxmemory` that the bytes of one answer may be. Redis holds them several times while it makes one: as values
+/// of Lua, until those are collected, and in the client's buffer.
+const ANSWER_PART: u64 = 32;
+/// How often the bytes of new tasks are in Redis while it takes them: in the command, and where they stay.
+const COPIES: u64 = 2;
 
 /// A shard's key and channel, as examples of all.
 const SHARD: (&str, &str) = ("{q1.0}:meta", "{q1.0}:wake");
@@ -65,8 +77,9 @@ impl Memory {
         })
     }
 
-    fn percent(&self) -> Option<u64> {
-        self.used.saturating_mul(100).checked_div(self.max)
+    /// What `bytes` more would use, in percent.
+    fn percent_with(&self, bytes: u64) -> Option<u64> {
+        self.used.saturating_add(bytes).saturating_mul(100).checked_div(self.max)
     }
 }
 
@@ -151,15 +164,41 @@ impl Health {
         self.lacking.lock().clone().map_or(Ok(()), |cause| Err(StoreError::Unavailable(cause)))
     }
 
-    /// Refuses new tasks and queues while Redis is nearly full.
-    pub(crate) fn check_room(&self) -> Result<(), StoreError> {
-        let percent = self.memory.lock().as_ref().and_then(Memory::percent).unwrap_or(0);
-        if percent < FULL_PERCENT {
-            return Ok(());
+    /// Refuses new tasks and queues of so many bytes while Redis is nearly full, or would be more than full while it takes them.
+    /// Those that are let in count until the next look.
+    pub(crate) fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
+        let mut memory = self.memory.lock();
+        let Some(memory) = memory.as_mut() else { return Ok(()) };
+        let percent = memory.percent_with(0).unwrap_or(0);
+        if percent >= FULL_PERCENT {
+            return Err(StoreError::Full(format!(
+                "Redis uses {percent} % of its maxmemory; from {FULL_PERCENT} % on only what frees memory goes on"
+            )));
         }
-        Err(StoreError::Full(format!(
-            "Redis uses {percent} % of its maxmemory; from {FULL_PERCENT} % on only what frees memory goes on"
-        )))
+        if memory.percent_with(COPIES * bytes).is_some_and(|percent| percent >= 100) {
+            return Err(StoreError::Full(format!(
+                "Redis uses {percent} % of its maxmemory, and {bytes} bytes at once would be too many: send fewer"
+            )));
+        }
+        memory.used = memory.used.saturating_add(bytes);
+        Ok(())
+    }
+
+    /// Most bytes of one answer. A small Redis that is full to its mark has no room for a large one beside its tasks, and where
+    /// its container has none either it is killed.
+    pub(crate) fn answer_bytes(&self) -> u64 {
+        let max = self.memory.lock().as_ref().map_or(0, |memory| memory.max);
+        let most = ANSWER_MAX_BYTES as u64;
+        if max == 0 { most } else { most.min(max / ANSWER_PART) }
+    }
+}
+
+/// Looks at Redis while the store lives. What it finds is for the calls to come, and told where it is found.
+pub(crate) async fn run(store: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        let Some(store) = store.upgrade() else { return };
+        let _ = store.health.look(&store.link).await;
     }
 }
 
@@ -172,8 +211,30 @@ mod tests {
         let info = "# Memory\r\nused_memory:850\r\nused_memory_human:850B\r\nmaxmemory:1000\r\nmaxmemory_policy:noeviction\r\n";
         let memory = Memory::of(info).unwrap();
         assert_eq!(memory, Memory { used: 850, max: 1000, policy: "noeviction".into() });
-        assert_eq!(memory.percent(), Some(85));
-        assert_eq!(Memory { max: 0, ..memory }.percent(), None);
+        assert_eq!([0, 50].map(|bytes| memory.percent_with(bytes)), [Some(85), Some(90)]);
+        assert_eq!(Memory { max: 0, ..memory }.percent_with(0), None);
         assert_eq!(Memory::of("# Memory"), None);
+    }
+
+    #[test]
+    fn the_tasks_let_in_count_and_a_small_redis_answers_little() {
+        for (max, used, bytes, let_in, answer) in [
+            (0, 1 << 40, 1 << 30, 3, ANSWER_MAX_BYTES as u64),
+            (1 << 40, 0, 8 << 20, 3, ANSWER_MAX_BYTES as u64),
+            (64 << 20, 0, 16 << 20, 2, 2 << 20),
+            (64 << 20, 0, 26 << 20, 1, 2 << 20),
+            (64 << 20, 0, 33 << 20, 0, 2 << 20),
+            (64 << 20, 50 << 20, 1, 3, 2 << 20),
+            (64 << 20, 52 << 20, 1, 0, 2 << 20),
+        ] {
+            let health = Health::default();
+            *health.memory.lock() = Some(Memory { used, max, policy: "noeviction".into() });
+            let taken = (0..3).take_while(|_| health.check_room(bytes).is_ok()).count();
+            assert_eq!(
+                (taken, health.answer_bytes()),
+                (let_in, answer),
+                "{used} of {max}, {bytes} at a time"
+            );
+        }
     }
 }

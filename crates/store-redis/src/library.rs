@@ -2,7 +2,10 @@
 
 use brisq_model::{QueueNumber, limits};
 use brisq_store::engine::Bounds;
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
+
+use crate::sweep::TAKEN_MS;
 
 /// The layout of shards that the library keeps; a shard of a higher one is refused. It is raised by the first change that an
 /// older library could not keep right.
@@ -31,14 +34,16 @@ pub(crate) struct Library {
 
 /// The limits as locals of the library: servers with other limits load another library.
 fn limits_in_lua(bounds: &Bounds) -> String {
-    let values: [(&str, u64); 13] = [
+    let values: [(&str, u64); 15] = [
         ("SCHEMA", u64::from(SCHEMA)),
         ("SWEEP_SLICE", limits::SWEEP_SLICE as u64),
         ("KEPT_MAX", bounds.kept_max),
         ("EXPIRIES_MAX", u64::from(limits::EXPIRIES_MAX)),
         ("CLAIM_MAX_BYTES", bounds.claim_bytes as u64),
         ("ANSWER_MAX_BYTES", bounds.answer_bytes as u64),
+        ("PAYLOAD_MAX_BYTES", limits::PAYLOAD_MAX_BYTES as u64),
         ("REMEMBERED_MS", limits::REMEMBERED_MS),
+        ("TAKEN_MS", TAKEN_MS),
         ("AGING_MS", bounds.aging_ms),
         ("AGING_PICKS", bounds.aging_picks),
         ("CORRUPT_KEPT_MS", limits::RETENTION_DEAD_DEFAULT_MS),
@@ -56,9 +61,8 @@ impl Library {
     }
 
     fn of(text: &str) -> Self {
-        let hash = Sha256::digest(text.as_bytes());
-        let short: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        let prefix = format!("brisq_{short}");
+        let hash = HEXLOWER.encode(&Sha256::digest(text.as_bytes()));
+        let prefix = format!("brisq_{}", hash.get(..12).unwrap_or_default());
         let text = format!("#!lua name={prefix}\n{}", text.replace("PREFIX", &prefix));
         Self { prefix, text }
     }

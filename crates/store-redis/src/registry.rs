@@ -55,7 +55,7 @@ pub(crate) async fn open(link: &Link, health: &Health, path: &str) -> Result<Que
                 unfit = known;
             }
             Step::Proposed(free) => {
-                health.check_room()?;
+                health.check_room(0)?;
                 if !settle(link, path, number(free)?, "new").await? {
                     continue;
                 }

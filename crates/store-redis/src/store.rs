@@ -24,7 +24,7 @@ use crate::link::Link;
 use crate::said::Said;
 use crate::sweep::Sweeps;
 use crate::wakeups::{self, LISTENS_PENDING_MAX, WAKEUPS_PENDING_MAX};
-use crate::{answer, args, registry, sweep};
+use crate::{answer, args, health, registry, sweep};
 
 /// Shards whose counts are asked for in one round trip.
 const COUNTS_AT_A_TIME: usize = 1_000;
@@ -38,7 +38,7 @@ pub struct RedisStore {
     listens: mpsc::Sender<Shard>,
     listening: Mutex<HashSet<Shard>>,
     wakeups: Mutex<Option<mpsc::Receiver<Wake>>>,
-    tasks: [AbortHandle; 2],
+    tasks: [AbortHandle; 3],
     closed: AtomicBool,
 }
 
@@ -93,13 +93,14 @@ impl RedisStore {
         let client = inner.link.client().clone();
         let listener = tokio::spawn(wakeups::run(client, inner.link.generations(), listened, wakes));
         let sweeper = tokio::spawn(sweep::run(Arc::downgrade(&inner)));
+        let watcher = tokio::spawn(health::run(Arc::downgrade(&inner)));
         Ok(Self {
             inner,
             persistence,
             listens,
             listening: Mutex::default(),
             wakeups: Mutex::new(Some(wakeups)),
-            tasks: [listener.abort_handle(), sweeper.abort_handle()],
+            tasks: [listener, sweeper, watcher].map(|task| task.abort_handle()),
             closed: AtomicBool::new(false),
         })
     }
@@ -203,7 +204,8 @@ impl Store for RedisStore {
         tasks: Vec<NewTask>,
     ) -> Result<Answer<Result<Enqueued, Refused>>, StoreError> {
         self.check()?;
-        self.inner.health.check_room()?;
+        let bytes = tasks.iter().map(|task| task.payload.len() as u64).sum();
+        self.inner.health.check_room(bytes)?;
         let shard = queue.shard();
         let mut command = self.inner.link.function("enqueue", &shard_keys(shard));
         command.arg(registry::path(&queue.tenant, &queue.name));
@@ -216,7 +218,7 @@ impl Store for RedisStore {
         self.check()?;
         let shard = queue.shard();
         let mut command = self.inner.link.function("work", &shard_keys(shard));
-        command.arg(registry::path(&queue.tenant, &queue.name));
+        command.arg(registry::path(&queue.tenant, &queue.name)).arg(self.inner.health.answer_bytes());
         args::work(&mut command, &ops);
         let answer = self.inner.link.call(&command).await.map_err(|error| failed(&error))?;
         Ok(self.read(shard, answer::worked(answer)?))

@@ -3,7 +3,10 @@
 //! A set in Redis holds, for each shard with finished tasks, when the next of them is past its retention. Servers add to it
 //! what the answers of their calls say, and each of them takes from it, once a second at least, the shards whose time has come.
 //! An idle queue costs nothing until then. What a server that was killed had not added yet is found by the next one that
-//! starts or connects anew: it has every queue looked at once.
+//! starts or connects anew: it sweeps every queue once.
+//!
+//! A shard that is taken is hidden from other servers, and its server may be killed at that moment. So few are taken at a time,
+//! for a short while, and only when they are due: to sweep a shard twice harms nothing, and the walk of a start takes none.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -12,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use brisq_model::{QueueNumber, Shard, UnixMs};
 use brisq_store::StoreError;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
-use redis::{FromRedisValue, RedisError};
+use redis::FromRedisValue;
 
 use crate::answer;
 use crate::error::failed;
@@ -22,25 +26,22 @@ use crate::store::Inner;
 
 /// Longest time from one look to the next, for what other servers' calls ended, and by how much chance shortens it: servers
 /// that start together look apart. Memory is free within three seconds of the end of a retention, and records are kept for
-/// two ([`brisq_model::limits::REMEMBERED_MS`]): what is left of the third is for a machine that has much else to do.
+/// two ([`brisq_model::limits::REMEMBERED_MS`]): the third is for [`TAKEN_MS`] and a machine that has much else to do.
 const LOOK_MAX: Duration = Duration::from_millis(700);
 const LOOK_SPREAD_MS: u64 = 200;
-/// How often this server sees whether something that its own calls ended is due. Costs Redis nothing.
-const PAUSE: Duration = Duration::from_millis(200);
-/// Redis' health is looked at as often.
-const HEALTH_PAUSE: Duration = Duration::from_secs(1);
 /// Ends of retention are told to Redis in steps of this: most calls then move none to an earlier one.
 const STEP_MS: u64 = 100;
-/// A server that took a shard and swept nothing for so long has died.
-const TAKEN_MS: u64 = 10_000;
-/// Shards taken at a time.
-const TAKE_MAX: usize = 128;
-/// Calls on one shard in one look; each takes away up to 1,000 tasks. The rest comes in the next look.
-const ROUNDS_MAX: usize = 64;
+/// For how long a shard that is taken is hidden: a server that is not done with it by then may have died.
+pub(crate) const TAKEN_MS: u64 = 500;
+/// Shards taken at a time, and swept side by side.
+const TAKE_MAX: usize = 16;
+/// Calls on one shard before others have their turn; each takes away up to 1,000 tasks. The rest is due at once.
+const ROUNDS_MAX: usize = 8;
 /// Times that shards are taken in one look.
-const TAKES_MAX: usize = 64;
-/// Queues that are looked at in one look after a start.
+const TAKES_MAX: usize = 512;
+/// Most queues that the walk of a start sweeps in one look, and for how long: what is due goes first.
 const WALK_SLICE: usize = 256;
+const WALK_MAX: Duration = Duration::from_millis(100);
 
 /// What this server knows of ends of retention.
 #[derive(Debug, Default)]
@@ -50,12 +51,20 @@ pub(crate) struct Sweeps {
 
 #[derive(Debug, Default)]
 struct Ends {
-    /// Told to Redis, or about to be.
+    /// Told to Redis, or about to be, in the time of the shard.
     told: HashMap<Shard, u64>,
-    /// Not told yet.
-    pending: HashMap<Shard, u64>,
+    /// Not told yet. They are told as what is left until then: a shard's time is ahead of Redis' clock where that was set back.
+    pending: HashMap<Shard, Instant>,
     /// When the first of those that this server has told is due.
     next: Option<Instant>,
+}
+
+impl Ends {
+    fn add(&mut self, shard: Shard, at: Instant) {
+        let pending = self.pending.entry(shard).or_insert(at);
+        *pending = at.min(*pending);
+        self.next = Some(self.next.map_or(at, |next| next.min(at)));
+    }
 }
 
 impl Sweeps {
@@ -65,52 +74,49 @@ impl Sweeps {
         let mut ends = self.ends.lock();
         if ends.told.get(&shard).is_none_or(|told| end < *told || *told <= now.0) {
             ends.told.insert(shard, end);
-            ends.pending.insert(shard, end);
-            let at = Instant::now() + Duration::from_millis(end.saturating_sub(now.0));
-            ends.next = Some(ends.next.map_or(at, |next| next.min(at)));
+            ends.add(shard, Instant::now() + Duration::from_millis(end.saturating_sub(now.0)));
         }
     }
 
-    fn add(&self, shard: Shard, end: u64) {
-        let mut ends = self.ends.lock();
-        let pending = ends.pending.entry(shard).or_insert(end);
-        *pending = end.min(*pending);
+    fn add(&self, shard: Shard, at: Instant) {
+        self.ends.lock().add(shard, at);
     }
 
     /// Whether something is due that this server knows of. It is asked once: the look that follows finds all.
     fn is_due(&self, now: Instant) -> bool {
-        let mut ends = self.ends.lock();
-        let due = ends.next.is_some_and(|next| next <= now);
-        if due {
-            ends.next = None;
-        }
-        due
+        self.ends.lock().next.take_if(|next| *next <= now).is_some()
     }
 
-    fn pending(&self) -> HashMap<Shard, u64> {
+    fn next(&self) -> Option<Instant> {
+        self.ends.lock().next
+    }
+
+    fn pending(&self) -> HashMap<Shard, Instant> {
         std::mem::take(&mut self.ends.lock().pending)
     }
 }
 
-/// Looks while the store lives: at ends of retention, and at Redis' health.
+/// Looks at ends of retention while the store lives.
 pub(crate) async fn run(store: Weak<Inner>) {
     let mut walk = Walk::default();
     let mut swept = Vec::new();
-    let (mut health_at, mut look_at) = (Instant::now(), Instant::now());
+    let mut look_at = Instant::now();
     loop {
-        tokio::time::sleep(PAUSE).await;
+        let Some(next) = store.upgrade().map(|store| store.sweeps.next()) else { return };
+        // What calls end meanwhile is not due before `look_at`, or found then.
+        tokio::time::sleep_until(next.map_or(look_at, |next| next.min(look_at)).into()).await;
         let Some(store) = store.upgrade() else { return };
         let now = Instant::now();
-        if now >= health_at {
-            health_at = now + HEALTH_PAUSE;
-            // What it finds is for the calls to come, and told where it is found.
-            let _ = store.health.look(&store.link).await;
+        if !store.sweeps.is_due(now) && now < look_at {
+            continue;
         }
-        if (store.sweeps.is_due(now) || now >= look_at) && store.health.check_rights().is_ok() {
-            look_at = now + LOOK_MAX.saturating_sub(spread());
-            if let Err(error) = look(&store, &mut walk, &mut swept).await {
-                tracing::debug!(%error, "ends of retention wait for the next look");
-            }
+        look_at = now + LOOK_MAX.saturating_sub(spread());
+        if store.health.check_rights().is_err() {
+            continue;
+        }
+        match look(&store, &mut walk, &mut swept).await {
+            Ok(given_up) => look_at = given_up.map_or(look_at, |at| at.min(look_at)),
+            Err(error) => tracing::debug!(%error, "ends of retention wait for the next look"),
         }
     }
 }
@@ -119,45 +125,53 @@ fn spread() -> Duration {
     Duration::from_millis(RandomState::new().build_hasher().finish() % LOOK_SPREAD_MS)
 }
 
-/// Takes and sweeps until nothing is due. The shards of the last round are told to be swept in the next look.
-async fn look(store: &Inner, walk: &mut Walk, swept: &mut Vec<Shard>) -> Result<(), StoreError> {
-    walk.step(store).await.map_err(|error| failed(&error))?;
+/// Takes and sweeps until nothing is due, then goes on with the walk. Answers when the first shard that another server has
+/// taken is given up. The shards of the last round are told to be swept in the next look.
+async fn look(store: &Inner, walk: &mut Walk, swept: &mut Vec<Shard>) -> Result<Option<Instant>, StoreError> {
+    let mut given_up = None;
     for _ in 0..TAKES_MAX {
-        let shards = take(store, swept, TAKE_MAX).await?;
-        if shards.is_empty() {
+        let taken = take(store, swept, TAKE_MAX).await?;
+        given_up = taken.given_up;
+        if taken.shards.is_empty() {
             break;
         }
-        for shard in shards {
-            if let Some(end) = sweep(store, shard).await? {
-                store.sweeps.add(shard, end.0.next_multiple_of(STEP_MS));
-            }
-            swept.push(shard);
-        }
+        swept.extend(sweep_all(store, taken.shards, ROUNDS_MAX).await);
     }
-    Ok(())
+    walk.step(store).await?;
+    Ok(given_up)
+}
+
+/// What Redis gives a server to sweep.
+struct Taken {
+    shards: Vec<Shard>,
+    /// When the first of those that another server has taken is given up.
+    given_up: Option<Instant>,
 }
 
 /// Tells Redis what is known and done, and takes shards whose time has come.
-async fn take(store: &Inner, swept: &mut Vec<Shard>, most: usize) -> Result<Vec<Shard>, StoreError> {
+async fn take(store: &Inner, swept: &mut Vec<Shard>, most: usize) -> Result<Taken, StoreError> {
     let pending = store.sweeps.pending();
     let mut command = store.link.function("take", &SWEEPS);
-    command.arg(TAKEN_MS).arg(most).arg(swept.len());
+    command.arg(most).arg(swept.len());
     for shard in &*swept {
         command.arg(member(*shard));
     }
-    for (shard, end) in &pending {
-        command.arg(*end).arg(member(*shard));
+    let now = Instant::now();
+    for (shard, at) in &pending {
+        command.arg(at.saturating_duration_since(now).as_millis() as u64).arg(member(*shard));
     }
     match store.link.call(&command).await {
         Ok(answer) => {
             swept.clear();
-            let members = Vec::<String>::from_redis_value(answer)
+            let (given_up_ms, members) = <(i64, Vec<String>)>::from_redis_value(answer)
                 .map_err(|_| StoreError::Corrupt("Redis named no shards to sweep".to_owned()))?;
-            Ok(members.iter().filter_map(|member| shard_of_member(member)).collect())
+            let given_up = u64::try_from(given_up_ms).ok().map(|ms| now + Duration::from_millis(ms));
+            let shards = members.iter().filter_map(|member| shard_of_member(member)).collect();
+            Ok(Taken { shards, given_up })
         }
         Err(error) => {
-            for (shard, end) in pending {
-                store.sweeps.add(shard, end);
+            for (shard, at) in pending {
+                store.sweeps.add(shard, at);
             }
             Err(failed(&error))
         }
@@ -171,48 +185,77 @@ pub(crate) async fn flush(store: &Inner) {
     }
 }
 
-/// Sweeps one shard. When the next of its tasks is past its retention, if there is one.
-async fn sweep(store: &Inner, shard: Shard) -> Result<Option<UnixMs>, StoreError> {
+/// Sweeps shards side by side; answers those that it is done with. One that fails is hidden until it is given up, and stops
+/// no other.
+async fn sweep_all(store: &Inner, shards: Vec<Shard>, rounds: usize) -> Vec<Shard> {
+    let sweeps = shards.into_iter().map(async |shard| match sweep(store, shard, rounds).await {
+        Ok(()) => Some(shard),
+        Err(error) => {
+            tracing::debug!(%error, queue = shard.queue.get(), "a queue's ends of retention wait");
+            None
+        }
+    });
+    join_all(sweeps).await.into_iter().flatten().collect()
+}
+
+/// Sweeps one shard, and notes when the next of its tasks is past its retention, or that some still are.
+async fn sweep(store: &Inner, shard: Shard, rounds: usize) -> Result<(), StoreError> {
     let command = store.link.function("sweep", &shard_keys(shard));
-    let mut last = UnixMs(0);
-    for _ in 0..ROUNDS_MAX {
+    for _ in 0..rounds {
         let answer = store.link.call(&command).await.map_err(|error| failed(&error));
         // The shard of a newer server is that server's to sweep.
         if matches!(answer, Err(StoreError::Newer { .. })) {
-            return Ok(None);
+            return Ok(());
         }
-        let (now, end) = answer::swept(answer?)?;
-        if end.is_none_or(|end| end > now) {
-            return Ok(end);
+        let (now, Some(end)) = answer::swept(answer?)? else { return Ok(()) };
+        if end > now {
+            let left = end.0.next_multiple_of(STEP_MS).saturating_sub(now.0);
+            store.sweeps.add(shard, Instant::now() + Duration::from_millis(left));
+            return Ok(());
         }
-        last = now;
     }
-    Ok(Some(last))
+    store.sweeps.add(shard, Instant::now());
+    Ok(())
 }
 
-/// One look at every queue, after a start and after each new connection.
+/// One sweep of every queue, after a start and after each new connection.
 #[derive(Debug, Default)]
 struct Walk {
     generation: u64,
-    /// Where HSCAN goes on; none when all are done.
+    /// Where HSCAN goes on; none when all are found.
     cursor: Option<u64>,
+    /// Found and not swept yet.
+    found: Vec<Shard>,
 }
 
 impl Walk {
-    async fn step(&mut self, store: &Inner) -> Result<(), RedisError> {
+    async fn step(&mut self, store: &Inner) -> Result<(), StoreError> {
         let generation = store.link.generation();
         if generation != self.generation {
-            (self.generation, self.cursor) = (generation, Some(0));
+            *self = Self { generation, cursor: Some(0), found: Vec::new() };
         }
-        let Some(cursor) = self.cursor else { return Ok(()) };
-        let mut command = redis::cmd("HSCAN");
-        command.arg(PATHS).arg(cursor).arg("COUNT").arg(WALK_SLICE);
-        let (next, pairs): (u64, Vec<(String, String)>) = store.link.command(&command).await?;
-        for (number, _) in pairs {
-            if let Some(number) = number.parse().ok().and_then(QueueNumber::new) {
-                store.sweeps.add(Shard::first(number), 0);
+        let began = Instant::now();
+        for _ in 0..WALK_SLICE / TAKE_MAX {
+            if self.found.is_empty() {
+                let Some(cursor) = self.cursor else { break };
+                self.find(store, cursor).await?;
+            }
+            let left = self.found.len().saturating_sub(TAKE_MAX);
+            sweep_all(store, self.found.split_off(left), 1).await;
+            if began.elapsed() > WALK_MAX {
+                break;
             }
         }
+        Ok(())
+    }
+
+    async fn find(&mut self, store: &Inner, cursor: u64) -> Result<(), StoreError> {
+        let mut command = redis::cmd("HSCAN");
+        command.arg(PATHS).arg(cursor).arg("COUNT").arg(WALK_SLICE);
+        let (next, pairs): (u64, Vec<(String, String)>) =
+            store.link.command(&command).await.map_err(|error| failed(&error))?;
+        let numbers = pairs.iter().filter_map(|(number, _)| QueueNumber::new(number.parse().ok()?));
+        self.found.extend(numbers.map(Shard::first));
         self.cursor = (next != 0).then_some(next);
         Ok(())
     }
@@ -228,7 +271,7 @@ mod tests {
         let shard = Shard::first(QueueNumber::new(1).unwrap());
         let told = |now: u64, end: u64| {
             sweeps.note(shard, UnixMs(now), UnixMs(end));
-            sweeps.pending().get(&shard).copied()
+            sweeps.pending().get(&shard).and_then(|_| sweeps.ends.lock().told.get(&shard).copied())
         };
         assert_eq!(told(1_000, 9_001), Some(9_100));
         assert_eq!(told(1_100, 9_050), None, "within the step");

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use brisq_testkit::{Kubectl, go_tool};
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -136,7 +137,7 @@ fn check_bundle(folder: &Path) -> Value {
     for file in files {
         let name = file["name"].as_str().expect("a name");
         let content = std::fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let sha256: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = HEXLOWER.encode(&Sha256::digest(&content));
         assert_eq!(file["sha256"], sha256, "{name}");
     }
     assert!(files.len() >= 6, "{manifest}");

@@ -30,6 +30,8 @@ const ANSWER_ROOM_WAIT: Duration = Duration::from_secs(5);
 /// How long a claim waits for its queue's number though its own time is over: what one question takes of a store that does
 /// not answer. A claim in a line of questions is not held beyond it.
 const NUMBER_WAIT: Duration = Duration::from_secs(5);
+/// How often a claim that does not wait asks again, because its store call had no room for it. Each call serves one at least.
+const ASKS_MAX: usize = 64;
 /// A claimed task lies in memory twice until its answer is written: as it came from the store, and as JSON.
 const COPIES: usize = 2;
 
@@ -64,6 +66,8 @@ struct Taken {
     store: (Instant, Instant),
     /// The store's time of the call.
     now: Option<UnixMs>,
+    /// Tasks that are ready, and nobody's.
+    left: u64,
 }
 
 impl Claimed {
@@ -113,11 +117,15 @@ impl AppState {
         let op = ClaimOp { max: wish.max, lease_ms: wish.lease_ms, worker: wish.worker, token };
         // In line before the store is asked, each time.
         let mut line = (!wish.wait.is_zero()).then(|| queue.parking.enter());
+        let mut asked = 0;
         loop {
             let taken = self.ask(queue, &op, deadline, line.as_mut()).await?;
+            asked += 1;
             let patient = Instant::now() < deadline && !self.draining() && !connection.client_is_gone();
             let line = match &mut line {
                 Some(line) if taken.tasks.is_empty() && patient => line,
+                // Claims before it in the same store call took all the room of its answer.
+                None if taken.tasks.is_empty() && taken.left > 0 && asked < ASKS_MAX => continue,
                 _ => {
                     let times = taken.times(began, handled, parked);
                     return self.claimed(queue, connection, ticket, taken, times);
@@ -232,6 +240,7 @@ impl AppState {
             asked,
             store: (times.sent, times.answered),
             now: Some(meta.now),
+            left: meta.ready,
         })
     }
 }
@@ -256,7 +265,15 @@ fn keep_what_fits(share: &mut Share, tasks: &mut Vec<Task>) -> Vec<Task> {
 
 impl Taken {
     fn nothing(asked: Instant) -> Self {
-        Self { tasks: Vec::new(), undelivered: None, share: None, asked, store: (asked, asked), now: None }
+        Self {
+            tasks: Vec::new(),
+            undelivered: None,
+            share: None,
+            asked,
+            store: (asked, asked),
+            now: None,
+            left: 0,
+        }
     }
 
     fn times(&self, began: Instant, handled: Instant, parked: Duration) -> ClaimTimes {
@@ -286,8 +303,7 @@ struct Unclaimed<'a> {
 
 impl Unclaimed<'_> {
     async fn wait(mut self) -> Result<Results<WorkResult>, NotDone> {
-        let reply = (&mut self.reply).await;
-        received(reply)
+        received(&mut self.reply).await
     }
 }
 

@@ -84,6 +84,7 @@ end
 -- The line of ready tasks for one claim of at most `max`: a function that answers the next id and its body, nil at its end.
 -- A task that was answered and not claimed ends the claim.
 local function line_of(call, max)
+  local bodies_at_a_time = math.max(1, math.min(BODIES_AT_A_TIME, math.floor(call.answer_max / PAYLOAD_MAX_BYTES)))
   local ids, bodies, at, read_to = redis.call('ZRANGE', call.keys[READY], 0, max - 1), {}, 0, 0
   load_records(call, ids)
   local taken = {}
@@ -92,7 +93,7 @@ local function line_of(call, max)
       at = at + 1
     until not ids[at] or not taken[ids[at]]
     if ids[at] and at > read_to then
-      local last = math.min(at + BODIES_AT_A_TIME - 1, #ids)
+      local last = math.min(at + bodies_at_a_time - 1, #ids)
       local found = redis.call('HMGET', call.keys[BODY], unpack(ids, at, last))
       for offset = 1, last - at + 1 do
         bodies[ids[at + offset - 1]] = found[offset]
@@ -115,7 +116,7 @@ end
 
 local function claim(call, max, lease_ms, token, worker)
   local tasks, bytes = {}, 0
-  if call.bytes >= ANSWER_MAX_BYTES then
+  if call.bytes >= call.answer_max then
     return { 'C', tasks }
   end
   local line = line_of(call, max)
@@ -131,7 +132,7 @@ local function claim(call, max, lease_ms, token, worker)
       local extra, extra_bytes = extra_of(call, id, record)
       local size = #body + extra_bytes
       bytes = bytes + size
-      if (#tasks > 0 and bytes > CLAIM_MAX_BYTES) or (call.bytes > 0 and call.bytes + size > ANSWER_MAX_BYTES) then
+      if (#tasks > 0 and bytes > CLAIM_MAX_BYTES) or (call.bytes > 0 and call.bytes + size > call.answer_max) then
         break
       end
       call.bytes = call.bytes + size

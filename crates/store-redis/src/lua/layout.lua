@@ -22,7 +22,8 @@ local NOT_YET, BY_COMPLETE, BY_FAIL, BY_RELEASE, BY_TIME, BY_HEARTBEAT = 0, 1, 2
 
 -- Lua's unpack fails at about 8,000 values. Even, so that no pair is cut.
 local SLICE = 1000
--- Bodies that a claim reads at a time: what lies behind its byte limit is read for nothing.
+-- Bodies that a claim reads at a time, fewer where the largest of them do not fit one answer: what lies behind its byte limit
+-- is read for nothing.
 local BODIES_AT_A_TIME = 32
 -- Delays of one millisecond that are moved together, so that they keep the order of their enqueues.
 local TIES_MAX = 2048

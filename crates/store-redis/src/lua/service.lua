@@ -1,33 +1,39 @@
--- KEYS: shards by the end of a retention, and shards that a server is sweeping, by when it is given up. ARGV: for how long
--- one is taken, most shards, how many were swept, those shards, then pairs of a time and a shard: it has a retention that ends
--- then. Answers shards whose time has come; they are the caller's to sweep. One whose sweeper has died comes back.
+-- KEYS: shards by the end of a retention, and shards that a server is sweeping, by when it is given up. ARGV: most shards, how
+-- many were swept, those shards, then pairs of ms and a shard: it has a retention that ends in so long. Answers in how many ms
+-- the first that another server has taken is given up, or -1, and shards whose time has come; they are the caller's to sweep.
+-- One whose sweeper has died comes back.
 local function take(keys, argv)
   local now = store_time()
-  local most, swept = tonumber(argv[2]), tonumber(argv[3])
-  local done, ends = {}, {}
-  for at = 4, 3 + swept do
+  local most, swept = tonumber(argv[1]), tonumber(argv[2])
+  local done, ends, given_up, wait = {}, {}, {}, -1
+  for at = 3, 2 + swept do
     done[#done + 1] = argv[at]
   end
-  for at = 4 + swept, #argv, 2 do
-    ends[#ends + 1], ends[#ends + 2] = tonumber(argv[at]), argv[at + 1]
-  end
-  local given_up = redis.call('ZRANGEBYSCORE', keys[2], '-inf', now, 'LIMIT', 0, most)
-  for _, shard in ipairs(given_up) do
-    done[#done + 1] = shard
-    ends[#ends + 1], ends[#ends + 2] = now, shard
+  for at = 3 + swept, #argv, 2 do
+    ends[#ends + 1], ends[#ends + 2] = now + tonumber(argv[at]), argv[at + 1]
   end
   bulk('ZREM', keys[2], done)
+  local taken = redis.call('ZRANGEBYSCORE', keys[2], '-inf', '+inf', 'WITHSCORES', 'LIMIT', 0, most)
+  for at = 1, #taken, 2 do
+    if tonumber(taken[at + 1]) > now then
+      wait = tonumber(taken[at + 1]) - now
+      break
+    end
+    given_up[#given_up + 1] = taken[at]
+    ends[#ends + 1], ends[#ends + 2] = now, taken[at]
+  end
+  bulk('ZREM', keys[2], given_up)
   for at = 1, #ends, 2 do
     redis.call('ZADD', keys[1], 'LT', ends[at], ends[at + 1])
   end
   local shards = redis.call('ZRANGEBYSCORE', keys[1], '-inf', now, 'LIMIT', 0, most)
   local places = {}
   for _, shard in ipairs(shards) do
-    places[#places + 1], places[#places + 2] = now + tonumber(argv[1]), shard
+    places[#places + 1], places[#places + 2] = now + TAKEN_MS, shard
   end
   bulk('ZREM', keys[1], shards)
   bulk('ZADD', keys[2], places)
-  return shards
+  return { wait, shards }
 end
 
 -- ARGV: triples of a right as a user reads it, a command, and its first argument. Answers the rights that the caller lacks.

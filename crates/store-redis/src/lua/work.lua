@@ -1,10 +1,11 @@
--- ARGV: path, then operations, each a letter and its arguments.
+-- ARGV: path, most bytes of the answer, then operations, each a letter and its arguments.
 local function work(keys, argv)
   local call, refused = begin(keys, argv[1])
   if not call then
     return refused
   end
-  local results, swept, at = {}, false, 2
+  call.answer_max = math.min(ANSWER_MAX_BYTES, tonumber(argv[2]))
+  local results, swept, at = {}, false, 3
   while at <= #argv do
     local kind = argv[at]
     local id, token = argv[at + 1], argv[at + 2]

@@ -10,6 +10,8 @@
 mod costs;
 mod returns;
 mod rights;
+mod small;
+mod sweeps;
 mod time;
 mod versions;
 mod wakes;

@@ -1,0 +1,72 @@
+//! A Redis with little memory: answers and calls are bounded by what it has, so that it is never killed for them.
+
+use super::*;
+
+/// What the operator gives the tasks of a Redis, of the limit of its container.
+const TASKS_PERCENT: u64 = 70;
+
+/// Most memory that the process had since this was reset.
+fn peak_bytes(redis: &mut Redis) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", redis.process().pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// Enqueues until it is refused. It looks at Redis before each call, so that this ends at the mark.
+async fn fill(store: &Arc<dyn Store>, queue: &QueueInfo, sizes: &[usize], at_a_time: usize) -> usize {
+    let mut sizes = sizes.iter().cycle();
+    for round in 0.. {
+        store.ready().await.unwrap();
+        let new = |bytes: &usize| NewTask { id: fresh(queue.shard()), ..task(queue.shard(), 0, *bytes) };
+        let tasks = sizes.by_ref().take(at_a_time).map(new).collect();
+        match store.enqueue(queue, tasks).await {
+            Ok(_) => {}
+            Err(StoreError::Full(_)) => return round * at_a_time,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    0
+}
+
+/// Full to its mark, and beyond it: several servers that fill it in the same second do not know of each other's tasks.
+#[tokio::test]
+async fn every_claim_of_a_small_full_redis_gets_a_task_and_the_backlog_drains() {
+    const KIB: usize = 1_024;
+    for (max_mb, sizes, at_a_time, percent) in [
+        (40, &[32 * KIB][..], 1, 100),
+        (45, &[32 * KIB], 1, 125),
+        (64, &[32 * KIB], 8, 125),
+        (45, &[KIB], 100, 125),
+        (45, &[KIB, KIB * KIB], 1, 100),
+        (40, &[KIB * KIB], 1, 125),
+        (64, &[KIB * KIB], 8, 125),
+    ] {
+        let case = format!("{max_mb} MB, tasks of {sizes:?} bytes");
+        let maxmemory = |percent: u64| (max_mb * percent / 100 * 1_000_000).to_string();
+        let mut redis = start(&["--maxmemory", &maxmemory(percent), "--maxmemory-policy", "noeviction"]);
+        let store = connect(&redis).await;
+        let queue = queue(&store).await;
+        let taken = fill(&store, &queue, sizes, at_a_time).await;
+        redis.command(&format!("CONFIG SET maxmemory {}", maxmemory(100))).unwrap();
+        store.ready().await.unwrap();
+        let filled = peak_bytes(&mut redis);
+        std::fs::write(format!("/proc/{}/clear_refs", redis.process().pid()), "5").unwrap();
+        let (mut drained, mut claims) = (0, 0);
+        while drained < taken {
+            let tasks = claimed(&store, &queue, claim([1, 16, 200, 256][claims % 4])).await;
+            assert!(!tasks.is_empty(), "{case}: {drained} of {taken}");
+            (drained, claims) = (drained + tasks.len(), claims + 1);
+            let token = LeaseToken::new(7);
+            let ops =
+                tasks.iter().map(|task| WorkOp::Complete { id: task.id, token, result: None }).collect();
+            let answer = store.work(&queue, ops).await.unwrap();
+            assert!(answer.results.iter().all(|result| *result == Ok(WorkDone::Completed)), "{case}");
+        }
+        let limit = max_mb * 1_000_000 * 100 / TASKS_PERCENT;
+        let peak = peak_bytes(&mut redis);
+        let mb = [filled, peak, limit].map(|bytes| bytes / 1_000_000);
+        println!("{case}, filled to {percent} %: {taken} in {claims} claims; peaks and limit {mb:?} MB");
+        assert!(percent > 100 || filled < limit, "{case}: filling took {filled} bytes of {limit}");
+        assert!(peak < limit, "{case}: it had {peak} bytes, and would have been killed at {limit}");
+    }
+}

@@ -1,0 +1,162 @@
+//! Retention without calls, beside servers that die, and in many queues at once.
+
+use std::collections::HashMap;
+use std::thread;
+
+use redis::Value;
+
+use super::*;
+
+/// Memory is free in this time from the end of a retention on.
+const FREE: Duration = Duration::from_secs(3);
+/// As many as one sweep takes away in several rounds.
+const TASKS: usize = 1_200;
+const RETENTION: Retention = Retention { completed_ms: 50, dead_ms: 1 };
+
+/// Completes so many tasks that are kept for this long.
+async fn complete(store: &Arc<dyn Store>, queue: &QueueInfo, count: usize, retention: Retention) {
+    let tasks =
+        (0..count).map(|_| NewTask { id: fresh(queue.shard()), retention, ..task(queue.shard(), 0, 1) });
+    store.enqueue(queue, tasks.collect()).await.unwrap();
+    let mut completed = 0;
+    while completed < count {
+        let tasks = claimed(store, queue, claim(256)).await;
+        completed += tasks.len();
+        let token = LeaseToken::new(7);
+        let ops = tasks.iter().map(|task| WorkOp::Complete { id: task.id, token, result: None }).collect();
+        store.work(queue, ops).await.unwrap();
+    }
+}
+
+async fn kept(store: &Arc<dyn Store>, shards: &[Shard]) -> u64 {
+    let counts = store.counts(shards).await.unwrap();
+    counts.iter().map(|counts| counts.of(TaskState::Completed)).sum()
+}
+
+async fn queues(store: &Arc<dyn Store>, count: usize) -> Vec<QueueInfo> {
+    let mut queues = Vec::new();
+    for n in 0..count {
+        queues.push(named(store, &format!("q{n}")).await);
+    }
+    queues
+}
+
+/// A server that starts, and is killed so long after it: at any step of its first look.
+fn start_and_die(url: String, ms: u64) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let _store = std::mem::ManuallyDrop::new(RedisStore::connect(&[url]).await.unwrap());
+            pause(ms).await;
+        });
+        runtime.shutdown_background();
+    })
+}
+
+#[tokio::test]
+async fn servers_that_start_and_die_hide_nothing_from_the_others() {
+    let redis = start(&[]);
+    let store = connect(&redis).await;
+    let queues = queues(&store, 300).await;
+    for queue in queues.iter().step_by(30) {
+        complete(&store, queue, 20, RETENTION).await;
+    }
+    let ended = Instant::now();
+    pause(1_700).await;
+    let dying: Vec<_> = (0..30).map(|n| start_and_die(redis.url(), n * 20)).collect();
+    dying.into_iter().for_each(|server| server.join().unwrap());
+    tokio::time::sleep_until((ended + Duration::from_millis(RETENTION.completed_ms) + FREE).into()).await;
+    let shards: Vec<Shard> = queues.iter().map(QueueInfo::shard).collect();
+    assert_eq!(kept(&store, &shards).await, 0);
+}
+
+/// The name of a function of the library that is loaded.
+fn function(connection: &mut redis::Connection, name: &str) -> String {
+    let libraries: Vec<HashMap<String, Value>> =
+        redis::cmd("FUNCTION").arg("LIST").query(connection).unwrap();
+    let library = redis::from_redis_value::<String>(libraries[0]["library_name"].clone()).unwrap();
+    format!("{library}_{name}")
+}
+
+/// Takes the shard in the moment in which it is due, and is never heard of again. Whether it came before the servers.
+fn take_and_die(redis: &Redis, queue: &QueueInfo, give_up: Instant) -> bool {
+    let mut connection = plainly(redis);
+    let take = function(&mut connection, "take");
+    let shard = format!("{}.0", queue.number.get());
+    while Instant::now() < give_up {
+        let mut command = redis::cmd("FCALL");
+        command.arg(&take).arg(2).arg("{brisq}:sweeps").arg("{brisq}:sweeping").arg(1_000).arg(0);
+        let (_, shards): (i64, Vec<String>) = command.query(&mut connection).unwrap();
+        if shards.contains(&shard) {
+            return true;
+        }
+    }
+    false
+}
+
+/// The server that lives knows of the tasks by its own calls, or only by what Redis holds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_a_dead_server_took_is_swept_in_time() {
+    for known in [true, false] {
+        let mut tries = 0..10;
+        loop {
+            assert!(tries.next().is_some(), "the servers were faster each time");
+            let redis = start(&[]);
+            let (store, other) = (connect(&redis).await, connect(&redis).await);
+            let queue = queue(&store).await;
+            complete(if known { &store } else { &other }, &queue, TASKS, RETENTION).await;
+            let free_at = Instant::now() + Duration::from_millis(RETENTION.completed_ms) + FREE;
+            other.close().await;
+            let dies = tokio::task::spawn_blocking({
+                let queue = queue.clone();
+                move || (take_and_die(&redis, &queue, free_at), redis)
+            });
+            let (died, _redis) = dies.await.unwrap();
+            tokio::time::sleep_until(free_at.into()).await;
+            assert_eq!(kept(&store, &[queue.shard()]).await, 0, "known: {known}, died: {died}");
+            if died {
+                break;
+            }
+        }
+    }
+}
+
+/// A thousand queues whose tasks are past their retention in the same moment, while others are being used and a server starts.
+#[tokio::test]
+async fn a_thousand_queues_are_swept_in_time() {
+    let redis = start(&["--appendfsync", "no"]);
+    let store = connect(&redis).await;
+    let queues = queues(&store, 1_000).await;
+    let end = Instant::now() + Duration::from_secs(20);
+    for queue in &queues {
+        let left = end.saturating_duration_since(Instant::now()).as_millis() as u64;
+        complete(&store, queue, 10, Retention { completed_ms: left, dead_ms: 1 }).await;
+    }
+    assert!(Instant::now() + Duration::from_secs(2) < end, "this machine is too slow for the test");
+    let shards: Vec<Shard> = queues.iter().map(QueueInfo::shard).collect();
+    assert_eq!(kept(&store, &shards).await, 10_000);
+    tokio::time::sleep_until((end - Duration::from_millis(100)).into()).await;
+    let _starts = connect(&redis).await;
+    let busy = connect(&redis).await;
+    let used = named(&busy, "busy").await;
+    let forever = Retention { completed_ms: 600_000, dead_ms: 1 };
+    while Instant::now() < end + FREE {
+        complete(&busy, &used, 200, forever).await;
+    }
+    assert_eq!(kept(&store, &shards).await, 0);
+}
+
+/// META stands for a wall clock that was an hour ahead when the shard was last written to.
+#[tokio::test]
+async fn retention_is_swept_though_the_clock_is_behind() {
+    let redis = start(&[]);
+    let store = connect(&redis).await;
+    let queue = queue(&store).await;
+    complete(&store, &queue, 1, RETENTION).await;
+    for field in ["now", "of"] {
+        redis.command(&format!("HINCRBY {} {field} 3600000", meta(&queue))).unwrap();
+    }
+    complete(&store, &queue, TASKS, RETENTION).await;
+    pause(RETENTION.completed_ms + FREE.as_millis() as u64).await;
+    assert_eq!(kept(&store, &[queue.shard()]).await, 0);
+}
