@@ -7,6 +7,7 @@ use std::sync::Arc;
 use brisq_api::{ApiError, ErrorCode};
 use brisq_model::{QueueName, TenantName};
 use brisq_yaml::{Echo, Mistake};
+use data_encoding::HEXLOWER_PERMISSIVE;
 use parking_lot::RwLock;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -268,14 +269,7 @@ impl TokenEntry {
 }
 
 fn parse_hash(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 {
-        return None;
-    }
-    let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(hash)
+    HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok()
 }
 
 #[cfg(test)]

@@ -78,6 +78,8 @@ pub const BODIES_IN_FLIGHT_MAX_BYTES: usize = 128 * 1024 * 1024;
 pub const ANSWERS_IN_FLIGHT_MAX_BYTES: usize = 128 * 1024 * 1024;
 /// Most bytes of operations that wait for one queue's next store call.
 pub const LANE_PENDING_MAX_BYTES: usize = 32 * 1024 * 1024;
+/// Longest that a call waits for its store; beyond, `store_unavailable`. Tasks that it claims after that are given back.
+pub const STORE_ANSWER_MAX_MS: u64 = 30_000;
 /// Most queues of one tenant.
 pub const QUEUES_PER_TENANT_MAX: u32 = 10_000;
 /// Most queues of one store.

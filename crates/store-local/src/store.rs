@@ -2,9 +2,10 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName};
+use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName, limits};
 use brisq_store::{Answer, Enqueued, QueueCounts, QueueInfo, Refused, Store, StoreError, WorkOp, WorkResult};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
@@ -15,6 +16,9 @@ use crate::file::StoreFile;
 use crate::reserve::Reserve;
 use crate::stats::CommitStats;
 use crate::writer::{self, Condition, Writer};
+
+/// See [`limits::STORE_ANSWER_MAX_MS`].
+const ANSWER_MAX: Duration = Duration::from_millis(limits::STORE_ANSWER_MAX_MS);
 
 /// The embedded store. Dropping it answers the calls that wait and closes the file.
 pub struct LocalStore {
@@ -88,8 +92,15 @@ impl LocalStore {
         answer.await.map_err(|_| lost())?
     }
 
+    /// A call that changes no task. Whoever enqueues and works waits as long as they like: what a claim brings late is theirs
+    /// to give back.
+    async fn call_in_time<T>(&self, make: impl FnOnce(Reply<T>) -> Call) -> Result<T, StoreError> {
+        let late = |_| StoreError::Unavailable(format!("the disk did not answer within {ANSWER_MAX:?}"));
+        tokio::time::timeout(ANSWER_MAX, self.call(make)).await.map_err(late)?
+    }
+
     async fn read<T>(&self, make: impl FnOnce(Reply<T>) -> Read) -> Result<T, StoreError> {
-        self.call(|reply| Call::Read(make(reply))).await
+        self.call_in_time(|reply| Call::Read(make(reply))).await
     }
 }
 
@@ -110,7 +121,7 @@ impl Store for LocalStore {
     }
 
     async fn open_queue(&self, tenant: &TenantName, queue: &QueueName) -> Result<QueueNumber, StoreError> {
-        self.call(|reply| Call::Open(tenant.clone(), queue.clone(), reply)).await
+        self.call_in_time(|reply| Call::Open(tenant.clone(), queue.clone(), reply)).await
     }
 
     async fn find_queue(

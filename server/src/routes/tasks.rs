@@ -12,6 +12,7 @@ use brisq_api::{
 use brisq_model::{
     Facts, NewTask, QueueNumber, Shard, State as Life, Task, TaskId, TaskState, UnixMs, limits,
 };
+use brisq_recorder::unix_ms;
 use brisq_store::{Enqueued, StoreError, WorkDone, WorkOp};
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -26,7 +27,6 @@ use crate::error::{HandlerResult, noted, refused};
 use crate::queue::Queue;
 use crate::shard::weight;
 use crate::state::App;
-use crate::work::unix_ms;
 
 /// Id of a task that has no place yet: the core draws one in the queue's shard. Its time is now, against which `runAt` is
 /// bounded.

@@ -1,8 +1,8 @@
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use brisq_api::ApiError;
 use brisq_model::{NewTask, TaskId};
+use brisq_recorder::unix_ms;
 use brisq_store::{Refused, StoreError};
 use rand::RngExt;
 
@@ -69,10 +69,4 @@ async fn enqueue_in(
 /// A new id for a task of `shard`.
 fn draw_id(shard: &ShardHandle) -> TaskId {
     TaskId::new(unix_ms(), shard.shard(), rand::rng().random())
-}
-
-/// The time by this machine's clock.
-pub fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brisq_api::{ApiError, ErrorCode};
-use brisq_model::{QueueName, TaskId};
+use brisq_model::{QueueName, TaskId, limits};
 use brisq_store::StoreError;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 pub use acts::{Acted, Batch};
 pub use claim::ClaimWish;
-pub use enqueue::unix_ms;
 
 use crate::auth::Caller;
 use crate::budget::Full;
@@ -27,6 +27,8 @@ use crate::state::AppState;
 
 /// How often a parked claim or result looks when wake-ups of other servers may be missed.
 const SLOW_POLL: Duration = Duration::from_secs(1);
+/// See [`limits::STORE_ANSWER_MAX_MS`].
+const STORE_ANSWER_MAX: Duration = Duration::from_millis(limits::STORE_ANSWER_MAX_MS);
 /// How often one request finds that the store does not know its queue, and asks for its number anew.
 const REOPENS_MAX: usize = 4;
 
@@ -90,12 +92,61 @@ type Results<O> = (Vec<O>, CallTimes, Meta);
 
 /// What a lane replies to operations that were handed in.
 async fn reply<O>(submitted: Result<oneshot::Receiver<Reply<O>>, Full>) -> Result<Results<O>, NotDone> {
-    received(submitted.map_err(NotDone::Full)?.await)
+    received(&mut submitted.map_err(NotDone::Full)?).await
 }
 
-fn received<O>(reply: Result<Reply<O>, oneshot::error::RecvError>) -> Result<Results<O>, NotDone> {
-    match reply {
-        Ok(reply) => reply.map_err(NotDone::Store),
-        Err(_) => Err(NotDone::BrokeOff),
+/// A store that has not answered in time may still do so: what nobody waits for then is the lane's to give back.
+async fn received<O>(reply: &mut oneshot::Receiver<Reply<O>>) -> Result<Results<O>, NotDone> {
+    match timeout(STORE_ANSWER_MAX, reply).await {
+        Ok(Ok(reply)) => reply.map_err(NotDone::Store),
+        Ok(Err(_)) => Err(NotDone::BrokeOff),
+        Err(_) => {
+            let cause = format!("no answer within {} s", STORE_ANSWER_MAX.as_secs());
+            Err(NotDone::Store(StoreError::Unavailable(cause)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use brisq_model::UnixMs;
+    use brisq_store::Answer;
+
+    use super::*;
+    use crate::budget::Budget;
+    use crate::coalescer::{Lane, StoreCalls};
+
+    /// A store that answers each operation with itself, after a minute.
+    #[derive(Default)]
+    struct Late {
+        unclaimed: AtomicUsize,
+    }
+
+    impl StoreCalls<usize, usize> for Late {
+        async fn call(&self, ops: Vec<usize>) -> Result<Answer<usize>, StoreError> {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            Ok(Answer { results: ops, now: UnixMs(1), ready: 0, next_due: None, ended: Vec::new() })
+        }
+
+        fn answered(self: &Arc<Self>, _: &Answer<usize>, _: CallTimes) {}
+
+        fn failed(self: &Arc<Self>, _: &StoreError, _: usize) {}
+
+        fn unclaimed(self: &Arc<Self>, results: Vec<usize>) {
+            self.unclaimed.fetch_add(results.len(), Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_store_is_given_up_and_what_it_brings_goes_back() {
+        let (late, began) = (Arc::new(Late::default()), tokio::time::Instant::now());
+        let lane = Arc::new(Lane::new(Budget::new(1 << 20), None));
+        let refused = reply(lane.submit(vec![1, 2, 3], &late)).await;
+        assert!(matches!(refused, Err(NotDone::Store(StoreError::Unavailable(_)))));
+        assert!((STORE_ANSWER_MAX..STORE_ANSWER_MAX + Duration::from_secs(1)).contains(&began.elapsed()));
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        assert_eq!(late.unclaimed.load(Ordering::SeqCst), 3);
     }
 }
