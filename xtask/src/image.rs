@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use brisq_testkit::go_tool;
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -151,7 +152,7 @@ impl Image {
     fn write(&self, to: &Path) -> anyhow::Result<()> {
         let mut blobs: Vec<(String, Vec<u8>)> = Vec::new();
         let mut blob = |content: Vec<u8>, kind: &str| {
-            let sha256: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+            let sha256 = HEXLOWER.encode(&Sha256::digest(&content));
             let media = format!("application/vnd.oci.image.{kind}");
             let entry =
                 json!({"mediaType": media, "digest": format!("sha256:{sha256}"), "size": content.len()});

@@ -1,10 +1,12 @@
 //! What the project does to itself: test, tidy, generate.
 #![forbid(unsafe_code)]
 
+mod advisories;
 mod cluster;
 mod codegen;
 mod image;
 mod machine;
+mod nightly;
 mod slowest;
 mod stages;
 mod step;
@@ -18,7 +20,9 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   test [--fast] [--only STAGE]... [--without STAGE]... [--advisory-db DIR]
-                     everything that CI runs; --fast is the inner loop; DIR holds cargo-deny's advisory databases
+                     everything that CI runs; --fast is the inner loop; DIR is a clone of
+                     https://github.com/RustSec/advisory-db that is younger than 90 days
+  nightly            that each program builds alone; in target/nightly, minutes
   tidy               the laws of ARCHITECTURE.md
   image              our programs as OCI archives in target/images, of what is built
   cluster up [--nodes N] | test [--kubeconfig FILE] | down
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
             Ok(options) => test::run(&options),
             Err(mistake) => return usage(&mistake),
         },
+        ["nightly"] => nightly::programs(),
         ["tidy"] => tidy::run(),
         ["image"] => image::brisq().and_then(|()| image::others()),
         ["cluster", "up"] => cluster::up(1),

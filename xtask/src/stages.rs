@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use crate::step::{Cases, cargo, cargo_test, folder_of, output, run};
 use crate::test::Options;
 use crate::tools::{COREDNS, DENY, HELM, KUBE, MACHETE, PPROF, Tool, VERSITYGW};
-use crate::{cluster, codegen, tidy};
+use crate::{advisories, cluster, codegen, tidy};
 
 /// Programs that the stages need, and the Debian packages that bring them.
 const NEEDS: &[(&str, &str)] = &[
@@ -32,9 +32,6 @@ const CNI: (&str, &str) = ("/usr/lib/cni/bridge", "containernetworking-plugins")
 
 /// Faults on request, which released programs lack.
 const FAULTS: &str = "brisq-server/faults";
-
-/// The configuration of cargo-deny with the databases that were given.
-const ADVISORIES: &str = "target/deny-advisories.toml";
 
 /// One stage.
 pub struct Stage {
@@ -174,15 +171,12 @@ fn supply(options: &Options) -> anyhow::Result<Cases> {
     run(&deny, &["--offline", "--log-level", "error", "check", "licenses", "bans", "sources"])?;
     let machete = MACHETE.path()?.display().to_string();
     run(&machete, &[])?;
-    let Some(databases) = &options.advisory_db else {
-        println!("advisories were not checked: `--advisory-db DIR` names the databases of cargo-deny");
-        return Ok(2);
+    let cases = 2 + advisories::check_itself(&deny)?;
+    let Some(database) = &options.advisory_db else {
+        println!("advisories were not checked: `--advisory-db DIR` names a clone of RustSec's database");
+        return Ok(cases);
     };
-    let own = std::fs::read_to_string("deny.toml").context("deny.toml")?;
-    std::fs::create_dir_all("target")?;
-    std::fs::write(ADVISORIES, format!("{own}\n[advisories]\ndb-path = {databases:?}\n"))?;
-    run(&deny, &["--offline", "--log-level", "error", "check", "--config", ADVISORIES, "advisories"])?;
-    Ok(3)
+    Ok(cases + advisories::check(&deny, Path::new(database))?)
 }
 
 fn e2e(test: &str) -> anyhow::Result<Cases> {

@@ -15,7 +15,7 @@ pub struct Options {
     fast: bool,
     only: Vec<String>,
     without: Vec<String>,
-    /// Folder of advisory databases, as cargo-deny keeps them.
+    /// A clone of RustSec's advisory database.
     pub advisory_db: Option<String>,
 }
 

@@ -1,0 +1,65 @@
+//! What is too dear for every run, for the night: it compiles other variants than the stages do.
+
+use std::time::Instant;
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+use crate::step::{output, run};
+
+/// A folder of its own: the stages' programs stay as they are.
+const TARGET: &str = "target/nightly";
+
+/// Each program builds alone, by `-p PACKAGE --bin PROGRAM`: with the rest of the workspace beside it a feature that one of
+/// its dependencies lacks is lent by another package.
+pub fn programs() -> anyhow::Result<()> {
+    let metadata = output("cargo", &["metadata", "--format-version", "1", "--no-deps", "--locked"])?;
+    let programs =
+        programs_of(&serde_json::from_str(&metadata)?).context("cargo metadata names no packages")?;
+    ensure!(!programs.is_empty(), "the workspace has no programs");
+    let mut failed = Vec::new();
+    for (package, program) in &programs {
+        let began = Instant::now();
+        let select =
+            ["check", "--locked", "--target-dir", TARGET, "--quiet", "-p", package, "--bin", program];
+        if let Err(error) = run("cargo", &select) {
+            failed.push(format!("{error:#}"));
+        }
+        println!("{package}: {program}, {:.0} s", began.elapsed().as_secs_f64());
+    }
+    if !failed.is_empty() {
+        bail!("{} of {} programs do not build alone:\n{}", failed.len(), programs.len(), failed.join("\n"));
+    }
+    println!("{} programs build alone", programs.len());
+    Ok(())
+}
+
+/// Packages and their programs.
+fn programs_of(metadata: &Value) -> Option<Vec<(String, String)>> {
+    let mut programs = Vec::new();
+    for package in metadata.get("packages")?.as_array()? {
+        for target in package.get("targets")?.as_array()? {
+            let is_program = target.get("kind")?.as_array()?.iter().any(|kind| kind == "bin");
+            let name = |value: &Value| Some(value.get("name")?.as_str()?.to_owned());
+            if is_program {
+                programs.push((name(package)?, name(target)?));
+            }
+        }
+    }
+    Some(programs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_beside_libraries() {
+        let metadata = serde_json::json!({"packages": [
+            {"name": "a", "targets": [{"kind": ["lib"], "name": "a"}, {"kind": ["bin"], "name": "b"}]},
+            {"name": "c", "targets": [{"kind": ["example"], "name": "d"}]},
+        ]});
+        assert_eq!(programs_of(&metadata).unwrap(), [("a".to_owned(), "b".to_owned())]);
+        assert!(programs_of(&Value::Null).is_none());
+    }
+}
