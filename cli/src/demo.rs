@@ -1,11 +1,12 @@
 //! `brisq up --demo`: a calm time, a slowdown, and what the capture says of it. True only if the capture is right.
 
 use std::process::Stdio;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use brisq_model::UnixMs;
 use brisq_profiler::{Event, Written};
+use brisq_recorder::unix_ms;
 use brisq_slo::Objective;
 use brisq_telemetry::say;
 use tokio::process::{Child, Command};
@@ -53,7 +54,7 @@ pub async fn run(up: &Stage, events: &mut Receiver<Event>) -> anyhow::Result<()>
     for _ in 0..ARMED_SECONDS {
         next_second(&mut load, events).await?;
     }
-    say(&format!("slowdown   one claim in twenty computes for 20 ms from now on, {}", clock(now_ms())));
+    say(&format!("slowdown   one claim in twenty computes for 20 ms from now on, {}", clock(unix_ms())));
     slowdown::switch(true);
     let began = Instant::now();
     let written = tokio::time::timeout(CAPTURE_TIMEOUT, capture(began, &mut load, events)).await;
@@ -162,11 +163,6 @@ fn verdict(up: &Stage, written: &Written) -> anyhow::Result<()> {
 
 fn ms(us: u64) -> f64 {
     us as f64 / 1_000.0
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Time of day, UTC: `14:02:11.250Z`.

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use anyhow::Context;
 use brisq_server::Auth;
 use brisq_telemetry::say;
+use data_encoding::HEXLOWER;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use sha2::{Digest, Sha256};
@@ -40,7 +41,7 @@ pub fn run(command: &Command) -> Result<(), Failed> {
     let Command::New(new) = command;
     let mut random = [0; TOKEN_BYTES];
     SysRng.try_fill_bytes(&mut random).context("the system gives no random bytes")?;
-    let token = format!("brisq_{}", hex(&random));
+    let token = format!("brisq_{}", HEXLOWER.encode(&random));
     let entry = entry(new, &token);
     // What the server would refuse is refused here, in its words.
     let file = format!("tokens:\n{entry}");
@@ -56,7 +57,7 @@ fn entry(new: &New, token: &str) -> String {
     let mut entry = format!(
         "- {{name: {:?}, sha256: {}, tenant: {:?}, scopes: [{}]",
         new.name,
-        hex(&Sha256::digest(token.as_bytes())),
+        HEXLOWER.encode(&Sha256::digest(token.as_bytes())),
         new.tenant,
         quoted(&new.scopes)
     );
@@ -65,10 +66,6 @@ fn entry(new: &New, token: &str) -> String {
         let _ = write!(entry, ", queues: [{}]", quoted(&new.queues));
     }
     entry + "}"
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -6,13 +6,13 @@
     reason = "what a test cannot read fails it, helpers included"
 )]
 
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use brisq_e2e::{Up, load};
 use brisq_testkit::{Browser, Http, Program, ProgramOptions, binary, go_tool};
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -57,10 +57,7 @@ fn check_bundle(folder: &Path) {
     let files = manifest["files"].as_array().expect("files");
     for file in files {
         let bytes = read(folder, file["name"].as_str().expect("a name"));
-        let mut sha256 = String::new();
-        for byte in Sha256::digest(&bytes) {
-            write!(sha256, "{byte:02x}").expect("a string takes text");
-        }
+        let sha256 = HEXLOWER.encode(&Sha256::digest(&bytes));
         assert_eq!(
             (file["sha256"].as_str(), file["bytes"].as_u64()),
             (Some(&*sha256), Some(bytes.len() as u64))

@@ -1,6 +1,7 @@
 //! The operator's key, and what is derived from it for each TaskQueue. The key's Secret is the only one it ever reads.
 
 use brisq_crd::TaskQueue;
+use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit, Mac};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
@@ -36,7 +37,7 @@ impl Key {
             rand::rng().fill_bytes(&mut bytes);
             let secret = serde_json::from_value(json!({
                 "metadata": {"name": KEY_SECRET, "labels": {(managed_by): operator}},
-                "stringData": {"key": hex(&bytes)},
+                "stringData": {"key": HEXLOWER.encode(&bytes)},
             }))?;
             match secrets.create(&PostParams::default(), &secret).await {
                 // Another operator was faster: its key counts.
@@ -58,7 +59,7 @@ impl Key {
         let derive = |purpose: &str| self.derive(&format!("brisq/{namespace}/{name}/{purpose}{turn}"));
         let token = derive("token");
         Secrets {
-            token_sha256: hex(&Sha256::digest(&token)),
+            token_sha256: HEXLOWER.encode(&Sha256::digest(&token)),
             token,
             sidecar: derive("sidecar"),
             redis: derive("redis"),
@@ -69,18 +70,13 @@ impl Key {
         let mut mac =
             Hmac::<Sha256>::new_from_slice(&self.0).expect("invariant: HMAC takes keys of any length");
         mac.update(purpose.as_bytes());
-        hex(&mac.finalize().into_bytes())
+        HEXLOWER.encode(&mac.finalize().into_bytes())
     }
 }
 
 /// Whether something of that name is there already, or was changed meanwhile.
 pub fn is_conflict(error: &Status) -> bool {
     error.code == 409
-}
-
-/// Lower-case.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path as FilePath;
 
 use brisq_api::sidecar::{FileEntry, Manifest};
+use data_encoding::HEXLOWER;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use sha2::{Digest, Sha256};
@@ -64,7 +65,7 @@ impl Bundle {
     /// What a manifest says of the files.
     pub(crate) fn entries(&self) -> Vec<FileEntry> {
         let entry = |(name, bytes): &(String, Vec<u8>)| {
-            let sha256 = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            let sha256 = HEXLOWER.encode(&Sha256::digest(bytes));
             FileEntry { name: name.clone(), sha256, bytes: bytes.len() as u64 }
         };
         self.files.iter().map(entry).collect()

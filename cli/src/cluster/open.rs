@@ -3,6 +3,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, anyhow, ensure};
 use brisq_api::sidecar::{FileEntry, Manifest};
 use brisq_crd::ProfileCapture;
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use super::sidecar::Sidecar;
@@ -24,7 +25,7 @@ fn check(file: &FileEntry, content: &[u8]) -> anyhow::Result<()> {
     let FileEntry { name, sha256, bytes } = file;
     let came = content.len();
     ensure!(came as u64 == *bytes, "{name}: {came} bytes came, the manifest says {bytes}: fetch it again");
-    let is: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+    let is = HEXLOWER.encode(&Sha256::digest(content));
     ensure!(is == *sha256, "{name}: what came is not what the manifest says (SHA-256 {is}, not {sha256})");
     Ok(())
 }

@@ -3,6 +3,10 @@
 //! Payloads, results and other JSON of the user's are never decoded: they pass as the bytes that were sent. Requests
 //! become values of [`brisq_model`] here, so that behind this crate nothing unchecked exists.
 #![forbid(unsafe_code)]
+#![expect(
+    missing_docs,
+    reason = "users of this crate live in this repository: units, bounds and reasons are written down"
+)]
 
 mod batch;
 mod cut;

@@ -175,7 +175,6 @@ pub struct FileEntry {
     pub name: String,
     /// Lower-case hex.
     pub sha256: String,
-    /// Its size.
     pub bytes: u64,
 }
 
@@ -254,7 +253,6 @@ pub struct PodManifest {
     /// CPU of the server, in cores.
     #[serde(default)]
     pub process_cores: Option<f64>,
-    /// Its files.
     pub files: Vec<FileEntry>,
 }
 

@@ -17,7 +17,6 @@ impl QueueNumber {
         if number >= 1 && number <= Self::MAX { Some(Self(number)) } else { None }
     }
 
-    /// As an integer.
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0
@@ -27,7 +26,6 @@ impl QueueNumber {
 /// A shard of a queue: what one store call works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Shard {
-    /// The queue.
     pub queue: QueueNumber,
     /// The shard in it, from 0.
     pub index: u8,

@@ -3,6 +3,10 @@
 //! Plain types and the rules that hold for them wherever they are stored. Nothing here does I/O, reads a clock,
 //! draws a random number or knows JSON: time and chance come in as arguments, payloads are opaque bytes.
 #![forbid(unsafe_code)]
+#![expect(
+    missing_docs,
+    reason = "users of this crate live in this repository: units, bounds and reasons are written down"
+)]
 
 mod id;
 mod life;

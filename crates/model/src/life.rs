@@ -1,5 +1,4 @@
 //! The life of a task: what is known in each of its states, and how a reader sees it.
-#![expect(missing_docs, reason = "fields and cases whose name says all")]
 
 use bytes::Bytes;
 

@@ -237,9 +237,7 @@ pub struct Lease {
 /// A task as a store answers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
-    /// Its id.
     pub id: TaskId,
-    /// Where it is in its life.
     pub state: TaskState,
     /// JSON as it was sent.
     pub payload: Bytes,

@@ -9,11 +9,12 @@
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use brisq_slo::{BUCKETS, bucket_of};
 use parking_lot::Mutex;
 
+use crate::wall::unix_ms;
 use crate::wire::{ClaimCounts, ClaimRecord, SLOW_CLAIMS_PER_SECOND, Stage, StageSummary};
 
 /// Claims in flight whose ages a log follows at most; each stripe has its equal share. A claim beyond it counts in
@@ -300,7 +301,7 @@ impl Stripe {
 
 /// Writes a claim over `record`, whose queue name keeps its allocation.
 fn fill(record: &mut ClaimRecord, latency_us: u64, finish: ClaimFinish<'_>) {
-    record.at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
+    record.at_ms = unix_ms();
     record.latency_us = latency_us;
     record.parked_us = micros(finish.parked);
     record.stages_us = finish.stages_us;

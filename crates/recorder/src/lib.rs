@@ -22,6 +22,7 @@ mod refusals;
 mod socket;
 mod stream;
 mod symbols;
+mod wall;
 pub mod wire;
 
 pub use claims::{ClaimFinish, ClaimLog, ClaimTicket, IN_FLIGHT_MAX};
@@ -36,3 +37,4 @@ pub use recorder::{Recorder, RecorderConfig, StartError};
 pub use socket::{last_data_received, peer_gone};
 pub use stream::{MESSAGE_MAX_BYTES, Received, receive_frames, send_frames};
 pub use symbols::{SourceFrame, Symbolizer};
+pub use wall::unix_ms;

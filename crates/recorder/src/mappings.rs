@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 
+use data_encoding::HEXLOWER;
+
 use crate::wire::Mapping;
 
 /// Build ids stand in the first pages of a file.
@@ -71,7 +73,7 @@ fn build_id(head: &[u8]) -> Option<String> {
             let begin = 12 + name.next_multiple_of(4);
             let end = begin.checked_add(value)?;
             if kind == NT_GNU_BUILD_ID && notes.get(12..15) == Some(b"GNU") {
-                return Some(notes.get(begin..end)?.iter().map(|byte| format!("{byte:02x}")).collect());
+                return Some(HEXLOWER.encode(notes.get(begin..end)?));
             }
             notes = notes.get(end.next_multiple_of(4)..)?;
         }

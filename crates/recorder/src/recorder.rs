@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{JoinHandle, sleep};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -10,6 +10,7 @@ use crate::claims::{ClaimLog, ClaimSecond};
 use crate::engine::{SampledStacks, StackSampler, spawn_thread, threads_refused};
 use crate::mappings::executable_mappings;
 use crate::probes::{Probes, cpu_quota};
+use crate::wall::unix_ms;
 use crate::wire::{Frame, Hello, PROTOCOL_VERSION, WINDOW_MS};
 
 /// Whoever takes frames; more are refused.
@@ -246,9 +247,4 @@ impl Shared {
             !matches!(subscriber.try_send(Arc::clone(&frame)), Err(TrySendError::Disconnected(_)))
         });
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -50,7 +50,6 @@ pub fn body_bytes(body: &Body) -> Vec<u8> {
     w.0
 }
 
-/// See [`body_bytes`].
 pub fn body(bytes: &[u8]) -> Read<Body> {
     body_with(bytes, |r| r.slice().map(Bytes::copy_from_slice))
 }
@@ -118,7 +117,6 @@ fn write_lease(w: &mut Writer, claim: &Claim, end: Option<LeaseEnd>) {
     w.u8(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(0));
 }
 
-/// See [`record_bytes`].
 pub fn record(bytes: &[u8]) -> Read<Record> {
     let mut r = Reader::versioned(bytes)?;
     let state = TaskState::from_code(r.u8()?).ok_or(Damage("a state"))?;
@@ -165,7 +163,6 @@ pub fn extra_bytes(extra: &Extra) -> Vec<u8> {
     w.0
 }
 
-/// See [`extra_bytes`].
 pub fn extra(bytes: &[u8]) -> Read<Extra> {
     let mut r = Reader::versioned(bytes)?;
     let attempts = r.list(|r| {

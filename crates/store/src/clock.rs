@@ -24,7 +24,6 @@ impl Default for Machine {
 }
 
 impl Machine {
-    /// Reads both.
     #[must_use]
     pub fn read(&self) -> Readings {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

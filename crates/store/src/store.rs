@@ -104,11 +104,8 @@ pub enum Wake {
 /// A queue's identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueInfo {
-    /// Its number.
     pub number: QueueNumber,
-    /// Whose it is.
     pub tenant: TenantName,
-    /// Its name.
     pub name: QueueName,
 }
 
@@ -158,9 +155,7 @@ pub enum WorkOp {
     Claim(ClaimOp),
     /// End the task with a result.
     Complete {
-        /// The task.
         id: TaskId,
-        /// Its lease's token.
         token: LeaseToken,
         /// JSON as it was sent.
         result: Option<Bytes>,
@@ -169,43 +164,33 @@ pub enum WorkOp {
     Fail(FailOp),
     /// Give the task back; no attempt is consumed. With `delay_ms` 0 it gets its original place back.
     Release {
-        /// The task.
         id: TaskId,
-        /// Its lease's token.
         token: LeaseToken,
         /// Not claimable before, ms from now.
         delay_ms: u64,
     },
-    /// Keep the lease.
     Heartbeat(HeartbeatOp),
     /// Take the task back for its producer: queued -> cancelled at once; leased -> the holder is asked to stop.
     Cancel {
-        /// The task.
         id: TaskId,
     },
 }
 
-/// See [`WorkOp::Claim`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimOp {
     /// Most tasks to take, 1 to [`brisq_model::limits::CLAIM_MAX_TASKS`].
     pub max: u16,
     /// Length of the lease.
     pub lease_ms: u64,
-    /// Who claims.
     pub worker: Option<WorkerName>,
     /// Fresh token of all leases of this claim.
     pub token: LeaseToken,
 }
 
-/// See [`WorkOp::Fail`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailOp {
-    /// The task.
     pub id: TaskId,
-    /// Its lease's token.
     pub token: LeaseToken,
-    /// What went wrong.
     pub error: TaskError,
     /// Whether another attempt makes sense.
     pub retryable: bool,
@@ -215,12 +200,9 @@ pub struct FailOp {
     pub dice: u32,
 }
 
-/// See [`WorkOp::Heartbeat`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeartbeatOp {
-    /// The task.
     pub id: TaskId,
-    /// Its lease's token.
     pub token: LeaseToken,
     /// The lease then ends this long from now; `None` is the length it was claimed with.
     pub extend_ms: Option<u64>,

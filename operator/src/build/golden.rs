@@ -6,6 +6,7 @@ use std::path::Path;
 
 use brisq_crd::{Manifest, ProfilingPolicySpec, TaskQueue, TaskQueueSpec, parse};
 use clap::Parser as _;
+use data_encoding::HEXLOWER;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::json;
@@ -13,7 +14,6 @@ use sha2::{Digest, Sha256};
 
 use super::{Child, TEMPLATE, absent, children, reads_older_keys};
 use crate::plan::{Images, Plan, Secrets};
-use crate::secrets::hex;
 use crate::settings::Settings;
 
 fn plan(spec: TaskQueueSpec) -> Plan {
@@ -125,7 +125,7 @@ fn other_pod_templates_have_another_number() {
             hash.update(serde_saphyr::to_string(template).unwrap());
         }
     }
-    let now = format!("{TEMPLATE} {}", hex(&hash.finalize()));
+    let now = format!("{TEMPLATE} {}", HEXLOWER.encode(&hash.finalize()));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/templates.txt");
     let text = std::fs::read_to_string(&path).unwrap();
     let mut known: Vec<&str> = text.lines().collect();

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use data_encoding::HEXLOWER;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
@@ -7,7 +8,6 @@ use sha2::{Digest, Sha256};
 
 use super::metadata;
 use crate::plan::Plan;
-use crate::secrets::hex;
 
 /// On pod templates: a fingerprint of the generated Secrets that the pods use. Another generation restarts them, and nothing
 /// else does: what they follow by themselves (objective, policies) is not in it.
@@ -77,10 +77,10 @@ fn fingerprint(secrets: &[Secret]) -> (String, String) {
     let mut hash = Sha256::new();
     for secret in secrets {
         for (key, value) in secret.data.iter().flatten() {
-            hash.update(format!("{key}={}\n", hex(&value.0)));
+            hash.update(format!("{key}={}\n", HEXLOWER.encode(&value.0)));
         }
     }
-    (FINGERPRINT.to_owned(), hex(hash.finalize().get(..FINGERPRINT_BYTES).unwrap_or_default()))
+    (FINGERPRINT.to_owned(), HEXLOWER.encode(hash.finalize().get(..FINGERPRINT_BYTES).unwrap_or_default()))
 }
 
 fn secret(plan: &Plan, name: String, component: &str, data: Vec<(&str, String)>) -> Secret {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use brisq_api::sidecar::TimeSpan;
-use brisq_recorder::spawn_thread;
 use brisq_recorder::wire::Frame;
+use brisq_recorder::{spawn_thread, unix_ms};
 use brisq_slo::{NotCaptured, Reason};
 
 use super::{RECENT_SECONDS, Watch};
@@ -316,9 +316,4 @@ fn write_bundle(recording: Recording, artifacts: &Artifacts) -> Result<Written, 
         .build()
         .map_err(|error| WriteError::Part("the bundle", error.to_string()))?;
     runtime.block_on(writing::write(recording, artifacts))
-}
-
-fn unix_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::cgroup::CpuController;
 use super::process::{self, RunDelay, Units};
 use super::{Canaries, CommitStats, RuntimeBusy, TICKS_PENDING_MAX};
+use crate::wall::unix_ms;
 use crate::wire::{TICK_MS, Tick};
 
 /// Fills `pending` until told to stop.
@@ -63,7 +64,7 @@ impl Sampler {
         let throttling = self.cgroup.as_ref().and_then(CpuController::throttling);
         let commits = self.commits.as_ref().map(|commits| commits.commits());
         Tick {
-            at_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64),
+            at_ms: unix_ms(),
             length_us: length.as_micros() as u64,
             os_late_us: self.canaries.os.take_worst_us(),
             runtime_late_us: self.canaries.runtime.take_worst_us(),

@@ -1,17 +1,12 @@
 use brisq_model::limits;
 
-/// Bounds of a shard; tests lower them.
+/// Bounds of a shard; tests lower them. Each is explained where its default is, in [`limits`].
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// See [`limits::COMPLETED_KEPT_MAX`].
     pub kept_max: u64,
-    /// See [`limits::AGING_MS`].
     pub aging_ms: u64,
-    /// See [`limits::AGING_PICKS`].
     pub aging_picks: u64,
-    /// See [`limits::CLAIM_MAX_BYTES`].
     pub claim_bytes: usize,
-    /// See [`limits::ANSWER_MAX_BYTES`].
     pub answer_bytes: usize,
 }
 

@@ -1,5 +1,4 @@
 //! What the engine keeps of a task, and where that lies.
-#![expect(missing_docs, reason = "fields whose name says all")]
 
 use brisq_model::{
     Attempt, Claim, Ending, Facts, IdempotencyKey, LeaseEnd, NewTask, PastLease, Priority, Retention,
