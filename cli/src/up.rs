@@ -120,6 +120,7 @@ async fn serve(
         console: Console { watch: board.watch(), captures: Some(captures) },
         in_claim: flags.demo.then_some(slowdown::in_claim),
     };
+    brisq_settings::outlive_hangups()?;
     let mut terminate = signal(SignalKind::terminate())?;
     let (store, counted) = (Arc::clone(&opened.store), Arc::clone(&claims));
     let running = Running::start(doors, store, counted, Arc::clone(&recorder), options);

@@ -3,12 +3,13 @@
 //! The tests are in `tests/`, one file for each stage of `cargo xtask test`; here is what they share.
 #![forbid(unsafe_code)]
 
-use std::io;
-
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use brisq_testkit::{Process, Program, ProgramOptions, Redis, RedisOptions, binary};
+use brisq_testkit::{Http, Process, Program, ProgramOptions, Redis, RedisOptions, binary};
 use tempfile::TempDir;
 
 /// A server on one of its stores, all in temporary folders.
@@ -115,6 +116,46 @@ pub fn load(program: &Program, args: &[&str]) -> io::Result<Process> {
     let mut command = Command::new(binary("brisq")?);
     command.args(["load", "--url", &url, "--duration", "10m"]).args(args);
     Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
+}
+
+/// Clients that take a listener aside and keep it: it has 64 places and 8 for probes.
+const CROWD: usize = 90;
+
+/// What a listener does while clients that never finish their heads have all its places.
+#[derive(Debug)]
+pub struct Crowded {
+    /// Status of a probe.
+    pub probe: u16,
+    /// Status of anything else.
+    pub other: u16,
+    /// First line that the first of them is told.
+    pub told: String,
+    /// After how long.
+    pub after: Duration,
+}
+
+/// Crowds the listener at `address`, and asks it for `/healthz` and for `other`.
+///
+/// # Errors
+/// When it does not answer.
+pub fn crowd(address: &str, other: &str) -> io::Result<Crowded> {
+    let began = Instant::now();
+    let mut heads = Vec::new();
+    for _ in 0..CROWD {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        // One that found no place may be closed already.
+        let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: loc");
+        heads.push(stream);
+    }
+    let status = |path: &str| Http::connect(address)?.call("GET", path, "").map(|answer| answer.status);
+    let (probe, other) = (status("/healthz")?, status(other)?);
+    let mut told = Vec::new();
+    if let Some(first) = heads.first_mut() {
+        first.read_to_end(&mut told)?;
+    }
+    let told = String::from_utf8_lossy(&told).lines().next().unwrap_or_default().to_owned();
+    Ok(Crowded { probe, other, told, after: began.elapsed() })
 }
 
 fn folders(parent: &Path) -> io::Result<Vec<PathBuf>> {

@@ -1,6 +1,14 @@
 //! The HTTP contract on both stores, and what bad clients cannot do.
 #![expect(clippy::indexing_slicing, reason = "what a test cannot read fails it, helpers included")]
 
+#[path = "http/calm.rs"]
+mod calm;
+#[path = "http/closes.rs"]
+mod closes;
+#[path = "http/contract.rs"]
+mod contract;
+#[path = "http/followed.rs"]
+mod followed;
 #[path = "http/leaving.rs"]
 mod leaving;
 #[path = "http/lists.rs"]
@@ -11,10 +19,14 @@ mod metrics;
 mod page;
 #[path = "http/refusals.rs"]
 mod refusals;
+#[path = "http/relaxed.rs"]
+mod relaxed;
 #[path = "http/tasks.rs"]
 mod tasks;
 #[path = "http/unknown.rs"]
 mod unknown;
+#[path = "http/verbatim.rs"]
+mod verbatim;
 #[path = "http/waiters.rs"]
 mod waiters;
 

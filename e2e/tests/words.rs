@@ -1,5 +1,8 @@
 //! What people type and read: settings, messages, and a log that nobody reads.
 
+#[path = "words/programs.rs"]
+mod programs;
+
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;

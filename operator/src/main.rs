@@ -41,6 +41,7 @@ const NAME: &str = "brisq-operator";
 fn main() -> ExitCode {
     let settings: Settings = brisq_settings::flags();
     let _logging = brisq_telemetry::init_logging("info,kube_runtime=warn");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "brisq-operator starts");
     // One provider for the process; a second caller would find it there already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
@@ -73,6 +74,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let leases = Api::namespaced(client.clone(), &namespace);
     let context = Arc::new(Context::new(client, settings, namespace, key, events));
     let leadership = Leadership::new(leases, me.clone(), context.health.clone());
+    brisq_settings::outlive_hangups()?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut served = std::pin::pin!(health::serve(context.settings.listen, context.health.clone()));
     loop {

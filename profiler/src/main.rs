@@ -120,6 +120,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(format!("captures cannot be kept: {error:#}")),
     };
     let _logging = brisq_telemetry::init_logging(brisq_telemetry::DEFAULT_FILTER);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "brisq-profiler starts");
     match run(&flags, files, followed, artifacts) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

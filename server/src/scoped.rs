@@ -11,7 +11,7 @@ use hyper::Method;
 use hyper::header::AUTHORIZATION;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{OpenApi, PathItem};
+use utoipa::openapi::{ContentBuilder, OpenApi, PathItem, Ref, Response as Described, ResponseBuilder};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use crate::auth::{Auth, Scope};
@@ -32,6 +32,8 @@ pub enum Need {
 const METHODS: [Method; 4] = [Method::GET, Method::POST, Method::PUT, Method::DELETE];
 /// How the document calls the caller's token.
 const TOKEN: &str = "token";
+/// What any operation may answer beside what it says itself.
+const ERRORS: [(&str, &str); 2] = [("4XX", "Refused"), ("5XX", "Not carried out, or not known")];
 
 fn operation<'a>(item: &'a mut PathItem, method: &Method) -> Option<&'a mut Operation> {
     match *method {
@@ -41,6 +43,12 @@ fn operation<'a>(item: &'a mut PathItem, method: &Method) -> Option<&'a mut Oper
         Method::DELETE => item.delete.as_mut(),
         _ => None,
     }
+}
+
+fn error(description: &str) -> Described {
+    let schema = Ref::from_schema_name("ErrorEnvelope");
+    let content = ContentBuilder::new().schema(Some(schema)).build();
+    ResponseBuilder::new().description(description).content("application/json", content).build()
 }
 
 /// A router whose every route has its need.
@@ -92,7 +100,7 @@ impl ScopedRouter {
         }
     }
 
-    /// The document, which says of each operation what its caller's token needs.
+    /// The document, which says of each operation what its caller's token needs, and that it may answer an error.
     pub fn into_openapi(self) -> OpenApi {
         let mut document = self.router.into_openapi();
         let scheme = Http::builder().scheme(HttpAuthScheme::Bearer).build();
@@ -104,6 +112,10 @@ impl ScopedRouter {
             };
             if let Some(operation) = operation(item, method) {
                 operation.security = Some(vec![SecurityRequirement::new(TOKEN, [scope.name()])]);
+                let responses = &mut operation.responses.responses;
+                for (status, description) in ERRORS {
+                    responses.entry(status.to_owned()).or_insert_with(|| error(description).into());
+                }
             }
         }
         document

@@ -58,6 +58,7 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "unit", budget_s: 240, fast: true, tools: &[PPROF], run: |_| unit() },
     Stage { name: "http", budget_s: 60, fast: false, tools: &[], run: |_| e2e("http") },
     Stage { name: "pair", budget_s: 60, fast: false, tools: &[], run: |_| e2e("pair") },
+    Stage { name: "redis", budget_s: 150, fast: false, tools: &[], run: |_| e2e("redis") },
     Stage { name: "bytes", budget_s: 60, fast: false, tools: &[], run: |_| e2e("bytes") },
     Stage { name: "doors", budget_s: 120, fast: false, tools: &[], run: |_| e2e("doors") },
     Stage { name: "words", budget_s: 60, fast: false, tools: &[], run: |_| e2e("words") },

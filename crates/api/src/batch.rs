@@ -72,6 +72,7 @@ pub struct Item<T> {
 
 /// `{}`.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Empty {}
 
 /// Answer of one item of a batch: what the single call answers, or an error.

@@ -28,7 +28,9 @@ pub use error::{ApiError, ErrorBody, ErrorCode, ErrorEnvelope};
 pub use queue::{QueueList, QueueView, StateCounts};
 pub use raw::{AnyJson, raw_value};
 pub use read::{Fields, Request, parse};
-pub use task::{AttemptView, EnqueueItem, EnqueueResults, ErrorView, LeaseView, ResultView, TaskView};
+pub use task::{
+    AttemptView, EnqueueItem, EnqueueResponse, EnqueueResults, ErrorView, LeaseView, ResultView, TaskView,
+};
 pub use time::{parse_rfc3339, rfc3339};
 pub use work::{
     ClaimRequest, ClaimResponse, CompleteRequest, FailRequest, FailResponse, HeartbeatRequest,

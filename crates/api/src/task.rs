@@ -8,6 +8,16 @@ use utoipa::ToSchema;
 use crate::raw::raw_value;
 use crate::{AnyJson, ErrorBody, rfc3339};
 
+/// Answer of an enqueue that made no single new task.
+#[derive(Debug, ToSchema)]
+#[serde(untagged)]
+pub enum EnqueueResponse<'a> {
+    /// The task that is kept under the idempotency key.
+    Kept(TaskView<'a>),
+    /// What became of each task of a batch.
+    Batch(EnqueueResults<'a>),
+}
+
 /// Answers of a batch enqueue, by index.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EnqueueResults<'a> {
@@ -73,14 +83,14 @@ pub struct TaskView<'a> {
     pub idempotency_key: Option<&'a str>,
     /// Last progress of a heartbeat.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<AnyJson>)]
+    #[schema(value_type = AnyJson, required = false)]
     pub progress: Option<&'a RawValue>,
     /// Attempts that failed, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<AttemptView<'a>>,
     /// As it was sent; not in the answer of an enqueue, whose caller has it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<AnyJson>)]
+    #[schema(value_type = AnyJson, required = false)]
     pub payload: Option<&'a RawValue>,
     /// In the answer of a claim only.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -126,7 +136,7 @@ pub struct ErrorView<'a> {
     pub kind: &'a str,
     /// As it was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<AnyJson>)]
+    #[schema(value_type = AnyJson, required = false)]
     pub detail: Option<&'a RawValue>,
 }
 
@@ -189,7 +199,7 @@ pub struct ResultView<'a> {
     pub state: &'static str,
     /// What the worker completed it with.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<AnyJson>)]
+    #[schema(value_type = AnyJson, required = false)]
     pub result: Option<&'a RawValue>,
     /// The last error of a dead or failed task.
     #[serde(skip_serializing_if = "Option::is_none")]

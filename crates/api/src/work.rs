@@ -85,7 +85,7 @@ pub struct CompleteRequest<'a> {
     #[schema(value_type = String)]
     pub token: Cow<'a, str>,
     /// Any JSON, at most 1 MiB; comes back byte for byte.
-    #[schema(value_type = Option<AnyJson>)]
+    #[schema(value_type = AnyJson, required = false)]
     pub result: Option<&'a RawValue>,
 }
 
@@ -142,7 +142,7 @@ pub struct TaskErrorRequest<'a> {
     #[schema(value_type = Option<String>)]
     pub kind: Option<Cow<'a, str>>,
     /// Any JSON. One of more than 16 KiB is kept as `{"cut": {"bytes": N, "begins": "..."}}`.
-    #[schema(value_type = Option<AnyJson>)]
+    #[schema(value_type = AnyJson, required = false)]
     pub detail: Option<&'a RawValue>,
 }
 
@@ -191,7 +191,7 @@ pub struct HeartbeatRequest<'a> {
     /// The lease then ends this long from now; as long as it was claimed for when absent.
     pub extend_ms: Option<u64>,
     /// Any JSON, at most 16 KiB.
-    #[schema(value_type = Option<AnyJson>)]
+    #[schema(value_type = AnyJson, required = false)]
     pub progress: Option<&'a RawValue>,
 }
 

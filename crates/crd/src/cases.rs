@@ -3,6 +3,29 @@
 
 /// Kind, a spec that is accepted, one that is refused, and a part of what is said then.
 pub const CREATED: &[(&str, &str, &str, &str)] = &[
+    // What stands in quotes is text, whatever it looks like.
+    ("TaskQueue", "{replicas: 2}", "{replicas: '2'}", "replicas"),
+    (
+        "TaskQueue",
+        "{slo: {claimLatency: {thresholdMs: 5}}}",
+        "{slo: {claimLatency: {thresholdMs: '5'}}}",
+        "thresholdMs",
+    ),
+    (
+        "TaskQueue",
+        "{slo: {claimLatency: {thresholdMs: 5, percentile: 99}}}",
+        "{slo: {claimLatency: {thresholdMs: 5, percentile: '99'}}}",
+        "percentile",
+    ),
+    ("TaskQueue", "{auth: {generation: 1}}", "{auth: {generation: '1'}}", "generation"),
+    ("TaskQueue", "{profiling: {suspend: true}}", "{profiling: {suspend: 'true'}}", "suspend"),
+    ("ProfilingPolicy", "{capture: {preSeconds: 5}}", "{capture: {preSeconds: '5'}}", "preSeconds"),
+    (
+        "ProfileCapture",
+        "{taskQueueRef: {name: q}, window: {fromMs: 1, toMs: 2}}",
+        "{taskQueueRef: {name: q}, window: {fromMs: '1', toMs: 2}}",
+        "fromMs",
+    ),
     ("TaskQueue", "{replicas: 100}", "{replicas: 101}", "replicas"),
     ("TaskQueue", "{}", "{replicas: 0}", "replicas"),
     ("TaskQueue", "{redis: {standalone: {}}}", "{redis: {}}", "standalone or external"),

@@ -40,6 +40,15 @@ pub fn follow(
     })
 }
 
+/// From here on SIGHUP does not end the process, of a program that has no files to read again.
+///
+/// # Errors
+/// When the signal cannot be listened to.
+pub fn outlive_hangups() -> io::Result<()> {
+    // What listened once keeps the signal from its default.
+    signal(SignalKind::hangup()).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

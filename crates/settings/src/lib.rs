@@ -18,7 +18,7 @@ mod secret;
 pub use address::address;
 pub use declared::Setting;
 pub use files::Files;
-pub use follow::follow;
+pub use follow::{follow, outlive_hangups};
 pub use given::{Given, flags};
 pub use ready::write_ready_file;
 pub use resolved::Settings;

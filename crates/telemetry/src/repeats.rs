@@ -175,6 +175,20 @@ mod tests {
         assert_eq!(admitted("refused", QUIET * 20), 1, "after a calm time it is news");
     }
 
+    /// What says itself how often it is said, such as a line a minute of what lasts, is written each time, and nothing is
+    /// counted of it.
+    #[test]
+    fn what_is_said_once_a_minute_is_written_every_minute() {
+        let repeats = Repeats::default();
+        let start = Instant::now();
+        let written = (0..=600).filter(|second| {
+            let now = start + Duration::from_secs(*second);
+            assert!(repeats.take(Some(now)).is_empty(), "nothing is left out");
+            second % 60 == 0 && repeats.admit(Identifier(&PLACE), Level::WARN, "it lasts", now)
+        });
+        assert_eq!(written.count(), 11);
+    }
+
     #[test]
     fn causes_that_all_differ_write_few_lines() {
         let repeats = Repeats::default();

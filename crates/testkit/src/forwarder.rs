@@ -2,9 +2,10 @@ use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 /// An address whose owner changes, as a Service's or a virtual one does: connections that are there stay with the old owner.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ struct Shared {
     /// Numbers of connections that pass nothing on any more.
     silent: Mutex<HashSet<u32>>,
     connections: AtomicU32,
+    /// How long bytes are under way, µs.
+    delay_us: AtomicU64,
     open: Mutex<Vec<TcpStream>>,
     over: AtomicBool,
 }
@@ -35,6 +38,7 @@ impl Forwarder {
             target: AtomicU16::new(target),
             silent: Mutex::default(),
             connections: AtomicU32::new(0),
+            delay_us: AtomicU64::new(0),
             open: Mutex::default(),
             over: AtomicBool::new(false),
         });
@@ -65,6 +69,11 @@ impl Forwarder {
     /// These connections, by the order in which they came, pass nothing on any more and are not closed: their machine is gone.
     pub fn swallow(&self, connections: Range<u32>) {
         self.shared.silent.lock().unwrap_or_else(PoisonError::into_inner).extend(connections);
+    }
+
+    /// From now on bytes are under way for so long in each direction, those that come together as long as one.
+    pub fn delay(&self, by: Duration) {
+        self.shared.delay_us.store(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
     /// How many connections there have been.
@@ -107,6 +116,7 @@ impl Shared {
     fn pass_on(&self, number: u32, mut from: TcpStream, mut to: TcpStream) {
         let mut bytes = vec![0; 64 * 1024];
         while let Ok(read @ 1..) = from.read(&mut bytes) {
+            thread::sleep(Duration::from_micros(self.delay_us.load(Ordering::SeqCst)));
             let heard = !self.silent.lock().unwrap_or_else(PoisonError::into_inner).contains(&number);
             if heard && to.write_all(bytes.get(..read).unwrap_or_default()).is_err() {
                 break;

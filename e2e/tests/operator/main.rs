@@ -7,6 +7,8 @@
 
 mod at_rest;
 mod captures;
+mod charts;
+mod door;
 mod plugin;
 mod refusals;
 mod resources;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -45,11 +45,6 @@ impl Rig {
             kubectl.run(&["create", "namespace", namespace]).expect("a namespace");
         }
         // What the chart gives its account is all that the operator has here.
-        let helm = |args: &[&str]| {
-            let output = Command::new(go_tool("helm").expect("helm")).args(args).output().expect("helm runs");
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        };
         let folder = tempfile::tempdir().expect("a folder");
         // A copy: what Helm puts beside a chart is not written by several tests at once.
         let chart = folder.path().join("charts");
@@ -76,6 +71,11 @@ impl Rig {
         Self { server, kubectl, folder, account, token, namespaces: namespaces.to_vec() }
     }
 
+    /// The chart of the operator, with what it depends on; that of the definitions lies beside it.
+    pub fn chart(&self) -> String {
+        self.folder.path().join("charts/brisq").display().to_string()
+    }
+
     /// The bearer token of the account that operators have.
     pub fn token(&self) -> &str {
         &self.token
@@ -89,14 +89,20 @@ impl Rig {
     /// The same with flags.
     pub fn operator_with(&self, identity: &str, flags: &[&str]) -> Process {
         let log = self.folder.path().join(format!("{}.log", STARTED.fetch_add(1, Ordering::Relaxed)));
+        let mut command = self.command(identity, "127.0.0.1:0");
+        command.args(flags).stderr(File::create(log).expect("a log"));
+        Process::spawn(&mut command).expect("an operator")
+    }
+
+    /// An operator that listens there, to be started.
+    pub fn command(&self, identity: &str, listen: &str) -> Command {
         let mut command = Command::new(binary("brisq-operator").expect("brisq-operator"));
-        command.args(["--identity", identity, "--namespace", "brisq-system", "--listen", "127.0.0.1:0"]);
-        command.args(flags);
+        command.args(["--identity", identity, "--namespace", "brisq-system", "--listen", listen]);
         if !self.namespaces.is_empty() {
             command.args(["--namespaces", &self.namespaces.join(",")]);
         }
         command.env("KUBECONFIG", &self.account).stdin(Stdio::null()).stdout(Stdio::null());
-        Process::spawn(command.stderr(File::create(log).expect("a log"))).expect("an operator")
+        command
     }
 
     /// Waits until a condition of a TaskQueue says this.
@@ -144,4 +150,15 @@ impl Rig {
         logs.sort();
         logs.iter().map(|path| std::fs::read_to_string(path).unwrap_or_default()).collect()
     }
+}
+
+pub fn helm_output(args: &[&str]) -> Output {
+    Command::new(go_tool("helm").expect("helm")).args(args).output().expect("helm runs")
+}
+
+/// What helm prints.
+pub fn helm(args: &[&str]) -> String {
+    let output = helm_output(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

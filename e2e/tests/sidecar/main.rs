@@ -1,6 +1,7 @@
 //! Server and profiling sidecar as two processes: captures cross the socket, and each survives the other's end.
 #![expect(clippy::indexing_slicing, reason = "what a test cannot read fails it, helpers included")]
 
+mod door;
 mod redis;
 mod refused;
 mod rig;

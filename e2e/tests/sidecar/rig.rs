@@ -70,6 +70,10 @@ impl Sidecar {
         (self.process, self.address, self.pid) = Self::launch(self.folder.path(), &self.under, &self.args);
     }
 
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     pub fn socket(&self) -> String {
         self.folder.path().join("profiler.sock").display().to_string()
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::{Path, Query, State};
 use brisq_api::{
-    ApiError, EnqueueItem, EnqueueRequest, EnqueueResults, ErrorEnvelope, ResultView, TaskRequest, TaskView,
-    task_id,
+    ApiError, EnqueueItem, EnqueueRequest, EnqueueResponse, EnqueueResults, ErrorEnvelope, ResultView,
+    TaskRequest, TaskView, task_id,
 };
 use brisq_model::{
     Facts, NewTask, QueueNumber, Shard, State as Life, Task, TaskId, TaskState, UnixMs, limits,
@@ -42,7 +42,7 @@ fn unplaced() -> TaskId {
     request_body = EnqueueRequest,
     responses(
         (status = 201, description = "The new task", body = TaskView),
-        (status = 200, description = "The task kept under the idempotency key; or, for a batch, `results` by index", body = EnqueueResults),
+        (status = 200, description = "The task kept under the idempotency key; or, for a batch, `results` by index", body = EnqueueResponse),
         (status = "4XX", description = "Refused", body = ErrorEnvelope),
         (status = "5XX", description = "Not carried out, or not known", body = ErrorEnvelope),
     )
