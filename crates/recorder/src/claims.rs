@@ -6,15 +6,17 @@
 //! State is striped by thread: a claim takes its stripe's lock once to start and once to finish, and no lock lives
 //! across an await. The reader is an OS thread, so counts come out while the async runtime is frozen.
 
+mod stripe;
+
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use brisq_slo::{BUCKETS, bucket_of};
+use brisq_slo::BUCKETS;
 use parking_lot::Mutex;
 
-use crate::wall::unix_ms;
+use self::stripe::{Place, Stripe};
 use crate::wire::{ClaimCounts, ClaimRecord, SLOW_CLAIMS_PER_SECOND, Stage, StageSummary};
 
 /// Claims in flight whose ages a log follows at most; each stripe has its equal share. A claim beyond it counts in
@@ -22,9 +24,6 @@ use crate::wire::{ClaimCounts, ClaimRecord, SLOW_CLAIMS_PER_SECOND, Stage, Stage
 pub const IN_FLIGHT_MAX: usize = 65_536;
 /// Independent parts of a log; threads are dealt over them in turn.
 const STRIPES: usize = 8;
-const STRIPE_SLOTS_MAX: usize = IN_FLIGHT_MAX / STRIPES;
-/// Slots a stripe has from the start, so that a usual load never grows the table.
-const STRIPE_SLOTS_FIRST: usize = 256;
 
 static NEXT_STRIPE: AtomicUsize = AtomicUsize::new(0);
 thread_local! {
@@ -53,12 +52,7 @@ impl ClaimLog {
     pub fn set_threshold(&self, threshold: Duration) {
         let _whole = self.whole.lock();
         for stripe in &self.stripes {
-            let mut stripe = stripe.lock();
-            if stripe.threshold != threshold {
-                stripe.threshold = threshold;
-                stripe.finished_total = 0;
-                stripe.slow_total = 0;
-            }
+            stripe.lock().set_threshold(threshold);
         }
     }
 
@@ -89,27 +83,14 @@ impl ClaimLog {
     pub fn drain_second(&self) -> ClaimSecond {
         let _whole = self.whole.lock();
         let now = Instant::now();
-        let mut counts = ClaimCounts::default();
-        let mut stages = [StageSummary::default(); Stage::COUNT];
-        let mut slowest = Vec::new();
-        let mut latency = vec![0_u32; BUCKETS];
+        let (mut second, mut latency) = (ClaimSecond::default(), vec![0_u32; BUCKETS]);
         for stripe in &self.stripes {
-            let mut stripe = stripe.lock();
-            stripe.add_to(&mut counts, now);
-            for (sum, part) in stages.iter_mut().zip(mem::take(&mut stripe.stages)) {
-                sum.count += part.count;
-                sum.sum_us += part.sum_us;
-                sum.max_us = sum.max_us.max(part.max_us);
-            }
-            slowest.append(&mut stripe.slowest);
-            for (sum, part) in latency.iter_mut().zip(&mut stripe.latency) {
-                *sum += mem::take(part);
-            }
+            stripe.lock().drain_into(&mut second, &mut latency, now);
         }
-        slowest.sort_unstable_by_key(|claim: &ClaimRecord| std::cmp::Reverse(claim.latency_us));
-        slowest.truncate(SLOW_CLAIMS_PER_SECOND);
-        let latency = (0..).zip(latency).filter(|(_, count)| *count > 0).collect();
-        ClaimSecond { counts, stages, slowest, latency }
+        second.slowest.sort_unstable_by_key(|claim: &ClaimRecord| std::cmp::Reverse(claim.latency_us));
+        second.slowest.truncate(SLOW_CLAIMS_PER_SECOND);
+        second.latency = (0..).zip(latency).filter(|(_, count)| *count > 0).collect();
+        second
     }
 }
 
@@ -178,144 +159,9 @@ impl Drop for ClaimTicket {
     }
 }
 
-/// Where a ticket stands in its stripe.
-#[derive(Debug)]
-enum Place {
-    /// In flight, its start kept in this slot.
-    Slot(usize),
-    /// In flight, but the table was full.
-    Ageless,
-    /// Parked or finished.
-    Out,
-}
-
-#[derive(Debug)]
-struct Stripe {
-    threshold: Duration,
-    finished_total: u64,
-    slow_total: u64,
-    in_flight: u64,
-    /// Starts of claims in flight.
-    slots: Vec<Option<Instant>>,
-    /// Slots that are `None`.
-    free: Vec<usize>,
-    stages: [StageSummary; Stage::COUNT],
-    slowest: Vec<ClaimRecord>,
-    /// Latencies by [`bucket_of`].
-    latency: Vec<u32>,
-    /// Least latency in `slowest`, known once that is full: most claims are turned away by this one comparison.
-    floor_us: u64,
-}
-
-impl Stripe {
-    fn new(threshold: Duration) -> Self {
-        Self {
-            threshold,
-            finished_total: 0,
-            slow_total: 0,
-            in_flight: 0,
-            slots: Vec::with_capacity(STRIPE_SLOTS_FIRST),
-            free: Vec::with_capacity(STRIPE_SLOTS_FIRST),
-            stages: Default::default(),
-            slowest: Vec::with_capacity(SLOW_CLAIMS_PER_SECOND),
-            latency: vec![0; BUCKETS],
-            floor_us: 0,
-        }
-    }
-
-    fn enter(&mut self, since: Instant) -> Place {
-        self.in_flight += 1;
-        if let Some(free) = self.free.pop() {
-            let slot = self.slots.get_mut(free).expect("invariant: free slots are slots");
-            *slot = Some(since);
-            return Place::Slot(free);
-        }
-        if self.slots.len() == STRIPE_SLOTS_MAX {
-            return Place::Ageless;
-        }
-        self.slots.push(Some(since));
-        Place::Slot(self.slots.len() - 1)
-    }
-
-    fn leave(&mut self, place: Place) {
-        match place {
-            Place::Out => return,
-            Place::Ageless => {}
-            Place::Slot(number) => {
-                let slot = self.slots.get_mut(number).expect("invariant: a place is a slot");
-                debug_assert!(slot.is_some(), "a slot is left once");
-                *slot = None;
-                self.free.push(number);
-            }
-        }
-        self.in_flight -= 1;
-    }
-
-    fn give_up(&mut self, place: Place) {
-        if let Place::Slot(number) = place
-            && let Some(since) = self.slots.get(number).copied().flatten()
-            && since.elapsed() > self.threshold
-        {
-            self.finished_total += 1;
-            self.slow_total += 1;
-        }
-        self.leave(place);
-    }
-
-    fn count(&mut self, finish: ClaimFinish<'_>) {
-        self.finished_total += 1;
-        self.slow_total += u64::from(finish.latency > self.threshold);
-        for (stage, us) in self.stages.iter_mut().zip(finish.stages_us) {
-            stage.count += 1;
-            stage.sum_us += us;
-            stage.max_us = stage.max_us.max(us);
-        }
-        let latency_us = micros(finish.latency);
-        if let Some(count) = self.latency.get_mut(bucket_of(latency_us)) {
-            *count += 1;
-        }
-        if self.slowest.len() < SLOW_CLAIMS_PER_SECOND {
-            self.slowest.push(ClaimRecord::default());
-        } else if latency_us <= self.floor_us {
-            return;
-        }
-        // The record just pushed has latency 0, so it is the one that is filled here.
-        if let Some(record) = self.slowest.iter_mut().rev().min_by_key(|claim| claim.latency_us) {
-            fill(record, latency_us, finish);
-        }
-        self.floor_us = self.slowest.iter().map(|claim| claim.latency_us).min().unwrap_or(0);
-    }
-
-    fn add_to(&self, counts: &mut ClaimCounts, now: Instant) {
-        counts.finished_total += self.finished_total;
-        counts.slow_total += self.slow_total;
-        counts.in_flight += self.in_flight;
-        counts.threshold_us = micros(self.threshold);
-        for since in self.slots.iter().flatten() {
-            let age = now.saturating_duration_since(*since);
-            counts.in_flight_slow += u64::from(age > self.threshold);
-            counts.oldest_in_flight_us = counts.oldest_in_flight_us.max(micros(age));
-        }
-    }
-}
-
-/// Writes a claim over `record`, whose queue name keeps its allocation.
-fn fill(record: &mut ClaimRecord, latency_us: u64, finish: ClaimFinish<'_>) {
-    record.at_ms = unix_ms();
-    record.latency_us = latency_us;
-    record.parked_us = micros(finish.parked);
-    record.stages_us = finish.stages_us;
-    record.queue.clear();
-    record.queue.push_str(finish.queue);
-    record.tasks = finish.tasks;
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::stripe::STRIPE_SLOTS_MAX;
     use super::*;
     use std::thread;
 

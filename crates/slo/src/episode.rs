@@ -1,6 +1,10 @@
 //! When a breach becomes a capture: one at its opening, one at an escalation, one control after recovery.
 
-use crate::Evaluation;
+mod saved;
+
+pub use saved::Saved;
+
+use crate::{CaptureLimits, Evaluation, NotCaptured, Reason};
 
 /// Calm seconds after which an episode recovers.
 pub(crate) const RECOVER_SECONDS: u32 = 10;
@@ -9,25 +13,6 @@ pub(crate) const CLOSE_SECONDS: u32 = 60;
 /// An episode escalates when it is worse than at its opening for so many seconds.
 const ESCALATION_SECONDS: u32 = 3;
 const DAY_MS: u64 = 86_400_000;
-
-/// How many captures there may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CaptureLimits {
-    /// Shortest time between two captures.
-    pub cooldown_ms: u64,
-    /// Captures a day, failed ones not counted.
-    pub captures_per_day: u32,
-    /// Captures a day, failed ones counted: a failing store must not be hammered.
-    pub attempts_per_day: u32,
-    /// Why no capture is made at all, for now.
-    pub refuse: Option<NotCaptured>,
-}
-
-impl Default for CaptureLimits {
-    fn default() -> Self {
-        Self { cooldown_ms: 900_000, captures_per_day: 20, attempts_per_day: 60, refuse: None }
-    }
-}
 
 /// The state of an episode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,57 +23,6 @@ pub enum Phase {
     Escalated,
     /// Calm, but not for long enough to be over.
     Recovering,
-}
-
-/// Why a capture is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    Breach,
-    Escalation,
-    /// After recovery, to compare the breach with.
-    Control,
-}
-
-impl Reason {
-    /// Name in artifacts.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Breach => "Breach",
-            Self::Escalation => "Escalation",
-            Self::Control => "Control",
-        }
-    }
-}
-
-/// Why a capture that was due is not made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotCaptured {
-    Cooldown,
-    /// As many captures as a day may have were made.
-    DailyQuota,
-    /// As many captures as a day may have were tried.
-    AttemptQuota,
-    /// An operator judged all servers together the whole time, and did not ask for this server's.
-    NotAsked,
-    Suspended,
-    /// The policy that bounds captures is missing or has mistakes.
-    NoPolicy,
-}
-
-impl NotCaptured {
-    /// Name in status and logs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Cooldown => "Cooldown",
-            Self::DailyQuota => "DailyQuota",
-            Self::AttemptQuota => "AttemptQuota",
-            Self::NotAsked => "NotAsked",
-            Self::Suspended => "Suspended",
-            Self::NoPolicy => "NoPolicy",
-        }
-    }
 }
 
 /// What the newest second leads to.
@@ -132,56 +66,7 @@ pub struct Episode {
     attempts_today: u32,
 }
 
-/// The part of an [`Episode`] that outlives a restart of the program that judges: it decides whether a capture is made.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Saved {
-    pub phase: Phase,
-    pub number: u64,
-    pub ordinal: u32,
-    pub opening_share: f64,
-    pub last_capture_ms: Option<u64>,
-    pub escalation_due: bool,
-    /// Whether the episode escalated, also while it recovers.
-    pub escalated: bool,
-    /// Captures on the day of the last one.
-    pub captures_today: u32,
-    /// Captures that were tried on that day.
-    pub attempts_today: u32,
-}
-
 impl Episode {
-    #[must_use]
-    pub const fn save(&self) -> Saved {
-        Saved {
-            phase: self.phase,
-            number: self.number,
-            ordinal: self.ordinal,
-            opening_share: self.opening_share,
-            last_capture_ms: self.last_capture_ms,
-            escalation_due: self.escalation_due,
-            escalated: self.escalated,
-            captures_today: self.captures_today,
-            attempts_today: self.attempts_today,
-        }
-    }
-
-    #[must_use]
-    pub fn resume(saved: Saved) -> Self {
-        Self {
-            phase: saved.phase,
-            number: saved.number,
-            ordinal: saved.ordinal,
-            opening_share: saved.opening_share,
-            last_capture_ms: saved.last_capture_ms,
-            escalation_due: saved.escalation_due,
-            escalated: saved.escalated,
-            captures_today: saved.captures_today,
-            attempts_today: saved.attempts_today,
-            day: saved.last_capture_ms.map_or(0, |ms| ms / DAY_MS),
-            ..Self::default()
-        }
-    }
-
     /// Advances by one second.
     pub fn tick(&mut self, tick: Tick, limits: &CaptureLimits) -> Option<Action> {
         self.new_day(tick.now_ms);
@@ -282,7 +167,8 @@ impl Episode {
     fn refusal(&self, now_ms: u64, limits: &CaptureLimits) -> Option<NotCaptured> {
         if limits.refuse.is_some() {
             limits.refuse
-        } else if self.last_capture_ms.is_some_and(|last| now_ms < last.saturating_add(limits.cooldown_ms)) {
+        } else if self.last_capture_ms.is_some_and(|last| now_ms.abs_diff(last) < limits.cooldown_ms) {
+            // A capture further ahead than a cooldown was made by a clock that has been set back since.
             Some(NotCaptured::Cooldown)
         } else if self.captures_today >= limits.captures_per_day {
             Some(NotCaptured::DailyQuota)

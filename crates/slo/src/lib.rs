@@ -12,14 +12,16 @@ mod episode;
 mod evaluator;
 mod fleet;
 mod histogram;
+mod limits;
 mod objective;
 mod onset;
 mod second;
 mod tail;
 
-pub use episode::{Action, CaptureLimits, Episode, NotCaptured, Phase, Reason, Saved, Tick};
+pub use episode::{Action, Episode, Phase, Saved, Tick};
 pub use evaluator::{Evaluation, Evaluator};
 pub use fleet::{Fleet, ProcessId, Reading};
 pub use histogram::{BUCKETS, Histogram, bucket_of};
+pub use limits::{CaptureLimits, NotCaptured, Reason};
 pub use objective::{Objective, ObjectiveError};
 pub use second::Second;
