@@ -1,7 +1,7 @@
 //! Names and lines of addresses. Slow at first (a few hundred ms for a program's debug information), then cached: so
 //! it is done after a freeze, never while recording.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use blazesym::symbolize::source::{Elf, Source};
@@ -10,8 +10,13 @@ use blazesym::symbolize::{CodeInfo, Input, Symbolized, Symbolizer as Blazesym};
 use crate::mappings::build_id_of_file;
 use crate::wire::Mapping;
 
-/// Addresses kept in the cache; beyond it the cache begins again.
-const CACHE_MAX: usize = 200_000;
+/// Bytes of names, paths and places kept in the cache; beyond it the cache begins again. Three captures are written at a time,
+/// beside the profiler's rings: a sidecar has 512 MiB for all.
+const CACHE_MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Addresses that are looked up at a time; before each batch the cache is held against its bound.
+const BATCH_MAX: usize = 4_096;
+/// Bytes of an address in the cache beside its frames.
+const ENTRY_BYTES: usize = 64;
 
 /// A function at a place of its source.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,7 +33,10 @@ pub struct SourceFrame {
 pub struct Symbolizer {
     blazesym: Blazesym,
     mappings: Vec<Mapping>,
+    /// Whether the file of a mapping is still the one that was mapped, by the mapping's index.
+    same_file: HashMap<usize, bool>,
     cache: HashMap<u64, Vec<SourceFrame>>,
+    cache_bytes: usize,
 }
 
 impl std::fmt::Debug for Symbolizer {
@@ -41,20 +49,32 @@ impl Symbolizer {
     /// For a process with these mappings, sorted by start; their files are read from this machine.
     #[must_use]
     pub fn new(mappings: &[Mapping]) -> Self {
-        Self { blazesym: Blazesym::new(), mappings: mappings.to_vec(), cache: HashMap::new() }
+        Self {
+            blazesym: Blazesym::new(),
+            mappings: mappings.to_vec(),
+            same_file: HashMap::new(),
+            cache: HashMap::new(),
+            cache_bytes: 0,
+        }
     }
 
-    /// Makes the frames of all these addresses known in one pass.
+    /// Makes the frames of these addresses known in few passes; of more than the cache takes, those of the last ones.
     pub fn prepare(&mut self, addresses: impl Iterator<Item = u64>) {
-        if self.cache.len() > CACHE_MAX {
-            self.cache.clear();
-        }
-        let mut wanted: HashMap<usize, Vec<(u64, u64)>> = HashMap::new();
-        for address in addresses {
-            if self.cache.contains_key(&address) {
-                continue;
+        let new: HashSet<u64> = addresses.filter(|address| !self.cache.contains_key(address)).collect();
+        let new: Vec<u64> = new.into_iter().collect();
+        for batch in new.chunks(BATCH_MAX) {
+            if self.cache_bytes > CACHE_MAX_BYTES {
+                self.cache = HashMap::new();
+                self.cache_bytes = 0;
             }
-            self.cache.insert(address, vec![unknown(address)]);
+            self.prepare_batch(batch);
+        }
+    }
+
+    fn prepare_batch(&mut self, addresses: &[u64]) {
+        let mut wanted: HashMap<usize, Vec<(u64, u64)>> = HashMap::new();
+        for address in addresses.iter().copied() {
+            self.keep(address, vec![unknown(address)]);
             if let Some(index) = self.mapping_of(address)
                 && let Some(mapping) = self.mappings.get(index)
             {
@@ -66,6 +86,13 @@ impl Symbolizer {
         }
         for (index, addresses) in wanted {
             self.look_up(index, &addresses);
+        }
+    }
+
+    fn keep(&mut self, address: u64, frames: Vec<SourceFrame>) {
+        self.cache_bytes += entry_bytes(&frames);
+        if let Some(before) = self.cache.insert(address, frames) {
+            self.cache_bytes -= entry_bytes(&before);
         }
     }
 
@@ -85,14 +112,19 @@ impl Symbolizer {
     }
 
     fn look_up(&mut self, index: usize, addresses: &[(u64, u64)]) {
-        let Some(mapping) = self.mappings.get(index) else { return };
-        let path = Path::new(&mapping.path);
+        let Some(Mapping { path, build_id, .. }) = self.mappings.get(index).cloned() else { return };
         // Another file at this path, as after an upgrade, would answer with wrong names.
-        if !path.is_file() || build_id_of_file(&mapping.path) != mapping.build_id {
-            let name = SourceFrame { function: mapping.path.clone(), file: String::new(), line: 0 };
-            self.cache.extend(addresses.iter().map(|(address, _)| (*address, vec![name.clone()])));
+        let is_same = || Path::new(&path).is_file() && build_id_of_file(&path) == build_id;
+        if !*self.same_file.entry(index).or_insert_with(is_same) {
+            for (address, _) in addresses {
+                self.keep(
+                    *address,
+                    vec![SourceFrame { function: path.clone(), file: String::new(), line: 0 }],
+                );
+            }
             return;
         }
+        let path = Path::new(&path);
         let offsets: Vec<u64> = addresses.iter().map(|(_, offset)| *offset).collect();
         // Line tables name functions without their path; the symbol table has it, for all that were not inlined.
         let symbols = self.names(path, &offsets);
@@ -100,14 +132,12 @@ impl Symbolizer {
         else {
             return;
         };
-        for (((address, _), symbolized), name) in addresses.iter().zip(found).zip(symbols) {
-            let Symbolized::Sym(symbol) = symbolized else { continue };
-            let name = name.unwrap_or_else(|| plain_name(&symbol.name));
-            let mut frames = vec![frame(name, symbol.code_info.as_deref())];
-            let inlined = symbol.inlined.iter().map(|f| frame(plain_name(&f.name), f.code_info.as_ref()));
-            frames.extend(inlined);
-            frames.reverse();
-            self.cache.insert(*address, frames);
+        let frames = found.into_iter().zip(symbols).map(|(symbolized, name)| frames_of(&symbolized, name));
+        let found: Vec<Option<Vec<SourceFrame>>> = frames.collect();
+        for ((address, _), frames) in addresses.iter().zip(found) {
+            if let Some(frames) = frames {
+                self.keep(*address, frames);
+            }
         }
     }
 
@@ -122,6 +152,22 @@ impl Symbolizer {
             Err(_) => vec![None; offsets.len()],
         }
     }
+}
+
+/// Frames of one address, innermost inlined function first.
+fn frames_of(symbolized: &Symbolized<'_>, name: Option<String>) -> Option<Vec<SourceFrame>> {
+    let Symbolized::Sym(symbol) = symbolized else { return None };
+    let name = name.unwrap_or_else(|| plain_name(&symbol.name));
+    let inlined = symbol.inlined.iter().map(|f| frame(plain_name(&f.name), f.code_info.as_ref()));
+    let mut frames: Vec<SourceFrame> =
+        std::iter::once(frame(name, symbol.code_info.as_deref())).chain(inlined).collect();
+    frames.reverse();
+    Some(frames)
+}
+
+fn entry_bytes(frames: &[SourceFrame]) -> usize {
+    let bytes = |frame: &SourceFrame| size_of::<SourceFrame>() + frame.function.len() + frame.file.len();
+    ENTRY_BYTES + frames.iter().map(bytes).sum::<usize>()
 }
 
 fn frame(function: String, code: Option<&CodeInfo<'_>>) -> SourceFrame {
@@ -141,5 +187,30 @@ fn plain_name(name: &str) -> String {
             plain.to_owned()
         }
         _ => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_takes_no_more_than_its_bytes_however_long_names_are() {
+        const NAME_BYTES: usize = 4_096;
+        // No file, so its name is all that is known of an address in it.
+        let path = "x".repeat(NAME_BYTES);
+        let mapping =
+            Mapping { start: 0, end: u64::MAX, file_offset: 0, path: path.clone(), build_id: String::new() };
+        let mut symbolizer = Symbolizer::new(&[mapping]);
+        let most = CACHE_MAX_BYTES + BATCH_MAX * 2 * NAME_BYTES;
+        for n in 0..3 {
+            symbolizer.prepare(n * 30_000..(n + 1) * 30_000);
+            let kept: usize = symbolizer.cache.values().map(|frames| entry_bytes(frames)).sum();
+            assert_eq!(kept, symbolizer.cache_bytes);
+            assert!(kept <= most, "{kept} bytes");
+        }
+        for address in [0, 29_999, 89_999] {
+            assert_eq!(symbolizer.frames(address).first().map(|frame| &frame.function), Some(&path));
+        }
     }
 }
