@@ -22,7 +22,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test [--fast] [--only STAGE]... [--without STAGE]... [--advisory-db DIR]
                      everything that CI runs; --fast is the inner loop; DIR is a clone of
                      https://github.com/RustSec/advisory-db that is younger than 90 days
-  nightly            that each program builds alone; in target/nightly, minutes
+  nightly            that each program builds alone, in target/nightly; and nine minutes of an operator at rest
   tidy               the laws of ARCHITECTURE.md
   image              our programs as OCI archives in target/images, of what is built
   cluster up [--nodes N] | test [--kubeconfig FILE] | down
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
             Ok(options) => test::run(&options),
             Err(mistake) => return usage(&mistake),
         },
-        ["nightly"] => nightly::programs(),
+        ["nightly"] => nightly::programs().and_then(|()| nightly::rest()),
         ["tidy"] => tidy::run(),
         ["image"] => image::brisq().and_then(|()| image::others()),
         ["cluster", "up"] => cluster::up(1),

@@ -1,14 +1,22 @@
-//! What is too dear for every run, for the night: it compiles other variants than the stages do.
+//! What is too dear for every run, for the night: other variants than the stages compile, and long rests.
 
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
-use crate::step::{output, run};
+use crate::step::{cargo_test, output, run};
 
 /// A folder of its own: the stages' programs stay as they are.
 const TARGET: &str = "target/nightly";
+/// How long TaskQueues are left alone: they are promised to cost nothing for nine minutes of ten.
+const REST_SECONDS: u64 = 9 * 60;
+
+/// An operator whose TaskQueues rest, by the test that the stages run for less than a minute.
+pub fn rest() -> anyhow::Result<()> {
+    let rest = [("BRISQ_REST_SECONDS", REST_SECONDS.to_string())];
+    cargo_test(&["--test", "operator", "--", "--nocapture", "at_rest"], &rest).map(|_| ())
+}
 
 /// Each program builds alone, by `-p PACKAGE --bin PROGRAM`: with the rest of the workspace beside it a feature that one of
 /// its dependencies lacks is lent by another package.
