@@ -15,6 +15,7 @@ mod resources;
 mod retention;
 mod rig;
 mod secrets;
+mod upgrade;
 
 use std::time::{Duration, Instant};
 
