@@ -68,7 +68,13 @@ impl Sidecar {
 
 /// Pods of a TaskQueue's servers that can be asked.
 pub fn servers_of(queue: &TaskQueue, stores: &Stores) -> Vec<Arc<Pod>> {
-    stores.pods_of(queue).into_iter().filter(|pod| is_server(pod) && is_up(pod)).collect()
+    servers(stores.pods_of(queue))
+}
+
+/// Of these pods, those of servers that can be asked.
+pub fn servers(mut pods: Vec<Arc<Pod>>) -> Vec<Arc<Pod>> {
+    pods.retain(|pod| is_server(pod) && is_up(pod));
+    pods
 }
 
 fn is_server(pod: &Pod) -> bool {

@@ -47,6 +47,7 @@ fn whole(written: Written) -> CaptureProgress {
 fn counts_of(frame: &Frame) -> Counts {
     Counts {
         at_ms: frame.to_ms,
+        uptime_ms: Some(frame.uptime_ms),
         finished_total: frame.claims.finished_total,
         slow_total: frame.claims.slow_total,
         in_flight_slow: frame.claims.in_flight_slow,

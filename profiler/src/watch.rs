@@ -1,5 +1,6 @@
 //! The loop: a frame a second in, captures out.
 
+mod clock;
 mod inbox;
 mod keep;
 mod memory;
@@ -234,11 +235,14 @@ impl Watch {
     }
 
     fn take(&mut self, frame: Arc<Frame>) {
+        let mut frame = Arc::unwrap_or_clone(frame);
+        self.follow_clock(&mut frame);
         let frame = self.memory.admit(frame);
         self.tell_recent(&frame);
         self.unasked_seconds =
             if self.asked.swap(false, Ordering::SeqCst) { 0 } else { self.unasked_seconds + 1 };
-        let since_ms = self.ring.back().map_or(0, |before| frame.to_ms.saturating_sub(before.to_ms));
+        let before = self.ring.back();
+        let since_ms = before.map_or(0, |before| frame.uptime_ms.saturating_sub(before.uptime_ms));
         self.ring.push_back(Arc::clone(&frame));
         while self.ring.len() > RING_SECONDS {
             self.ring.pop_front();

@@ -72,7 +72,8 @@ impl Rig {
                 addresses: vec![stack; DEPTH].into(),
             });
             let (from_ms, to_ms) = (BEGAN_MS + n * 1_000, BEGAN_MS + (n + 1) * 1_000);
-            let frame = Frame { from_ms, to_ms, stacks: stacks.collect(), ..Frame::default() };
+            let (uptime_ms, stacks) = (to_ms - BEGAN_MS, stacks.collect());
+            let frame = Frame { from_ms, to_ms, uptime_ms, stacks, ..Frame::default() };
             self.frames.send(Arc::new(frame)).expect("the loop goes on");
             while !matches!(self.events.recv_timeout(SOON).expect("an event"), Event::Second { .. }) {}
         }

@@ -20,8 +20,11 @@ pub const ENGINE_OFF: &str = "off";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
-    /// Unix ms of the counts.
+    /// Unix ms of the counts, by a wall clock that may be set between two of them.
     pub at_ms: u64,
+    /// The same moment by the server's steady clock, ms since it began to count; absent in the answer of an older sidecar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uptime_ms: Option<u64>,
     /// Claims finished.
     pub finished_total: u64,
     /// Finished claims above the threshold.
@@ -299,9 +302,9 @@ mod tests {
     fn names_on_the_wire_are_those_that_the_documents_say() {
         let slo = json!({
             "pid": 7, "startedMs": 1, "engine": {"name": "off", "blindSpots": "no stacks are sampled"},
-            "atMs": 2, "finishedTotal": 3, "slowTotal": 1, "inFlightSlow": 0, "oldestInFlightUs": 9, "thresholdUs": 5000,
-            "seconds": [{"atMs": 2, "finishedTotal": 3, "slowTotal": 1, "inFlightSlow": 0, "oldestInFlightUs": 9,
-                         "thresholdUs": 5000}],
+            "atMs": 2, "uptimeMs": 8, "finishedTotal": 3, "slowTotal": 1, "inFlightSlow": 0, "oldestInFlightUs": 9, "thresholdUs": 5000,
+            "seconds": [{"atMs": 2, "uptimeMs": 8, "finishedTotal": 3, "slowTotal": 1, "inFlightSlow": 0,
+                         "oldestInFlightUs": 9, "thresholdUs": 5000}],
         });
         let request = json!({
             "fromMs": 1, "toMs": 2, "reason": "Breach", "onsetMs": 1, "author": "a", "pod": "b", "others": ["b"],

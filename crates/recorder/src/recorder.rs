@@ -61,8 +61,15 @@ enum Stacks {
 struct Shared {
     claims: Arc<ClaimLog>,
     state: Mutex<State>,
-    /// Serialises windows: one of the thread's and one of a flush never interleave.
-    window: Mutex<(Option<StackSampler>, u64)>,
+    started: Instant,
+    window: Mutex<Window>,
+}
+
+/// Held over a whole window: one of the thread's and one of a flush never interleave.
+struct Window {
+    engine: Option<StackSampler>,
+    /// Where it begins, on the steady clock since the start.
+    from: Duration,
 }
 
 #[derive(Default)]
@@ -100,7 +107,8 @@ impl Recorder {
         let shared = Arc::new(Shared {
             claims: config.claims,
             state: Mutex::default(),
-            window: Mutex::new((engine, now_ms)),
+            started: Instant::now(),
+            window: Mutex::new(Window { engine, from: Duration::ZERO }),
         });
         let of_thread = Arc::clone(&shared);
         let thread = spawn_thread("brisq-recorder", move || of_thread.run())?;
@@ -211,7 +219,7 @@ impl Shared {
                 return false;
             }
             sleep(NAP.min(due.saturating_duration_since(Instant::now())));
-            if let Some(engine) = &mut self.window.lock().0 {
+            if let Some(engine) = &mut self.window.lock().engine {
                 engine.collect();
             }
         }
@@ -220,17 +228,19 @@ impl Shared {
 
     fn window(&self) {
         let mut window = self.window.lock();
-        let (engine, from_ms) = &mut *window;
         let SampledStacks { stacks, lost, threads } =
-            engine.as_mut().map(StackSampler::drain).unwrap_or_default();
+            window.engine.as_mut().map(StackSampler::drain).unwrap_or_default();
         let ClaimSecond { counts, stages, slowest, latency } = self.claims.drain_second();
         let mut state = self.state.lock();
         let ticks = state.probes.as_ref().map(Probes::drain_ticks).unwrap_or_default();
         let slow_commands = state.probes.as_ref().and_then(Probes::drain_slow_commands);
-        let to_ms = unix_ms().max(*from_ms);
+        let (to, to_ms) = (self.started.elapsed(), unix_ms());
+        let length_ms = millis(to) - millis(window.from);
+        window.from = to;
         let frame = Frame {
-            from_ms: *from_ms,
+            from_ms: to_ms.saturating_sub(length_ms),
             to_ms,
+            uptime_ms: millis(to),
             stacks,
             lost,
             threads,
@@ -241,10 +251,13 @@ impl Shared {
             slowest,
             latency,
         };
-        *from_ms = to_ms;
         let frame = Arc::new(frame);
         state.subscribers.retain(|subscriber| {
             !matches!(subscriber.try_send(Arc::clone(&frame)), Err(TrySendError::Disconnected(_)))
         });
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

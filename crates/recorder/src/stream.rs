@@ -159,7 +159,7 @@ mod tests {
             assert_eq!(hello, recorder.hello());
             let first = frames.recv_timeout(Duration::from_secs(5)).unwrap();
             let second = frames.recv_timeout(Duration::from_secs(5)).unwrap();
-            assert_eq!(first.to_ms, second.from_ms);
+            assert_eq!(first.uptime_ms + (second.to_ms - second.from_ms), second.uptime_ms);
             drop((listener, frames));
             std::fs::remove_file(&path).unwrap();
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages below; a receiver refuses another one.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 /// Sampling frequency of the stack engine, per thread and CPU second.
 pub const SAMPLE_HZ: u32 = 99;
 /// Length of one frame's window.
@@ -64,10 +64,13 @@ pub struct Mapping {
 /// One second of the process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Frame {
-    /// Unix ms at which the window begins.
+    /// Unix ms at which the window begins: its length by a steady clock before its end.
     pub from_ms: u64,
-    /// Unix ms at which it ends; windows follow each other without a gap, but may be late when CPU is scarce.
+    /// Unix ms at which it ends; windows follow each other without a gap, but may be late when CPU is scarce. The wall clock
+    /// may be set between two of them, forward or back.
     pub to_ms: u64,
+    /// Time of the recorder at the window's end by a steady clock, ms. What lies between two frames is told by it.
+    pub uptime_ms: u64,
     /// Interned stacks of the window.
     pub stacks: Vec<Stack>,
     /// Samples that could not be kept in this window.

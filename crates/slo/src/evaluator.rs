@@ -58,7 +58,7 @@ pub struct Evaluation {
     pub share: f64,
     /// Claims in the newest 5 s.
     pub samples: u64,
-    /// Unix ms at which the first second of the present run of bad seconds began.
+    /// Unix ms, by the clock that tells `at_ms`, at which the first second of the present run of bad seconds began.
     pub onset_ms: Option<u64>,
 }
 
@@ -122,12 +122,13 @@ impl Evaluator {
     /// Takes one second in.
     pub fn add(&mut self, second: Second) -> Evaluation {
         let longest = self.spans.last().map_or(SHORT_SECONDS, |span| span.seconds.max(SHORT_SECONDS));
-        self.seconds.add(Counts { slow: second.slow, judged: second.judged }, longest);
+        let counts = Counts { slow: second.slow, judged: second.judged };
+        self.seconds.add(counts, longest);
         let newest = self.seconds.newest(SHARE_SECONDS);
         let limit_us = STALL_MIN_US.max(self.objective.threshold_us().saturating_mul(STALL_FACTOR));
         let (late, stalled) = (second.oldest_in_flight_us > limit_us, second.stuck_us > limit_us);
-        let began_ms = second.at_ms.saturating_sub(1_000.max(second.oldest_in_flight_us / 1_000));
-        self.onset.add(second.slow, second.judged, newest.judged, late, began_ms);
+        let ago_ms = second.length_ms.max(second.oldest_in_flight_us / 1_000);
+        self.onset.add(counts, newest.judged, late, ago_ms, second.length_ms);
         // Longer spans remember; the newest seconds say whether it goes on.
         let above = newest.excess(self.allowed) > 0.0;
         let breached = stalled || (above && self.spans.iter().any(|span| self.breaks(*span)));
@@ -139,7 +140,7 @@ impl Evaluator {
             stalled,
             share: newest.share(),
             samples: newest.judged,
-            onset_ms: self.onset.began_ms(),
+            onset_ms: self.onset.ago_ms().map(|ago_ms| second.at_ms.saturating_sub(ago_ms)),
         }
     }
 
@@ -187,6 +188,27 @@ mod tests {
         let seen = (60..70).find(|n| evaluator.add(second(*n, 200, 10)).breached).unwrap();
         assert!(seen < 67, "{seen}");
         assert_eq!(evaluator.add(second(70, 200, 10)).onset_ms, Some(60_000));
+    }
+
+    #[test]
+    fn an_onset_is_told_by_the_clock_as_it_stands_whenever_that_is_set() {
+        for by_ms in [100_000, -100_000, 700, -700, 86_400_000, -86_400_000] {
+            // In calm time, with the breach, and while it goes on.
+            for set_at in [30, 60, 62, 66, 75] {
+                let set = |n| if n >= set_at { by_ms } else { 0 };
+                let mut evaluator = evaluator();
+                for n in 0..80_u64 {
+                    let at_ms = (200_000_000 + n * 1_000).saturating_add_signed(set(n));
+                    let slow = if n < 60 { 0 } else { 20 };
+                    let evaluation = evaluator.add(Second { at_ms, ..second(n, 200, slow) });
+                    let ago_ms = evaluation.onset_ms.map(|onset_ms| at_ms - onset_ms);
+                    let row = format!("{by_ms} ms after {set_at} s, second {n}");
+                    assert_eq!(ago_ms, (n >= 60).then(|| (n - 59) * 1_000), "{row}");
+                    assert!(n >= 60 || !evaluation.breached, "{row}");
+                    assert!(n < 66 || evaluation.breached, "{row}");
+                }
+            }
+        }
     }
 
     #[test]

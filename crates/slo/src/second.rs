@@ -7,11 +7,16 @@ use crate::tail::is_rarer;
 /// Seconds that are left out as the worst: a stall of two seconds touches three.
 const WORST_SECONDS: usize = 3;
 
+/// Length of a second, ms, where nothing else is said.
+const SECOND_MS: u64 = 1_000;
+
 /// What the claims of one second add to the objective. Seconds of several processes add up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Second {
-    /// Unix ms of its end.
+    /// Unix ms of its end. Wall clocks are set: the end of the second before may lie behind it.
     pub at_ms: u64,
+    /// How long it lasted by a steady clock, ms: a process that gets little CPU counts late.
+    pub length_ms: u64,
     /// Claims that finished in it or, still in flight, crossed the threshold: each is counted once.
     pub judged: u64,
     /// Of these, above the threshold.
@@ -22,12 +27,19 @@ pub struct Second {
     pub stuck_us: u64,
 }
 
+impl Default for Second {
+    fn default() -> Self {
+        Self { at_ms: 0, length_ms: SECOND_MS, judged: 0, slow: 0, oldest_in_flight_us: 0, stuck_us: 0 }
+    }
+}
+
 impl Second {
     /// The same second of two processes together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
             at_ms: self.at_ms.max(other.at_ms),
+            length_ms: self.length_ms.max(other.length_ms),
             judged: self.judged + other.judged,
             slow: self.slow + other.slow,
             oldest_in_flight_us: self.oldest_in_flight_us.max(other.oldest_in_flight_us),
@@ -35,16 +47,17 @@ impl Second {
         }
     }
 
-    /// The seconds since the last counts, oldest first, where these are `length_ms` old: what a process that was stopped or
+    /// The seconds since the last counts, oldest first, where these are `length_ms` old by a steady clock: what a process that was stopped or
     /// starved did meanwhile is told at its end only, and fifteen bad seconds are no moment. Claims are spread evenly over
     /// them; what is in flight is known of the newest.
     pub fn spread(self, length_ms: u64) -> impl Iterator<Item = Self> {
-        let parts = (length_ms.saturating_add(500) / 1_000).clamp(1, SPREAD_MAX);
+        let parts = (length_ms.saturating_add(SECOND_MS / 2) / SECOND_MS).clamp(1, SPREAD_MAX);
+        let part_ms = if length_ms == 0 { SECOND_MS } else { length_ms / parts };
         (1..=parts).map(move |n| {
             let part = |count: u64| count * n / parts - count * (n - 1) / parts;
-            let at_ms = self.at_ms.saturating_sub((parts - n) * 1_000);
+            let at_ms = self.at_ms.saturating_sub((parts - n) * part_ms);
             let newest = if n == parts { self } else { Self::default() };
-            Self { at_ms, judged: part(self.judged), slow: part(self.slow), ..newest }
+            Self { at_ms, length_ms: part_ms, judged: part(self.judged), slow: part(self.slow), ..newest }
         })
     }
 }
@@ -143,14 +156,24 @@ mod tests {
         for (length_ms, parts) in
             [(0, 1), (1_000, 1), (1_499, 1), (2_000, 2), (15_300, 15), (86_400_000, 600)]
         {
-            let late = Second { at_ms: 1_000_000, judged: 61, slow: 7, oldest_in_flight_us: 3, stuck_us: 2 };
+            let late = Second {
+                at_ms: 100_000_000,
+                judged: 61,
+                slow: 7,
+                oldest_in_flight_us: 3,
+                stuck_us: 2,
+                ..Second::default()
+            };
             let seconds: Vec<Second> = late.spread(length_ms).collect();
             assert_eq!(seconds.len(), parts, "{length_ms}");
             assert_eq!(seconds.iter().map(|second| second.judged).sum::<u64>(), 61, "{length_ms}");
             assert_eq!(seconds.iter().map(|second| second.slow).sum::<u64>(), 7, "{length_ms}");
-            assert!(seconds.windows(2).all(|pair| pair[0].at_ms + 1_000 == pair[1].at_ms), "{length_ms}");
+            let adjoin = |pair: &[Second]| pair[0].at_ms + pair[1].length_ms == pair[1].at_ms;
+            assert!(seconds.windows(2).all(adjoin), "{length_ms}");
+            let lasted: u64 = seconds.iter().map(|second| second.length_ms).sum();
+            assert!(length_ms.max(SECOND_MS).abs_diff(lasted) < SECOND_MS, "{length_ms}: {lasted}");
             let newest = seconds[parts - 1];
-            assert_eq!((newest.at_ms, newest.oldest_in_flight_us, newest.stuck_us), (1_000_000, 3, 2));
+            assert_eq!((newest.at_ms, newest.oldest_in_flight_us, newest.stuck_us), (100_000_000, 3, 2));
         }
     }
 }

@@ -1,7 +1,11 @@
 //! Breaches: the counts of all servers of a TaskQueue, added up, against its objective. Counts add up; percentiles do not.
 
+#[cfg(test)]
+mod clocks;
 mod order;
+mod pods;
 mod record;
+mod saved;
 mod view;
 
 use std::collections::HashMap;
@@ -12,6 +16,7 @@ use brisq_crd::{ProfilingPolicySpec, TaskQueue};
 use brisq_slo::{CaptureLimits, NotCaptured, Objective};
 use futures_util::StreamExt;
 use futures_util::stream::iter;
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 use tokio::time::MissedTickBehavior;
@@ -22,7 +27,7 @@ use self::view::View;
 use crate::context::Context;
 use crate::error::Error;
 use crate::scope::Capture;
-use crate::sidecar::servers_of;
+use crate::sidecar::servers;
 use crate::task_queue::{Stores, effective_policy};
 
 /// How often sidecars are asked; they keep the seconds in between.
@@ -48,18 +53,21 @@ pub async fn run(context: Arc<Context>, stores: Stores, captures: Store<Capture>
         context.health.progressed();
         let queues: Vec<TaskQueue> =
             stores.queues.state().iter().filter_map(|queue| queue.0.as_ref().ok().cloned()).collect();
+        // Gone through once: all TaskQueues are looked at.
+        let mut pods = stores.pods_by_queue();
         let work: Vec<_> = queues
             .into_iter()
             .filter(|queue| queue.metadata.deletion_timestamp.is_none())
             .map(|queue| {
                 let key = (queue.namespace().unwrap_or_default(), queue.name_any());
                 let view = views.remove(&key).filter(|view| view.is_of(&queue));
-                (key, view.unwrap_or_else(|| View::resume(&queue)), queue)
+                let servers = servers(pods.remove(&key).unwrap_or_default());
+                (key, view.unwrap_or_else(|| View::resume(&queue)), queue, servers)
             })
             .collect();
         // What is not put back belonged to TaskQueues that are gone.
         views = iter(work)
-            .map(|(key, view, queue)| look(key, view, queue, &context, &stores, &captures))
+            .map(|(key, view, queue, servers)| look(key, view, queue, servers, &context, &stores, &captures))
             .buffer_unordered(QUEUES_AT_ONCE)
             .collect()
             .await;
@@ -70,13 +78,15 @@ async fn look(
     key: Key,
     mut view: View,
     queue: TaskQueue,
+    servers: Vec<Arc<Pod>>,
     context: &Context,
     stores: &Stores,
     captures: &Store<Capture>,
 ) -> (Key, View) {
     // What was not written is judged again from what is in the status.
     let before = view.clone();
-    let looked = tokio::time::timeout(LOOK_MAX, one(&mut view, &queue, context, stores, captures)).await;
+    let looked =
+        tokio::time::timeout(LOOK_MAX, one(&mut view, &queue, &servers, context, stores, captures)).await;
     if let Err(error) = looked.unwrap_or(Err(Error::TimedOut(LOOK_MAX))) {
         tracing::warn!(queue = key.1, %error, "a TaskQueue's objective could not be judged; trying again");
         view = before;
@@ -88,6 +98,7 @@ async fn look(
 async fn one(
     view: &mut View,
     queue: &TaskQueue,
+    servers: &[Arc<Pod>],
     context: &Context,
     stores: &Stores,
     captures: &Store<Capture>,
@@ -99,9 +110,8 @@ async fn one(
     let (policy, refuse) = policy_of(queue, stores)?;
     view.note_last(queue, captures);
     let episode = view.status.episode;
-    let own = servers_of(queue, stores);
     let token = context.key.secrets(queue).sidecar;
-    let order = view.judge(objective, &own, &token, &limits_of(&policy, refuse)).await;
+    let order = view.judge(objective, servers, &token, &limits_of(&policy, refuse)).await;
     // What was ordered before and not made, by the operator before or by this one, comes first.
     order::complete(view, queue, &policy, context).await;
     match order {

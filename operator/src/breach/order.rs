@@ -11,7 +11,8 @@ use kube::api::{Api, PostParams};
 use kube::{Resource, ResourceExt};
 
 use super::record::write;
-use super::view::{CaptureOrder, View, is_of, time};
+use super::saved::time;
+use super::view::{CaptureOrder, View, is_of};
 use crate::context::Context;
 use crate::error::Error;
 use crate::secrets::is_conflict;
@@ -46,7 +47,7 @@ pub async fn place(
     });
     view.status.not_captured = None;
     write(queue, view, context).await?;
-    complete(view, queue, policy, context).await;
+    make(view, queue, policy, context).await;
     Ok(())
 }
 
@@ -70,14 +71,19 @@ fn window(order: &CaptureOrder, capture: &Capture) -> CaptureWindow {
     }
 }
 
-/// Makes the capture that the status speaks of, if it was not made yet. One that cannot be made is tried again at the next
-/// look, from what is persisted.
+/// Makes the capture that the status speaks of good, if it was not made yet and is not too old by now.
 pub async fn complete(view: &mut View, queue: &TaskQueue, policy: &ProfilingPolicySpec, context: &Context) {
+    let ordered = view.status.last_capture.as_ref().map(|last| last.time.0);
+    if ordered.is_some_and(|time| Timestamp::now().duration_since(time) <= MADE_GOOD_FOR) {
+        make(view, queue, policy, context).await;
+    }
+}
+
+/// Makes the capture of the status. One that cannot be made is tried again at the next look, from what is persisted. Its time
+/// is the servers', whose clocks may be far from this one's: so one that is ordered now is not asked for its age.
+async fn make(view: &mut View, queue: &TaskQueue, policy: &ProfilingPolicySpec, context: &Context) {
     let pods = chosen(view, policy);
     let Some(last) = view.status.last_capture.as_mut().filter(|last| !last.made) else { return };
-    if Timestamp::now().duration_since(last.time.0) > MADE_GOOD_FOR {
-        return;
-    }
     let task_queue_ref = TaskQueueRef { name: queue.name_any() };
     let spec = ProfileCaptureSpec { task_queue_ref, reason: last.reason, window: Some(last.window), pods };
     let mut capture = ProfileCapture::new(&last.name, spec);

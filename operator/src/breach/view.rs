@@ -3,29 +3,24 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use brisq_api::sidecar::{Counts, ENGINE_OFF, EngineView, Slo};
-use brisq_crd::{EpisodePhase, ProfileCapture, ProfilingStatus, SloState, TaskQueue};
+use brisq_api::sidecar::{ENGINE_OFF, EngineView, Slo};
+use brisq_crd::{ProfileCapture, ProfilingStatus, SloState, TaskQueue};
 use brisq_slo::{
-    Action, CaptureLimits, Episode, Evaluator, Fleet, NotCaptured, Objective, Phase, ProcessId, Reading,
-    Reason, Saved, Second, Tick,
+    Action, CaptureLimits, Episode, Evaluator, NotCaptured, Objective, Phase, Reason, Second, Tick,
 };
 use futures_util::future::join_all;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 
+use super::pods::{PodView, add_up};
+use super::saved::{self, time};
 use crate::scope::Capture;
 use crate::sidecar::Sidecar;
-use crate::task_queue::is_true;
+use crate::task_queue::{found, is_true};
 
 /// Without any counts for so long nobody can say whether the objective is kept.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// Seconds over which pods are compared.
-const COMPARED_SECONDS: usize = 15;
-/// A claim in flight for longer at the end of two seconds makes its pod worse than any number of slow ones.
-const STOOD_STILL_US: u64 = 1_000_000;
 /// Seconds that wait to be judged, behind one that made a capture due. A cooldown is 10 s or more, so six captures.
 const UNJUDGED_MAX: usize = 60;
 
@@ -46,58 +41,6 @@ impl CaptureOrder {
     /// Name of the ProfileCapture.
     pub fn name(&self, queue: &TaskQueue) -> String {
         format!("{}-{}-{}", queue.name_any(), self.episode, self.ordinal)
-    }
-}
-
-#[derive(Clone, Debug, Default)]
-struct PodView {
-    fleet: Fleet,
-    process: Option<ProcessId>,
-    last_at_ms: u64,
-    seconds: VecDeque<Second>,
-}
-
-impl PodView {
-    /// What is new in an answer, as far as it was counted against this threshold.
-    fn take(&mut self, slo: &Slo, threshold_us: u64) -> Vec<Second> {
-        let process = ProcessId { pid: slo.pid, started_ms: slo.started_ms };
-        let last_at_ms = self.last_at_ms;
-        let newer = slo
-            .seconds
-            .iter()
-            .filter(|counts| counts.at_ms > last_at_ms && counts.threshold_us == threshold_us);
-        let mut seconds: Vec<Second> = Vec::new();
-        for counts in newer {
-            let before_ms = seconds.last().map_or(last_at_ms, |second| second.at_ms);
-            // Of a process that is met for the first time nobody knows since when its counts are.
-            let known = self.process.replace(process) == Some(process);
-            let since_ms = if known { counts.at_ms.saturating_sub(before_ms) } else { 0 };
-            let late = self.fleet.add(counts.at_ms, &[(process, reading(counts))]);
-            seconds.extend(late.spread(since_ms));
-        }
-        self.fleet.retain(|known| *known == process);
-        self.last_at_ms = seconds.last().map_or(last_at_ms, |second| second.at_ms);
-        self.seconds.extend(&seconds);
-        while self.seconds.len() > COMPARED_SECONDS {
-            self.seconds.pop_front();
-        }
-        seconds
-    }
-
-    /// Seconds in which a claim stood still, slow claims, and how few there were at all: the more, the worse.
-    fn badness(&self) -> (usize, u64, Reverse<u64>) {
-        let stood_still = self.seconds.iter().filter(|second| second.stuck_us > STOOD_STILL_US).count();
-        let sum = |get: fn(&Second) -> u64| self.seconds.iter().map(get).sum::<u64>();
-        (stood_still, sum(|second| second.slow), Reverse(sum(|second| second.judged)))
-    }
-}
-
-fn reading(counts: &Counts) -> Reading {
-    Reading {
-        finished_total: counts.finished_total,
-        slow_total: counts.slow_total,
-        in_flight_slow: counts.in_flight_slow,
-        oldest_in_flight_us: counts.oldest_in_flight_us,
     }
 }
 
@@ -123,7 +66,7 @@ impl View {
         Self {
             uid: queue.uid(),
             evaluator: None,
-            episode: Episode::resume(saved(&profiling)),
+            episode: Episode::resume(saved::saved(&profiling)),
             pods: HashMap::new(),
             unjudged: VecDeque::new(),
             heard: Instant::now(),
@@ -150,9 +93,9 @@ impl View {
     /// failed does not eat the day's quota.
     pub fn note_last(&mut self, queue: &TaskQueue, captures: &Store<Capture>) {
         let Some(last) = self.status.last_capture.as_mut() else { return };
-        let captures = captures.state();
-        let mut readable = captures.iter().filter_map(|capture| capture.0.as_ref().ok());
-        let Some(capture) = readable.find(|capture| is_of(capture, queue, &last.name)) else { return };
+        let found = capture_named(captures, queue, &last.name);
+        let readable = found.as_ref().and_then(|capture| capture.0.as_ref().ok());
+        let Some(capture) = readable.filter(|capture| is_of(capture, queue, &last.name)) else { return };
         last.made = true;
         let conditions = capture.status.as_ref().map(|status| status.conditions.as_slice());
         if !last.failed && is_true(conditions.unwrap_or_default(), "Failed") {
@@ -164,13 +107,7 @@ impl View {
     /// Gives the order the first number whose name is free: nothing may depend on an object that was restored, or made by
     /// hand.
     pub fn skip_taken(&mut self, order: &mut CaptureOrder, queue: &TaskQueue, captures: &Store<Capture>) {
-        let taken: Vec<String> = captures
-            .state()
-            .iter()
-            .filter(|capture| capture.namespace() == queue.namespace())
-            .map(|capture| capture.name_any())
-            .collect();
-        while taken.contains(&order.name(queue)) {
+        while capture_named(captures, queue, &order.name(queue)).is_some() {
             order.ordinal += 1;
         }
         self.episode.ordinal = order.ordinal;
@@ -191,7 +128,7 @@ impl View {
 
     /// Judges these seconds behind those that still wait, until one makes a capture due. A status tells of one capture that
     /// is not made yet, so what lies behind that second waits for the next look.
-    fn judge_seconds(
+    pub(super) fn judge_seconds(
         &mut self,
         objective: Objective,
         seconds: Vec<Second>,
@@ -262,15 +199,7 @@ impl View {
 
     /// The episode as the status says it.
     fn note_episode(&mut self) {
-        let saved = self.episode.save();
-        self.status.episode = saved.number;
-        self.status.phase = phase_name(saved.phase);
-        self.status.captures = saved.ordinal;
-        self.status.opening_share_permille = (saved.opening_share * 1_000.0).round() as u32;
-        self.status.escalated = saved.escalated;
-        self.status.escalation_due = saved.escalation_due;
-        self.status.captures_today = saved.captures_today;
-        self.status.attempts_today = saved.attempts_today;
+        saved::note(&self.episode.save(), &mut self.status);
     }
 
     /// What is new at each pod, each list the oldest second first.
@@ -287,10 +216,17 @@ impl View {
         }));
         let answers: Vec<(String, Slo)> = answers.await.into_iter().flatten().collect();
         self.pods.retain(|name, _| pods.iter().any(|pod| pod.name_any() == *name));
-        self.note_engine(&answers);
-        let mut take =
-            |(name, slo): (String, Slo)| self.pods.entry(name).or_default().take(&slo, threshold_us);
-        answers.into_iter().map(&mut take).collect()
+        self.take(&answers, threshold_us)
+    }
+
+    /// What is new in these answers.
+    pub(super) fn take(&mut self, answers: &[(String, Slo)], threshold_us: u64) -> Vec<Vec<Second>> {
+        self.note_engine(answers);
+        let mut new = Vec::with_capacity(answers.len());
+        for (pod, slo) in answers {
+            new.push(self.pods.entry(pod.clone()).or_default().take(slo, threshold_us));
+        }
+        new
     }
 
     /// One server that takes no stacks is what somebody has to know of.
@@ -310,21 +246,9 @@ impl View {
     }
 }
 
-/// Seconds of several pods together, aligned at the newest: clocks of nodes differ, and every pod sends one a second.
-fn add_up(pods: &[Vec<Second>]) -> Vec<Second> {
-    let longest = pods.iter().map(Vec::len).max().unwrap_or(0);
-    let at = |back: usize| {
-        let seconds =
-            pods.iter().filter_map(|pod| pod.len().checked_sub(back + 1).and_then(|at| pod.get(at)));
-        seconds.fold(Second::default(), |sum, second| sum.and(*second))
-    };
-    (0..longest).rev().map(at).collect()
-}
-
-/// As a status keeps it: with finer parts it would never be equal to what was written.
-pub fn time(at_ms: u64) -> Time {
-    let seconds = i64::try_from(at_ms / 1_000).unwrap_or(i64::MAX);
-    Time(Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX))
+/// The capture of that name beside a TaskQueue: by its key, since the store has those of all TaskQueues.
+fn capture_named(captures: &Store<Capture>, queue: &TaskQueue, name: &str) -> Option<Arc<Capture>> {
+    found(captures, &queue.namespace().unwrap_or_default(), name)
 }
 
 /// Whether a capture is the one of that name that this TaskQueue had made, and not one of a TaskQueue of the same name
@@ -335,51 +259,14 @@ pub fn is_of(capture: &ProfileCapture, queue: &TaskQueue, name: &str) -> bool {
     capture.name_any() == name && capture.namespace() == queue.namespace() && owned()
 }
 
-const fn phase_name(phase: Phase) -> EpisodePhase {
-    match phase {
-        Phase::Closed => EpisodePhase::Closed,
-        Phase::Open => EpisodePhase::Open,
-        Phase::Escalated => EpisodePhase::Escalated,
-        Phase::Recovering => EpisodePhase::Recovering,
-    }
-}
-
-fn saved(status: &ProfilingStatus) -> Saved {
-    let last_capture_ms =
-        status.last_capture.as_ref().and_then(|last| u64::try_from(last.time.0.as_millisecond()).ok());
-    Saved {
-        phase: match status.phase {
-            EpisodePhase::Closed => Phase::Closed,
-            EpisodePhase::Open => Phase::Open,
-            EpisodePhase::Escalated => Phase::Escalated,
-            EpisodePhase::Recovering => Phase::Recovering,
-        },
-        number: status.episode,
-        ordinal: status.captures,
-        opening_share: f64::from(status.opening_share_permille) / 1_000.0,
-        last_capture_ms,
-        escalation_due: status.escalation_due,
-        escalated: status.escalated,
-        captures_today: status.captures_today,
-        attempts_today: status.attempts_today,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use brisq_crd::{CaptureReason, CaptureWindow, LastCapture};
+    use brisq_api::sidecar::Counts;
 
     use super::*;
 
     fn second(at_ms: u64, judged: u64) -> Second {
         Second { at_ms, judged, ..Second::default() }
-    }
-
-    #[test]
-    fn seconds_of_pods_are_aligned_at_the_newest() {
-        let pods = [vec![second(1, 1), second(2, 2)], vec![second(2, 10)], Vec::new()];
-        let sums: Vec<u64> = add_up(&pods).iter().map(|second| second.judged).collect();
-        assert_eq!(sums, [1, 12]);
     }
 
     #[test]
@@ -401,18 +288,6 @@ mod tests {
             view.note_engine(&answers.iter().copied().map(of).collect::<Vec<_>>());
             assert_eq!(view.status.engine.as_deref(), said, "{answers:?}");
         }
-    }
-
-    #[test]
-    fn the_worst_pod_comes_first_and_the_healthiest_last() {
-        let mut view = View::resume(&TaskQueue::new("q", brisq_crd::TaskQueueSpec::default()));
-        for (name, judged, slow, stuck_us) in
-            [("a", 10, 0, 0), ("b", 10, 7, 0), ("c", 10, 1, 0), ("d", 2, 0, 0), ("e", 10, 1, 5_000_000)]
-        {
-            let seconds = VecDeque::from([Second { slow, judged, stuck_us, ..Second::default() }]);
-            view.pods.insert(name.to_owned(), PodView { seconds, ..PodView::default() });
-        }
-        assert_eq!(view.worst_first(), ["e", "b", "c", "d", "a"]);
     }
 
     #[test]
@@ -440,36 +315,5 @@ mod tests {
             assert_eq!(reasons, [Reason::Breach, Reason::Escalation], "{at_once} at once");
             assert!(view.unjudged.is_empty());
         }
-    }
-
-    #[test]
-    fn the_status_holds_all_that_an_episode_needs() {
-        let mut view = View::resume(&TaskQueue::new("q", brisq_crd::TaskQueueSpec::default()));
-        view.episode = Episode::resume(Saved {
-            phase: Phase::Recovering,
-            number: 4,
-            ordinal: 2,
-            opening_share: 0.25,
-            last_capture_ms: Some(1_800_000_000_000),
-            escalation_due: true,
-            escalated: true,
-            captures_today: 3,
-            attempts_today: 5,
-        });
-        view.status.last_capture = Some(LastCapture {
-            name: "q-4-2".into(),
-            time: time(1_800_000_000_000),
-            reason: CaptureReason::Breach,
-            window: CaptureWindow { from_ms: 1, to_ms: 2, onset_ms: None },
-            made: true,
-            failed: false,
-        });
-        view.note_episode();
-        view.status.last_transition_time = Some(time(1_800_000_000_999));
-        // What is read back is what was written: no time has a part that is lost on the way.
-        let read: ProfilingStatus =
-            serde_json::from_value(serde_json::to_value(&view.status).unwrap()).unwrap();
-        assert_eq!(read, view.status);
-        assert_eq!(Episode::resume(saved(&read)), view.episode);
     }
 }

@@ -113,6 +113,21 @@ impl Stores {
         };
         self.pods.state().into_iter().filter(|pod| own(pod)).collect()
     }
+
+    /// The pods of all TaskQueues, by namespace and name of theirs.
+    pub fn pods_by_queue(&self) -> HashMap<(String, String), Vec<Arc<Pod>>> {
+        by_queue(&self.pods)
+    }
+}
+
+fn by_queue(pods: &Store<Pod>) -> HashMap<(String, String), Vec<Arc<Pod>>> {
+    let mut found: HashMap<_, Vec<Arc<Pod>>> = HashMap::new();
+    for pod in pods.state() {
+        if let Some(ObjectRef { name, namespace: Some(namespace), .. }) = queue_of(&pod) {
+            found.entry((namespace, name)).or_default().push(pod);
+        }
+    }
+    found
 }
 
 /// An object of a store.
@@ -225,5 +240,40 @@ mod tests {
             let key = found.map(|found| (found.namespace().unwrap_or_default(), found.name_any()));
             assert_eq!(key, there.then(|| (namespace.to_owned(), name.to_owned())));
         }
+    }
+
+    #[test]
+    fn pods_are_found_by_the_task_queue_that_they_work_for() {
+        let mut writer = Writer::default();
+        let pod = |namespace: &str, queue: Option<&str>, name: &str| {
+            let label = queue.map(|queue| ("app.kubernetes.io/instance".to_owned(), queue.to_owned()));
+            let metadata = ObjectMeta {
+                name: Some(name.to_owned()),
+                namespace: Some(namespace.to_owned()),
+                labels: Some(label.into_iter().collect()),
+                ..ObjectMeta::default()
+            };
+            Pod { metadata, ..Pod::default() }
+        };
+        for (namespace, queue, name) in [
+            ("shop", Some("orders"), "a"),
+            ("shop", Some("orders"), "b"),
+            ("shop", Some("emails"), "c"),
+            ("shelf", Some("orders"), "d"),
+            ("shop", None, "orders"),
+        ] {
+            writer.apply_watcher_event(&watcher::Event::Apply(pod(namespace, queue, name)));
+        }
+        let mut found: Vec<_> = by_queue(&writer.as_reader())
+            .into_iter()
+            .map(|((namespace, queue), pods)| {
+                let mut names: Vec<String> = pods.iter().map(|pod| pod.name_any()).collect();
+                names.sort();
+                (namespace, queue, names.concat())
+            })
+            .collect();
+        found.sort();
+        let rows = [("shelf", "orders", "d"), ("shop", "emails", "c"), ("shop", "orders", "ab")];
+        assert_eq!(found, rows.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
     }
 }

@@ -60,7 +60,8 @@ fn server_with(
 }
 
 fn second(n: u64) -> Arc<Frame> {
-    Arc::new(Frame { from_ms: BEGAN_MS + n * 1_000, to_ms: BEGAN_MS + (n + 1) * 1_000, ..Frame::default() })
+    let (from, uptime_ms) = (n * 1_000, (n + 1) * 1_000);
+    Arc::new(Frame { from_ms: BEGAN_MS + from, to_ms: BEGAN_MS + uptime_ms, uptime_ms, ..Frame::default() })
 }
 
 /// The window from one second to another.

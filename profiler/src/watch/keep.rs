@@ -46,19 +46,19 @@ struct Selection {
 /// A breach that an operator may ask for: its frames, also those that the ring has given up.
 pub(super) struct HeldBreach {
     name: String,
-    onset_ms: u64,
-    seen_ms: u64,
-    frames: Vec<Arc<Frame>>,
+    pub(super) onset_ms: u64,
+    pub(super) seen_ms: u64,
+    pub(super) frames: Vec<Arc<Frame>>,
     /// Whether an operator has missed no second of it.
     judged: bool,
 }
 
 /// A frozen recording whose tail still comes.
 pub(super) struct Tail {
-    recording: Recording,
-    from_ms: u64,
-    to_ms: u64,
-    /// Frames it may still get: a clock that is set back must not make it endless.
+    pub(super) recording: Recording,
+    pub(super) from_ms: u64,
+    pub(super) to_ms: u64,
+    /// Frames it may still get.
     left: usize,
     /// When it is given up, should no frame come: a process that is never started again must not make it endless either.
     silent_at: Instant,

@@ -30,12 +30,16 @@ pub(super) struct FrameMemory {
 
 impl FrameMemory {
     /// Takes in a frame: its stacks become those of earlier frames, or are lost while there is no room.
-    pub(super) fn admit(&mut self, frame: Arc<Frame>) -> Arc<Frame> {
-        let mut frame = Arc::unwrap_or_clone(frame);
+    pub(super) fn admit(&mut self, mut frame: Frame) -> Arc<Frame> {
         if self.full {
             frame.lost += frame.stacks.iter().map(|stack| u64::from(stack.count)).sum::<u64>();
             (frame.stacks, frame.threads) = Default::default();
         }
+        self.count(frame)
+    }
+
+    /// Takes in a frame whole: one that takes the place of another.
+    pub(super) fn count(&mut self, mut frame: Frame) -> Arc<Frame> {
         for stack in &mut frame.stacks {
             self.share(&mut stack.addresses);
         }
@@ -105,9 +109,9 @@ fn slow_command_bytes(command: &SlowCommand) -> usize {
 mod tests {
     use super::*;
 
-    fn frame(stacks: std::ops::Range<u64>) -> Arc<Frame> {
+    fn frame(stacks: std::ops::Range<u64>) -> Frame {
         let stack = |n| Stack { tid: 1, count: 2, addresses: vec![n; 50].into() };
-        Arc::new(Frame { stacks: stacks.map(stack).collect(), ..Frame::default() })
+        Frame { stacks: stacks.map(stack).collect(), ..Frame::default() }
     }
 
     #[test]

@@ -1,0 +1,112 @@
+//! Wall clocks of servers that are set, forward or back, while their claims are judged.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use brisq_api::sidecar::{Counts, Slo};
+use brisq_crd::{SloState, TaskQueue, TaskQueueSpec};
+use brisq_slo::{CaptureLimits, Objective, Reason};
+
+use super::pods::add_up;
+use super::view::{CaptureOrder, View};
+
+const BEGAN_MS: u64 = 1_800_000_000_000;
+const DAY_MS: i64 = 86_400_000;
+const CLAIMS_PER_SECOND: u64 = 200;
+const THRESHOLD_US: u64 = 5_000;
+/// Seconds in which one claim of ten is slow.
+const BREACH: Range<u64> = 60..90;
+const SECONDS: u64 = 240;
+/// A look at the sidecars comes with every fifth second.
+const LOOK_EVERY: u64 = 5;
+/// As many seconds are told at once.
+const TOLD: usize = 30;
+
+/// Whose clocks are set, by how much and when; whether sidecars tell a steady one besides.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    pods: &'static [usize],
+    by_ms: i64,
+    at_second: u64,
+    steady: bool,
+}
+
+/// What two sidecars tell.
+#[derive(Default)]
+struct Told([VecDeque<Counts>; 2]);
+
+impl Told {
+    fn pass(&mut self, second: u64, row: &Row) {
+        let (passed, slow) = (second + 1, (second + 1).clamp(BREACH.start, BREACH.end) - BREACH.start);
+        for (pod, told) in self.0.iter_mut().enumerate() {
+            let set = second >= row.at_second && row.pods.contains(&pod);
+            told.push_back(Counts {
+                at_ms: (BEGAN_MS + passed * 1_000).saturating_add_signed(if set { row.by_ms } else { 0 }),
+                uptime_ms: row.steady.then_some(passed * 1_000),
+                finished_total: passed * CLAIMS_PER_SECOND,
+                slow_total: slow * CLAIMS_PER_SECOND / 10,
+                threshold_us: THRESHOLD_US,
+                ..Counts::default()
+            });
+            if told.len() > TOLD {
+                told.pop_front();
+            }
+        }
+    }
+
+    fn answers(&self) -> Vec<(String, Slo)> {
+        let slo = |(pod, told): (usize, &VecDeque<Counts>)| {
+            let newest = told.back().copied().unwrap_or_default();
+            let seconds = told.iter().copied().collect();
+            (format!("pod-{pod}"), Slo { pid: 1, started_ms: pod as u64, engine: None, newest, seconds })
+        };
+        self.0.iter().enumerate().map(slo).collect()
+    }
+}
+
+/// What an operator makes of it: its view, the captures that it orders and when, and how many claims it judged.
+fn look(row: &Row) -> (View, Vec<(u64, CaptureOrder)>, u64) {
+    let objective = Objective::new(99.0, THRESHOLD_US, 60, 200).unwrap();
+    let mut view = View::resume(&TaskQueue::new("q", TaskQueueSpec::default()));
+    let (mut told, mut orders, mut judged) = (Told::default(), Vec::new(), 0);
+    for second in 0..SECONDS {
+        told.pass(second, row);
+        if (second + 1) % LOOK_EVERY == 0 {
+            let new = view.take(&told.answers(), THRESHOLD_US);
+            judged += new.iter().flatten().map(|second| second.judged).sum::<u64>();
+            let order = view.judge_seconds(objective, add_up(&new), &CaptureLimits::default());
+            orders.extend(order.map(|order| (second, order)));
+        }
+    }
+    (view, orders, judged)
+}
+
+fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for pods in [&[0][..], &[1], &[0, 1]] {
+        for by_ms in [100_000, -100_000, 700, -700, 3_000, -3_000, DAY_MS, -DAY_MS] {
+            // In calm time, between two looks, in the breach before it is seen and behind that, while it recovers, and after.
+            for at_second in [30, 33, 58, 61, 64, 75, 93, 110, 200] {
+                rows.extend([true, false].map(|steady| Row { pods, by_ms, at_second, steady }));
+            }
+        }
+    }
+    rows
+}
+
+#[test]
+fn one_breach_is_one_episode_and_no_claim_is_lost_whoever_sets_a_clock() {
+    for row in rows() {
+        let (view, orders, judged) = look(&row);
+        // A control may come behind it, where the cooldown is over by the clock that was set.
+        let breaches: Vec<_> = orders.iter().filter(|(_, order)| order.reason != Reason::Control).collect();
+        let [(seen, order)] = breaches[..] else { panic!("{row:?}: {orders:?}") };
+        assert_eq!(order.reason, Reason::Breach, "{row:?}");
+        assert!((BREACH.start..BREACH.start + 2 * LOOK_EVERY).contains(seen), "{row:?}: seen after {seen} s");
+        let after_ms = order.onset_ms.and_then(|onset_ms| order.seen_ms.checked_sub(onset_ms));
+        assert!(after_ms.is_some_and(|ms| ms <= 10_000), "{row:?}: seen {after_ms:?} ms after its onset");
+        assert_eq!((view.status.episode, view.slo), (1, SloState::Met), "{row:?}");
+        // Each server's claims count from its first second on.
+        assert_eq!(judged, 2 * (SECONDS - 1) * CLAIMS_PER_SECOND, "{row:?}: claims were lost");
+    }
+}
