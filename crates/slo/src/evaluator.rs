@@ -187,7 +187,7 @@ mod tests {
         }
         let seen = (60..70).find(|n| evaluator.add(second(*n, 200, 10)).breached).unwrap();
         assert!(seen < 67, "{seen}");
-        assert_eq!(evaluator.add(second(70, 200, 10)).onset_ms, Some(60_000));
+        assert_eq!(evaluator.add(second(seen + 1, 200, 10)).onset_ms, Some(60_000));
     }
 
     #[test]
