@@ -13,7 +13,7 @@ use crate::{AnyJson, ErrorBody, rfc3339};
 #[serde(untagged)]
 pub enum EnqueueResponse<'a> {
     /// The task that is kept under the idempotency key.
-    Kept(TaskView<'a>),
+    Kept(Box<TaskView<'a>>),
     /// What became of each task of a batch.
     Batch(EnqueueResults<'a>),
 }
