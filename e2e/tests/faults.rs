@@ -188,8 +188,8 @@ fn a_cpu_quota_is_cgroup_cpu_throttled() {
 /// A claim's latency begins when its task can be claimed. As long as claims wait for tasks, whose enqueues wait for the CPU
 /// too, a task goes out with the next call of the store, in 200 to 300 ms here: in the first second or two most claims end
 /// fast that were a second under way. Only when tasks lie ready are claims as late as all else. At 300 ms that took 1.5 s at
-/// most in five runs out of six, and 8 s in one. So the onset is held against the first slow second that was recorded; the
-/// 50 ms of the third row are broken by one call of the store.
+/// most in five runs out of six, and 8 s in one. So the onset lies between the cut and the first slow second that was
+/// recorded; the 50 ms of the third row are broken by one call of the store.
 #[test]
 fn few_shares_beside_busy_neighbours_are_node_cpu_contention() {
     let _alone = machine();
@@ -213,9 +213,16 @@ fn few_shares_beside_busy_neighbours_are_node_cpu_contention() {
         });
         let row = format!("{shares} shares, {rate} tasks a second, {threshold_ms} ms");
         let (slow_ms, began_ms) = (capture.slow_from_ms(), began_ms as i64);
-        let late_ms = capture.onset_ms() - slow_ms;
-        println!("{row}: slow {} ms after the fault, onset {late_ms} ms after that", slow_ms - began_ms);
-        assert!(late_ms.unsigned_abs() <= ONSET_TOLERANCE_MS, "{row}: the onset is {late_ms} ms off");
+        let onset_ms = capture.onset_ms();
+        println!(
+            "{row}: slow {} ms after the fault, onset {} ms after it",
+            slow_ms - began_ms,
+            onset_ms - began_ms
+        );
+        // A second of a starved server is seconds long, and what is in flight at its end may have been late since it began.
+        let tolerance_ms = ONSET_TOLERANCE_MS as i64;
+        let possible_ms = began_ms - tolerance_ms..=slow_ms + tolerance_ms;
+        assert!(possible_ms.contains(&onset_ms), "{row}: onset {} ms after the fault", onset_ms - began_ms);
         assert!((slow_ms - began_ms).abs() <= SLOW_WITHIN_MS, "{row}: slow {} ms after", slow_ms - began_ms);
         assert_eq!(capture.cause(), "NodeCpuContention", "{row}: {}", capture.diagnosis);
         drop(up);
