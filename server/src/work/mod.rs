@@ -134,6 +134,8 @@ mod tests {
 
         fn failed(self: &Arc<Self>, _: &StoreError, _: usize) {}
 
+        fn broke_off(self: &Arc<Self>) {}
+
         fn unclaimed(self: &Arc<Self>, results: Vec<usize>) {
             self.unclaimed.fetch_add(results.len(), Ordering::SeqCst);
         }
