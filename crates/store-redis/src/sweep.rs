@@ -27,12 +27,12 @@ use crate::store::Inner;
 /// Longest time from one look to the next, for what other servers' calls ended, and by how much chance shortens it: servers
 /// that start together look apart. Memory is free within three seconds of the end of a retention, and records are kept for
 /// two ([`brisq_model::limits::REMEMBERED_MS`]): the third is for [`TAKEN_MS`] and a machine that has much else to do.
-const LOOK_MAX: Duration = Duration::from_millis(700);
-const LOOK_SPREAD_MS: u64 = 200;
+const LOOK_MAX: Duration = Duration::from_millis(600);
+const LOOK_SPREAD_MS: u64 = 100;
 /// Ends of retention are told to Redis in steps of this: most calls then move none to an earlier one.
 const STEP_MS: u64 = 100;
 /// For how long a shard that is taken is hidden: a server that is not done with it by then may have died.
-pub(crate) const TAKEN_MS: u64 = 500;
+pub(crate) const TAKEN_MS: u64 = 300;
 /// Shards taken at a time, and swept side by side.
 const TAKE_MAX: usize = 16;
 /// Calls on one shard before others have their turn; each takes away up to 1,000 tasks. The rest is due at once.

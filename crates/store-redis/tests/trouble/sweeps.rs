@@ -58,12 +58,13 @@ async fn servers_that_start_and_die_hide_nothing_from_the_others() {
     let redis = start(&[]);
     let store = connect(&redis).await;
     let queues = queues(&store, 300).await;
-    for queue in queues.iter().step_by(30) {
-        complete(&store, queue, 20, RETENTION).await;
+    for queue in &queues {
+        complete(&store, queue, 4, RETENTION).await;
     }
     let ended = Instant::now();
     pause(1_700).await;
-    let dying: Vec<_> = (0..30).map(|n| start_and_die(redis.url(), n * 20)).collect();
+    // Their first looks lie around the end of the retention, 2 s from its last completion.
+    let dying: Vec<_> = (0..60).map(|n| start_and_die(redis.url(), 100 + n * 10)).collect();
     dying.into_iter().for_each(|server| server.join().unwrap());
     tokio::time::sleep_until((ended + Duration::from_millis(RETENTION.completed_ms) + FREE).into()).await;
     let shards: Vec<Shard> = queues.iter().map(QueueInfo::shard).collect();
