@@ -34,7 +34,7 @@ impl PodView {
         let (mut before, mut seconds) = (known, Vec::new());
         for counts in slo.seconds.iter().filter(is_new) {
             // Of a process that is met for the first time nobody knows since when its counts are.
-            let length_ms = before.and_then(|before| since_ms(&before, counts)).unwrap_or(0);
+            let length_ms = before.and_then(|before| since_ms(&before, counts)).map_or(0, |ms| ms.max(1));
             let late = self.fleet.add(counts.at_ms, &[(process, reading(counts))]);
             seconds.extend(late.spread(length_ms));
             before = Some(*counts);
@@ -93,7 +93,8 @@ pub fn add_up(pods: &[Vec<Second>]) -> Vec<Second> {
     let at = |back: usize| {
         let seconds =
             pods.iter().filter_map(|pod| pod.len().checked_sub(back + 1).and_then(|at| pod.get(at)));
-        seconds.fold(Second::default(), |sum, second| sum.and(*second))
+        // They are as long as the longest of them. A default is a whole second long, so none begins the sum.
+        seconds.copied().reduce(Second::and).unwrap_or_default()
     };
     (0..longest).rev().map(at).collect()
 }
@@ -108,6 +109,15 @@ mod tests {
         let pods = [vec![second(1, 1), second(2, 2)], vec![second(2, 10)], Vec::new()];
         let sums: Vec<u64> = add_up(&pods).iter().map(|second| second.judged).collect();
         assert_eq!(sums, [1, 12]);
+    }
+
+    #[test]
+    fn seconds_together_are_as_long_as_the_longest_of_them() {
+        for (lengths_ms, together_ms) in [(&[750][..], 750), (&[750, 1_100], 1_100), (&[995, 950, 1], 995)] {
+            let of = |length_ms: &u64| vec![Second { length_ms: *length_ms, ..Second::default() }];
+            let pods: Vec<Vec<Second>> = lengths_ms.iter().map(of).collect();
+            assert_eq!(add_up(&pods)[0].length_ms, together_ms, "{lengths_ms:?}");
+        }
     }
 
     #[test]
