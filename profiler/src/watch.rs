@@ -242,7 +242,8 @@ impl Watch {
         self.unasked_seconds =
             if self.asked.swap(false, Ordering::SeqCst) { 0 } else { self.unasked_seconds + 1 };
         let before = self.ring.back();
-        let since_ms = before.map_or(0, |before| frame.uptime_ms.saturating_sub(before.uptime_ms));
+        // 0 says that nobody knows since when these counts are.
+        let since_ms = before.map_or(0, |before| frame.uptime_ms.saturating_sub(before.uptime_ms).max(1));
         self.ring.push_back(Arc::clone(&frame));
         while self.ring.len() > RING_SECONDS {
             self.ring.pop_front();

@@ -12,6 +12,7 @@
 )]
 
 mod claims;
+mod cuts;
 mod engine;
 mod functions;
 mod mappings;

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::claims::{ClaimLog, ClaimSecond};
+use crate::cuts::{Cuts, WINDOW};
 use crate::engine::{SampledStacks, StackSampler, spawn_thread, threads_refused};
 use crate::mappings::executable_mappings;
 use crate::probes::{Probes, cpu_quota};
 use crate::wall::unix_ms;
-use crate::wire::{Frame, Hello, PROTOCOL_VERSION, WINDOW_MS};
+use crate::wire::{Frame, Hello, PROTOCOL_VERSION};
 
 /// Whoever takes frames; more are refused.
 const SUBSCRIBERS_MAX: usize = 64;
@@ -65,7 +66,7 @@ struct Shared {
     window: Mutex<Window>,
 }
 
-/// Held over a whole window: one of the thread's and one of a flush never interleave.
+/// Held over a cut: the thread's and that of an end never interleave.
 struct Window {
     engine: Option<StackSampler>,
     /// Where it begins, on the steady clock since the start.
@@ -197,16 +198,14 @@ impl Drop for Recorder {
 
 impl Shared {
     fn run(&self) {
-        let window = Duration::from_millis(WINDOW_MS);
-        let mut due = Instant::now() + window;
-        while self.collect_until(due) {
-            // The process stood still, or got no CPU: what waited for it meanwhile runs only now, and belongs to that time.
-            if due.elapsed() >= window && !self.collect_until(Instant::now() + window) {
+        let mut cuts = Cuts::from(Instant::now());
+        while self.collect_until(cuts.due()) {
+            let now = Instant::now();
+            if cuts.is_put_off(now) && !self.collect_until(now + WINDOW) {
                 return;
             }
             self.window();
-            // Late windows are longer, never doubled.
-            due = (due + window).max(Instant::now());
+            cuts.advance(Instant::now());
         }
     }
 
