@@ -10,6 +10,8 @@ use brisq_slo::{Fleet, ProcessId, Reading, Second};
 const COMPARED_SECONDS: usize = 15;
 /// A claim in flight for longer at the end of two seconds makes its pod worse than any number of slow ones.
 const STOOD_STILL_US: u64 = 1_000_000;
+/// What is taken of a pod that joins others, those of one look: the time before was judged without it, and passes once.
+const JOINED_SECONDS: usize = 5;
 
 #[derive(Clone, Debug, Default)]
 pub struct PodView {
@@ -20,8 +22,8 @@ pub struct PodView {
 }
 
 impl PodView {
-    /// What is new in an answer, as far as it was counted against this threshold.
-    pub fn take(&mut self, slo: &Slo, threshold_us: u64) -> Vec<Second> {
+    /// What is new in an answer, as far as it was counted against this threshold. `joins` says that others answered before.
+    pub fn take(&mut self, slo: &Slo, threshold_us: u64, joins: bool) -> Vec<Second> {
         let process = ProcessId { pid: slo.pid, started_ms: slo.started_ms };
         let known = self.last.filter(|(known, _)| *known == process).map(|(_, counts)| counts);
         let set_back = known.is_some_and(|last| was_set_back(&last, &slo.newest));
@@ -42,6 +44,9 @@ impl PodView {
         self.fleet.retain(|known| *known == process);
         self.last = before.map(|counts| (process, counts)).or(self.last);
         self.compare(&seconds);
+        if joins && known.is_none() {
+            seconds.drain(..seconds.len().saturating_sub(JOINED_SECONDS));
+        }
         seconds
     }
 

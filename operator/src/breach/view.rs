@@ -222,9 +222,10 @@ impl View {
     /// What is new in these answers.
     pub(super) fn take(&mut self, answers: &[(String, Slo)], threshold_us: u64) -> Vec<Vec<Second>> {
         self.note_engine(answers);
+        let joins = !self.pods.is_empty();
         let mut new = Vec::with_capacity(answers.len());
         for (pod, slo) in answers {
-            new.push(self.pods.entry(pod.clone()).or_default().take(slo, threshold_us));
+            new.push(self.pods.entry(pod.clone()).or_default().take(slo, threshold_us, joins));
         }
         new
     }
