@@ -58,7 +58,8 @@ impl Symbolizer {
         }
     }
 
-    /// Makes the frames of these addresses known in few passes; of more than the cache takes, those of the last ones.
+    /// Makes the frames of these addresses known in few passes. Of more than the cache takes, [`Self::frames`] looks those up
+    /// again, one by one, that had to leave.
     pub fn prepare(&mut self, addresses: impl Iterator<Item = u64>) {
         let new: HashSet<u64> = addresses.filter(|address| !self.cache.contains_key(address)).collect();
         let new: Vec<u64> = new.into_iter().collect();

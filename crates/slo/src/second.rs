@@ -47,9 +47,9 @@ impl Second {
         }
     }
 
-    /// The seconds since the last counts, oldest first, where these are `length_ms` old by a steady clock: what a process that was stopped or
-    /// starved did meanwhile is told at its end only, and fifteen bad seconds are no moment. Claims are spread evenly over
-    /// them; what is in flight is known of the newest.
+    /// The seconds since the last counts, oldest first, where these are `length_ms` old by a steady clock; 0 is unknown, and
+    /// one second. What a process that was stopped or starved did meanwhile is told at its end only, and fifteen bad seconds
+    /// are no moment. Claims are spread evenly over them; what is in flight is known of the newest.
     pub fn spread(self, length_ms: u64) -> impl Iterator<Item = Self> {
         let parts = (length_ms.saturating_add(SECOND_MS / 2) / SECOND_MS).clamp(1, SPREAD_MAX);
         let part_ms = if length_ms == 0 { SECOND_MS } else { length_ms / parts };

@@ -1,5 +1,6 @@
 //! The wall clock of the recorded process may be set, forward or back. Frames tell a steady clock besides, so all that is kept
-//! is moved to the new time: a window, an onset and a baseline stay where they lay.
+//! is moved to the new time: a window, an onset and a baseline stay where they lay. A machine that was suspended is the commonest
+//! step: its steady clock stood still, so calm seconds of hours ago are those just before.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -27,6 +28,11 @@ impl Watch {
         for tick in newest.ticks.iter_mut().rev() {
             tick.at_ms = end_ms;
             end_ms = end_ms.saturating_sub(tick.length_us / 1_000);
+        }
+        // Claims that ended before the step were told in the old time. Another process says where the frame begins and ends,
+        // so nothing may depend on their order.
+        for claim in &mut newest.slowest {
+            claim.at_ms = claim.at_ms.max(newest.from_ms).min(newest.to_ms);
         }
         let shift = |ms: &mut u64| *ms = ms.saturating_add_signed(by_ms);
         self.move_frames(by_ms);
