@@ -111,19 +111,26 @@ fn a_waiting_claim_answers_empty_when_its_time_is_over() {
 #[test]
 fn a_result_is_waited_for() {
     on_each_store(|http, server| {
-        let id = enqueue(http, "r", &json!({"payload": 1}));
-        assert_eq!(
-            ok(get(http, &format!("/v1/tasks/{id}/result?waitMs=50")), 202),
-            json!({"state": "ready"})
-        );
-        let mut waiting = server.program.http().expect("a connection");
-        waiting.send("GET", &format!("/v1/tasks/{id}/result?waitMs=20000"), "").expect("sent");
-        let (_, token) = lease(&claim(http, "r", &json!({})).remove(0));
-        std::thread::sleep(Duration::from_millis(100));
-        let began = Instant::now();
-        ok(post(http, &format!("/v1/tasks/{id}/complete"), &json!({"token": token, "result": [1]})), 200);
-        assert_eq!(ok(waiting.receive().expect("an answer"), 200)["result"], json!([1]));
-        assert!(began.elapsed() < Duration::from_millis(900), "woken, not polled: {:?}", began.elapsed());
+        let round = |result: usize| {
+            let id = enqueue(http, "r", &json!({"payload": 1}));
+            assert_eq!(
+                ok(get(http, &format!("/v1/tasks/{id}/result?waitMs=50")), 202),
+                json!({"state": "ready"})
+            );
+            let mut waiting = server.program.http().expect("a connection");
+            waiting.send("GET", &format!("/v1/tasks/{id}/result?waitMs=20000"), "").expect("sent");
+            let (_, token) = lease(&claim(http, "r", &json!({})).remove(0));
+            std::thread::sleep(Duration::from_millis(100));
+            let began = Instant::now();
+            let body = json!({"token": token, "result": result});
+            ok(post(http, &format!("/v1/tasks/{id}/complete"), &body), 200);
+            assert_eq!(ok(waiting.receive().expect("an answer"), 200)["result"], result);
+            began.elapsed()
+        };
+        let took: Vec<Duration> = (0..5).map(round).collect();
+        assert!(took.iter().all(|took| *took < Duration::from_secs(5)), "{took:?}");
+        // A waiter at Redis that is not woken looks a second after it came. A busy machine is late, but not each time.
+        assert!(took.iter().min() < Some(&Duration::from_millis(500)), "polled, not woken: {took:?}");
     });
 }
 

@@ -16,7 +16,8 @@ const BEGAN_MS: u64 = 1_800_000_000_000;
 const CLAIMS_PER_SECOND: u64 = 100;
 /// Stack samples of each second.
 const SAMPLES_PER_SECOND: u32 = 10;
-const SOON: Duration = Duration::from_secs(10);
+/// One event may be a bundle that is written while the machine compiles.
+const SOON: Duration = Duration::from_secs(60);
 
 /// A profiler, and the process that it watches.
 struct Rig {
