@@ -91,7 +91,9 @@ fn a_program_that_nobody_listens_to_ends_with_its_own_code() {
         let mut command = Command::new(binary(name).expect("built"));
         command.args(args).stdin(Stdio::null());
         command.stdout(writer.try_clone().expect("a pipe")).stderr(writer);
-        assert_eq!(command.status().expect("runs").code(), Some(1), "{name}");
+        let mut process = Process::spawn(&mut command).expect("starts");
+        let status = process.wait(Duration::from_secs(20)).expect("ends");
+        assert_eq!(status.code(), Some(1), "{name}");
     }
 }
 
