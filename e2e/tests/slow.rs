@@ -1,7 +1,11 @@
 //! A disk that is slow for a while: every call is answered or refused in its time, leases hold whose workers say so, memory
 //! is bounded, and nothing acknowledged is missing when the disk is fast again.
 
-#![expect(clippy::indexing_slicing, reason = "what a test cannot read fails it, helpers included")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "what a test cannot read fails it, helpers included"
+)]
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -21,6 +25,8 @@ const PEAK_MAX_MB: u64 = 300;
 const CALM_SYNCS: u32 = 30;
 /// Twenty calls, one after the other, of a disk that is fast again.
 const FAST: Duration = Duration::from_secs(5);
+/// A caller that was refused comes again after this time: the machine has two cores, and the server runs under strace.
+const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 
 /// How slow it gets, and for how many syncs.
 const DELAYS: [(Duration, u32); 3] =
@@ -70,7 +76,7 @@ impl Shop {
             let answer = loop {
                 match self.call(&mut http, "POST", "/v1/queues/slow/tasks", &task) {
                     Some(answer) => break answer,
-                    None => sleep(Duration::from_millis(200)),
+                    None => sleep(REFUSED_PAUSE),
                 }
             };
             self.acknowledged.lock().expect("no caller failed").insert(answer.json()["id"].to_string());
@@ -87,6 +93,7 @@ impl Shop {
         loop {
             let claim = json!({"max": 32, "waitMs": 100});
             let Some(answer) = self.call(&mut http, "POST", "/v1/queues/slow/claims", &claim) else {
+                sleep(REFUSED_PAUSE);
                 continue;
             };
             let tasks = answer.json()["tasks"].as_array().expect("tasks").clone();
@@ -96,7 +103,9 @@ impl Shop {
             let items = tasks.iter().map(|task| json!({"id": task["id"], "token": task["lease"]["token"]}));
             let body = json!({"items": items.collect::<Vec<_>>()});
             if !tasks.is_empty() {
-                while self.call(&mut http, "POST", "/v1/leases/complete", &body).is_none() {}
+                while self.call(&mut http, "POST", "/v1/leases/complete", &body).is_none() {
+                    sleep(REFUSED_PAUSE);
+                }
             }
             let mut completed = self.completed.lock().expect("no caller failed");
             completed.extend(tasks.iter().map(|task| task["id"].to_string()));
