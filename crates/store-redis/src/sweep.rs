@@ -33,6 +33,9 @@ const LOOK_SPREAD_MS: u64 = 100;
 const STEP_MS: u64 = 100;
 /// For how long a shard that is taken is hidden: a server that is not done with it by then may have died.
 pub(crate) const TAKEN_MS: u64 = 300;
+/// When a shard whose sweep failed is swept again. One that is damaged fails for ever: it costs a call in this time, of all
+/// servers together.
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// Shards taken at a time, and swept side by side.
 const TAKE_MAX: usize = 16;
 /// Calls on one shard before others have their turn; each takes away up to 1,000 tasks. The rest is due at once.
@@ -60,9 +63,13 @@ struct Ends {
 }
 
 impl Ends {
-    fn add(&mut self, shard: Shard, at: Instant) {
+    fn hold(&mut self, shard: Shard, at: Instant) {
         let pending = self.pending.entry(shard).or_insert(at);
         *pending = at.min(*pending);
+    }
+
+    fn add(&mut self, shard: Shard, at: Instant) {
+        self.hold(shard, at);
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
 }
@@ -82,6 +89,15 @@ impl Sweeps {
         self.ends.lock().add(shard, at);
     }
 
+    /// What could not be told waits for the next look, which comes no sooner for it: an end that is past would otherwise ask
+    /// a Redis that is away again and again without a pause.
+    fn keep(&self, untold: HashMap<Shard, Instant>) {
+        let mut ends = self.ends.lock();
+        for (shard, at) in untold {
+            ends.hold(shard, at);
+        }
+    }
+
     /// Whether something is due that this server knows of. It is asked once: the look that follows finds all.
     fn is_due(&self, now: Instant) -> bool {
         self.ends.lock().next.take_if(|next| *next <= now).is_some()
@@ -99,7 +115,7 @@ impl Sweeps {
 /// Looks at ends of retention while the store lives.
 pub(crate) async fn run(store: Weak<Inner>) {
     let mut walk = Walk::default();
-    let mut swept = Vec::new();
+    let mut swept = Swept::default();
     let mut look_at = Instant::now();
     loop {
         let Some(next) = store.upgrade().map(|store| store.sweeps.next()) else { return };
@@ -127,7 +143,7 @@ fn spread() -> Duration {
 
 /// Takes and sweeps until nothing is due, then goes on with the walk. Answers when the first shard that another server has
 /// taken is given up. The shards of the last round are told to be swept in the next look.
-async fn look(store: &Inner, walk: &mut Walk, swept: &mut Vec<Shard>) -> Result<Option<Instant>, StoreError> {
+async fn look(store: &Inner, walk: &mut Walk, swept: &mut Swept) -> Result<Option<Instant>, StoreError> {
     let mut given_up = None;
     for _ in 0..TAKES_MAX {
         let taken = take(store, swept, TAKE_MAX).await?;
@@ -135,7 +151,8 @@ async fn look(store: &Inner, walk: &mut Walk, swept: &mut Vec<Shard>) -> Result<
         if taken.shards.is_empty() {
             break;
         }
-        swept.extend(sweep_all(store, taken.shards, ROUNDS_MAX).await);
+        sweep_all(store, &taken.shards, ROUNDS_MAX).await;
+        *swept = Swept { shards: taken.shards, held_until: taken.held_until };
     }
     walk.step(store).await?;
     Ok(given_up)
@@ -144,16 +161,25 @@ async fn look(store: &Inner, walk: &mut Walk, swept: &mut Vec<Shard>) -> Result<
 /// What Redis gives a server to sweep.
 struct Taken {
     shards: Vec<Shard>,
+    /// The time of Redis, in milliseconds, from which on others may take them: by it a server's hold is known as its own.
+    held_until: u64,
     /// When the first of those that another server has taken is given up.
     given_up: Option<Instant>,
 }
 
+/// What a server is done with, and has not told yet.
+#[derive(Debug, Default)]
+struct Swept {
+    shards: Vec<Shard>,
+    held_until: u64,
+}
+
 /// Tells Redis what is known and done, and takes shards whose time has come.
-async fn take(store: &Inner, swept: &mut Vec<Shard>, most: usize) -> Result<Taken, StoreError> {
+async fn take(store: &Inner, swept: &mut Swept, most: usize) -> Result<Taken, StoreError> {
     let pending = store.sweeps.pending();
     let mut command = store.link.function("take", &SWEEPS);
-    command.arg(most).arg(swept.len());
-    for shard in &*swept {
+    command.arg(most).arg(swept.held_until).arg(swept.shards.len());
+    for shard in &swept.shards {
         command.arg(member(*shard));
     }
     let now = Instant::now();
@@ -162,17 +188,15 @@ async fn take(store: &Inner, swept: &mut Vec<Shard>, most: usize) -> Result<Take
     }
     match store.link.call(&command).await {
         Ok(answer) => {
-            swept.clear();
-            let (given_up_ms, members) = <(i64, Vec<String>)>::from_redis_value(answer)
+            swept.shards.clear();
+            let (given_up_ms, members, held_until) = <(i64, Vec<String>, u64)>::from_redis_value(answer)
                 .map_err(|_| StoreError::Corrupt("Redis named no shards to sweep".to_owned()))?;
             let given_up = u64::try_from(given_up_ms).ok().map(|ms| now + Duration::from_millis(ms));
             let shards = members.iter().filter_map(|member| shard_of_member(member)).collect();
-            Ok(Taken { shards, given_up })
+            Ok(Taken { shards, held_until, given_up })
         }
         Err(error) => {
-            for (shard, at) in pending {
-                store.sweeps.add(shard, at);
-            }
+            store.sweeps.keep(pending);
             Err(failed(&error))
         }
     }
@@ -180,22 +204,20 @@ async fn take(store: &Inner, swept: &mut Vec<Shard>, most: usize) -> Result<Take
 
 /// Tells Redis what is known, when the store is closed.
 pub(crate) async fn flush(store: &Inner) {
-    if let Err(error) = take(store, &mut Vec::new(), 0).await {
+    if let Err(error) = take(store, &mut Swept::default(), 0).await {
         tracing::debug!(%error, "ends of retention are left to the next server that starts");
     }
 }
 
-/// Sweeps shards side by side; answers those that it is done with. One that fails is hidden until it is given up, and stops
-/// no other.
-async fn sweep_all(store: &Inner, shards: Vec<Shard>, rounds: usize) -> Vec<Shard> {
-    let sweeps = shards.into_iter().map(async |shard| match sweep(store, shard, rounds).await {
-        Ok(()) => Some(shard),
-        Err(error) => {
+/// Sweeps shards side by side. One that fails stops no other, and is due again in a while, whoever looks then.
+async fn sweep_all(store: &Inner, shards: &[Shard], rounds: usize) {
+    let sweeps = shards.iter().map(async |shard| {
+        if let Err(error) = sweep(store, *shard, rounds).await {
             tracing::debug!(%error, queue = shard.queue.get(), "a queue's ends of retention wait");
-            None
+            store.sweeps.add(*shard, Instant::now() + FAILED_PAUSE);
         }
     });
-    join_all(sweeps).await.into_iter().flatten().collect()
+    join_all(sweeps).await;
 }
 
 /// Sweeps one shard, and notes when the next of its tasks is past its retention, or that some still are.
@@ -241,7 +263,7 @@ impl Walk {
                 self.find(store, cursor).await?;
             }
             let left = self.found.len().saturating_sub(TAKE_MAX);
-            sweep_all(store, self.found.split_off(left), 1).await;
+            sweep_all(store, &self.found.split_off(left), 1).await;
             if began.elapsed() > WALK_MAX {
                 break;
             }
@@ -278,5 +300,16 @@ mod tests {
         assert_eq!(told(1_200, 20_000), None, "later");
         assert_eq!(told(1_300, 2_000), Some(2_000), "earlier");
         assert_eq!(told(2_000, 20_000), Some(20_000), "the one that was told is over");
+    }
+
+    #[test]
+    fn what_could_not_be_told_is_kept_and_hastens_no_look() {
+        let (sweeps, now) = (Sweeps::default(), Instant::now());
+        sweeps.add(Shard::first(QueueNumber::new(1).unwrap()), now);
+        assert!(sweeps.is_due(now));
+        let untold = sweeps.pending();
+        sweeps.keep(untold.clone());
+        assert!(!sweeps.is_due(now) && sweeps.next().is_none());
+        assert_eq!(sweeps.pending(), untold);
     }
 }

@@ -1,15 +1,25 @@
--- KEYS: shards by the end of a retention, and shards that a server is sweeping, by when it is given up. ARGV: most shards, how
--- many were swept, those shards, then pairs of ms and a shard: it has a retention that ends in so long. Answers in how many ms
--- the first that another server has taken is given up, or -1, and shards whose time has come; they are the caller's to sweep.
+-- KEYS: shards by the end of a retention, and shards that a server is sweeping, by when it is given up. ARGV: most shards, when
+-- the caller's hold of the last ones ends, how many of those it has swept, those shards, then pairs of ms and a shard: it has a retention that ends in so long. Answers in how many ms
+-- the first that another server has taken is given up, or -1, and shards whose time has come, which are the caller's to sweep,
+-- and until when.
 -- One whose sweeper has died comes back.
 local function take(keys, argv)
   local now = store_time()
-  local most, swept = tonumber(argv[1]), tonumber(argv[2])
+  local most, held, swept = tonumber(argv[1]), argv[2], tonumber(argv[3])
   local done, ends, given_up, wait = {}, {}, {}, -1
-  for at = 3, 2 + swept do
-    done[#done + 1] = argv[at]
+  if swept > 0 then
+    -- Of a caller that was slow others may hold a shard by now: theirs ends at another time.
+    local own = {}
+    for _, shard in ipairs(redis.call('ZRANGEBYSCORE', keys[2], held, held)) do
+      own[shard] = true
+    end
+    for at = 4, 3 + swept do
+      if own[argv[at]] then
+        done[#done + 1] = argv[at]
+      end
+    end
   end
-  for at = 3 + swept, #argv, 2 do
+  for at = 4 + swept, #argv, 2 do
     ends[#ends + 1], ends[#ends + 2] = now + tonumber(argv[at]), argv[at + 1]
   end
   bulk('ZREM', keys[2], done)
@@ -33,7 +43,7 @@ local function take(keys, argv)
   end
   bulk('ZREM', keys[1], shards)
   bulk('ZADD', keys[2], places)
-  return { wait, shards }
+  return { wait, shards, now + TAKEN_MS }
 end
 
 -- ARGV: triples of a right as a user reads it, a command, and its first argument. Answers the rights that the caller lacks.
