@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use brisq_model::{UnixMs, limits};
 use brisq_store::{Answer, StoreError};
@@ -23,6 +23,8 @@ pub const LANE_PENDING_MAX: usize = 20_000;
 const OP_BYTES: usize = 256;
 /// An operation lies in memory twice while its call is made: as it waits, and as the store's client sends it.
 const COPIES: usize = 2;
+/// How often a lane that is full is looked through for operations that nobody waits for.
+const CLEAR_PAUSE: Duration = Duration::from_secs(1);
 /// Operations of one store call. A batch request is never split, so a call can be this much and one batch longer.
 pub const CALL_OPS_MAX: usize = 1_000;
 /// Bytes of one store call, likewise.
@@ -53,6 +55,11 @@ pub struct Meta {
 pub trait Weight {
     /// Bytes of the user's that it carries.
     fn bytes(&self) -> usize;
+
+    /// Whether only its asker has a use for it: it is not made any more once that is gone.
+    fn only_for_asker(&self) -> bool {
+        false
+    }
 }
 
 /// Operations that one caller handed in together.
@@ -69,11 +76,46 @@ struct Asker<O> {
     share: Share,
 }
 
+impl<I: Weight, O> Pending<I, O> {
+    /// Nobody waits for it, and nothing of it is to be carried out all the same.
+    fn is_void(&self) -> bool {
+        self.asker.reply.is_closed() && self.ops.iter().all(Weight::only_for_asker)
+    }
+
+    fn bytes(&self) -> usize {
+        self.asker.share.bytes() / COPIES
+    }
+}
+
 struct State<I, O> {
     pending: VecDeque<Pending<I, O>>,
     ops: usize,
     bytes: usize,
     driven: bool,
+    /// When what is void was last looked for in a full lane.
+    cleared: Option<Instant>,
+}
+
+impl<I: Weight, O> State<I, O> {
+    fn full(&self) -> Option<Full> {
+        if self.ops >= LANE_PENDING_MAX {
+            return Some(Full::LaneCalls);
+        }
+        (self.bytes >= limits::LANE_PENDING_MAX_BYTES).then_some(Full::LaneBytes)
+    }
+
+    /// Drops what is void, once in a while: a refusal must stay cheap. Whether there was any.
+    fn clear(&mut self) -> bool {
+        if self.cleared.is_some_and(|at| at.elapsed() < CLEAR_PAUSE) {
+            return false;
+        }
+        self.cleared = Some(Instant::now());
+        let before = self.pending.len();
+        self.pending.retain(|pending| !pending.is_void());
+        self.ops = self.pending.iter().map(|pending| pending.ops.len()).sum();
+        self.bytes = self.pending.iter().map(Pending::bytes).sum();
+        self.pending.len() < before
+    }
 }
 
 /// One lane of a shard.
@@ -103,6 +145,9 @@ pub trait StoreCalls<I, O>: Send + Sync + 'static {
     /// A call panicked: nobody knows what became of it.
     fn broke_off(self: &Arc<Self>);
 
+    /// Operations were not made, because their askers are gone.
+    fn skipped(self: &Arc<Self>);
+
     /// Results whose asker is gone.
     fn unclaimed(self: &Arc<Self>, results: Vec<O>);
 }
@@ -111,7 +156,7 @@ impl<I: Weight + Send + 'static, O: Send + 'static> Lane<I, O> {
     /// An idle lane, whose operations take their bytes from `budget`. Callers with up to `small_max` bytes of their users
     /// get in however full it is: the lane's own bounds hold them.
     pub fn new(budget: Arc<Budget>, small_max: Option<usize>) -> Self {
-        let state = State { pending: VecDeque::new(), ops: 0, bytes: 0, driven: false };
+        let state = State { pending: VecDeque::new(), ops: 0, bytes: 0, driven: false, cleared: None };
         Self { state: Mutex::new(state), budget, small_max }
     }
 
@@ -135,13 +180,14 @@ impl<I: Weight + Send + 'static, O: Send + 'static> Lane<I, O> {
         } else {
             self.budget.try_take(COPIES * bytes).ok_or(Full::Requests)?
         };
+        let mut skipped = false;
         let start = {
             let mut state = self.state.lock();
-            if state.ops >= LANE_PENDING_MAX {
-                return Err(Full::LaneCalls);
+            if state.full().is_some() {
+                skipped = state.clear();
             }
-            if state.bytes >= limits::LANE_PENDING_MAX_BYTES {
-                return Err(Full::LaneBytes);
+            if let Some(full) = state.full() {
+                return Err(full);
             }
             state.ops += ops.len();
             state.bytes += bytes;
@@ -149,31 +195,42 @@ impl<I: Weight + Send + 'static, O: Send + 'static> Lane<I, O> {
             state.pending.push_back(Pending { ops, asker });
             !std::mem::replace(&mut state.driven, true)
         };
+        if skipped {
+            calls.skipped();
+        }
         if start {
             tokio::spawn(drive(Arc::clone(self), Arc::clone(calls)));
         }
         Ok(receiver)
     }
 
-    /// The next call's operations and who waits for them; `None` ends the driver.
-    fn next_call(&self) -> Option<(Vec<I>, Vec<Asker<O>>)> {
+    /// The next call's operations and who waits for them; `None` ends the driver. After a store that stood still for long most
+    /// claims in the lane are those of callers that gave up: the first who waits is not behind them.
+    fn next_call(&self, calls: &Arc<impl StoreCalls<I, O>>) -> Option<(Vec<I>, Vec<Asker<O>>)> {
         let mut state = self.state.lock();
         let mut ops = Vec::new();
         let mut bytes = 0;
         let mut askers = Vec::new();
+        let mut skipped = false;
         while ops.len() < CALL_OPS_MAX && bytes < CALL_BYTES_MAX {
             let Some(pending) = state.pending.pop_front() else { break };
-            bytes += pending.asker.share.bytes() / COPIES;
+            state.ops -= pending.ops.len();
+            state.bytes -= pending.bytes();
+            if pending.is_void() {
+                skipped = true;
+                continue;
+            }
+            bytes += pending.bytes();
             askers.push(pending.asker);
             ops.extend(pending.ops);
         }
-        state.ops -= ops.len();
-        state.bytes -= bytes;
-        if askers.is_empty() {
-            state.driven = false;
-            return None;
+        state.driven = !askers.is_empty();
+        let next = state.driven.then_some((ops, askers));
+        drop(state);
+        if skipped {
+            calls.skipped();
         }
-        Some((ops, askers))
+        next
     }
 }
 
@@ -184,7 +241,7 @@ where
     O: Send + 'static,
     C: StoreCalls<I, O>,
 {
-    while let Some((ops, askers)) = lane.next_call() {
+    while let Some((ops, askers)) = lane.next_call(&calls) {
         let call = std::panic::AssertUnwindSafe(make_call(&calls, ops, askers));
         if call.catch_unwind().await.is_err() {
             tracing::error!(
@@ -232,13 +289,77 @@ fn deliver<I, O>(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use tokio::sync::Notify;
 
     use super::*;
 
     impl Weight for usize {
         fn bytes(&self) -> usize {
             *self
+        }
+
+        fn only_for_asker(&self) -> bool {
+            *self == CLAIM
+        }
+    }
+
+    /// The operation that only its asker has a use for.
+    const CLAIM: usize = 3;
+
+    /// A store that stands still in its first call until it is let go on, and what each call had.
+    #[derive(Default)]
+    struct Still {
+        goes_on: Notify,
+        calls: Mutex<Vec<Vec<usize>>>,
+        skipped: Mutex<usize>,
+    }
+
+    impl StoreCalls<usize, usize> for Still {
+        async fn call(&self, ops: Vec<usize>) -> Result<Answer<usize>, StoreError> {
+            let is_first = self.calls.lock().is_empty();
+            self.calls.lock().push(ops.clone());
+            if is_first {
+                self.goes_on.notified().await;
+            }
+            Ok(Answer { results: ops, now: UnixMs(1), ready: 0, next_due: None, ended: Vec::new() })
+        }
+
+        fn answered(self: &Arc<Self>, _: &Answer<usize>, _: CallTimes) {}
+
+        fn failed(self: &Arc<Self>, _: &StoreError, _: usize) {}
+
+        fn broke_off(self: &Arc<Self>) {}
+
+        fn skipped(self: &Arc<Self>) {
+            *self.skipped.lock() += 1;
+        }
+
+        fn unclaimed(self: &Arc<Self>, _: Vec<usize>) {}
+    }
+
+    #[tokio::test]
+    async fn claims_that_were_given_up_take_no_room_and_are_not_made_and_acts_are() {
+        for given_up in [1, LANE_PENDING_MAX] {
+            let (lane, budget) = lane(1 << 30);
+            let still = Arc::new(Still::default());
+            let first = lane.submit(vec![1], &still).unwrap();
+            while still.calls.lock().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            drop(lane.submit(vec![4], &still).unwrap());
+            drop(lane.submit(vec![CLAIM, 5], &still).unwrap());
+            for _ in 0..given_up {
+                drop(lane.submit(vec![CLAIM], &still).expect("room"));
+            }
+            let (act, claim) = (lane.submit(vec![2], &still), lane.submit(vec![CLAIM], &still));
+            still.goes_on.notify_one();
+            assert_eq!(first.await.unwrap().unwrap().0, [1]);
+            assert_eq!(act.expect("room").await.unwrap().unwrap().0, [2]);
+            assert_eq!(claim.expect("room").await.unwrap().unwrap().0, [CLAIM]);
+            assert_eq!(*still.calls.lock(), [vec![1], vec![4, CLAIM, 5, 2, CLAIM]]);
+            assert!(*still.skipped.lock() > 0, "who waits in their place learns it");
+            let state = lane.state.lock();
+            assert_eq!((budget.taken(), state.ops, state.bytes), (0, 0, 0));
         }
     }
 
@@ -259,6 +380,8 @@ mod tests {
         fn failed(self: &Arc<Self>, _: &StoreError, _: usize) {}
 
         fn broke_off(self: &Arc<Self>) {}
+
+        fn skipped(self: &Arc<Self>) {}
 
         fn unclaimed(self: &Arc<Self>, _: Vec<usize>) {}
     }

@@ -52,6 +52,11 @@ impl Parking {
         self.line.notify_waiters();
     }
 
+    /// A claim was woken and has not looked: the next one in line does.
+    pub fn pass_on(self: &Arc<Self>) {
+        self.look_again_in(UNLOOKED_PAUSE);
+    }
+
     /// At the earliest time at which something falls due one claim looks, and the store's answer sets the next time.
     pub fn look_again_in(self: &Arc<Self>, delay: Duration) {
         if self.waiting() == 0 {
@@ -115,7 +120,7 @@ impl Drop for Parked {
         self.parking.waiting.fetch_sub(1, Ordering::SeqCst);
         // Drops may also run where no runtime is left.
         if self.owes_look && Handle::try_current().is_ok() {
-            self.parking.look_again_in(UNLOOKED_PAUSE);
+            self.parking.pass_on();
         }
     }
 }

@@ -169,6 +169,11 @@ impl Weight for WorkOp {
         };
         sent.map_or(0, bytes::Bytes::len)
     }
+
+    /// What an act changes is to be so though its client left; a claim would lease tasks to nobody.
+    fn only_for_asker(&self) -> bool {
+        matches!(self, Self::Claim(_))
+    }
 }
 
 /// The lanes call the store through their shard, so that wake-ups reach its parked claims.
@@ -197,16 +202,19 @@ impl StoreCalls<NewTask, EnqueueResult> for ShardHandle {
         self.parking.look_again_in(FAILED_PAUSE);
     }
 
+    fn skipped(self: &Arc<Self>) {}
+
     fn unclaimed(self: &Arc<Self>, _: Vec<EnqueueResult>) {}
 }
 
 impl StoreCalls<WorkOp, WorkResult> for ShardHandle {
-    /// Whoever waits for a result is woken here, where no client can leave in between; also after an error, because the
-    /// call may have run.
+    /// Whoever waits for a result is woken here, where no client can leave in between; also after an error or a panic, because
+    /// the call may have run.
     async fn call(&self, ops: Vec<WorkOp>) -> Result<Answer<WorkResult>, StoreError> {
-        let may_end: Vec<TaskId> = ops.iter().filter_map(ended_by).collect();
+        let may_end = ops.iter().filter_map(ended_by).collect();
+        let may_end = MayEnd { ids: may_end, results: &self.shared.results };
         let answer = self.shared.store.work(&self.info, ops).await;
-        self.shared.results.wake(&may_end);
+        drop(may_end);
         if let Ok(answer) = &answer {
             self.shared.results.wake(&answer.ended);
         }
@@ -231,12 +239,29 @@ impl StoreCalls<WorkOp, WorkResult> for ShardHandle {
         self.parking.look_again_in(FAILED_PAUSE);
     }
 
+    /// A claim that was woken said that it looks, and has not: the next one in line does.
+    fn skipped(self: &Arc<Self>) {
+        self.parking.pass_on();
+    }
+
     fn unclaimed(self: &Arc<Self>, results: Vec<WorkResult>) {
         let ops = releases(&results);
         if !ops.is_empty() {
             tracing::debug!(queue = %self.info.name, tasks = ops.len(), "a claim's client went away: given back");
             self.give_back(ops);
         }
+    }
+}
+
+/// Wakes those who wait for results of these tasks, however the call ends.
+struct MayEnd<'a> {
+    ids: Vec<TaskId>,
+    results: &'a ResultWaiters,
+}
+
+impl Drop for MayEnd<'_> {
+    fn drop(&mut self) {
+        self.results.wake(&self.ids);
     }
 }
 
@@ -293,6 +318,17 @@ mod tests {
         };
         let info = QueueInfo { number, tenant, name };
         (Arc::new(ShardHandle::new(info, Arc::default(), Arc::new(shared))), panics)
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_is_not_made_passes_its_wake_up_on() {
+        let (shard, _) = shard().await;
+        let mut parked = shard.parking().enter();
+        let claim = ClaimOp { max: 1, lease_ms: 1_000, worker: None, token: LeaseToken::new(1) };
+        // Its asker is gone before the lane goes on.
+        drop(shard.work(vec![WorkOp::Claim(claim)]).unwrap());
+        let woken = tokio::time::timeout(Duration::from_secs(20), parked.woken()).await;
+        woken.expect("the next one looks in its place");
     }
 
     #[tokio::test]

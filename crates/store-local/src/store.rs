@@ -17,7 +17,6 @@ use crate::reserve::Reserve;
 use crate::stats::CommitStats;
 use crate::writer::{self, Condition, Writer};
 
-/// See [`limits::STORE_ANSWER_MAX_MS`].
 const ANSWER_MAX: Duration = Duration::from_millis(limits::STORE_ANSWER_MAX_MS);
 
 /// The embedded store. Dropping it answers the calls that wait and closes the file.

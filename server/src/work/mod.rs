@@ -27,7 +27,6 @@ use crate::state::AppState;
 
 /// How often a parked claim or result looks when wake-ups of other servers may be missed.
 const SLOW_POLL: Duration = Duration::from_secs(1);
-/// See [`limits::STORE_ANSWER_MAX_MS`].
 const STORE_ANSWER_MAX: Duration = Duration::from_millis(limits::STORE_ANSWER_MAX_MS);
 /// How often one request finds that the store does not know its queue, and asks for its number anew.
 const REOPENS_MAX: usize = 4;
@@ -135,6 +134,8 @@ mod tests {
         fn failed(self: &Arc<Self>, _: &StoreError, _: usize) {}
 
         fn broke_off(self: &Arc<Self>) {}
+
+        fn skipped(self: &Arc<Self>) {}
 
         fn unclaimed(self: &Arc<Self>, results: Vec<usize>) {
             self.unclaimed.fetch_add(results.len(), Ordering::SeqCst);
