@@ -38,11 +38,19 @@ pub fn refused(refused: Refused) -> ApiError {
         ),
         Refused::IdTaken => ApiError::new(ErrorCode::Internal, "No free task id was found; try again.")
             .with("cause", "id_taken"),
+        Refused::NoRoom => store_full(),
         Refused::Unreadable => ApiError::new(
             ErrorCode::Internal,
             "The task's data in the store is not understood; the server's log says more.",
         ),
     }
+}
+
+fn store_full() -> ApiError {
+    ApiError::new(
+        ErrorCode::StoreFull,
+        "The store has no room for new tasks of this size. Complete tasks, shorten retention or give the store more memory.",
+    )
 }
 
 /// What a store call that failed answers, with the cause in the log. A lane says its own: once, for all who waited.
@@ -71,10 +79,7 @@ pub fn store_error(error: StoreError) -> ApiError {
         )
         .with("schema", found)
         .with("schemaKnown", known),
-        StoreError::Full(_) => ApiError::new(
-            ErrorCode::StoreFull,
-            "The store has no room for new tasks. Complete tasks, shorten retention or give the store more memory.",
-        ),
+        StoreError::Full(_) => store_full(),
         StoreError::TooManyQueues(limit) => ApiError::new(
             ErrorCode::TooManyQueues,
             format!("There are {limit} queues, which is the limit. Use fewer queue names."),

@@ -177,7 +177,7 @@ impl Health {
         }
         if memory.percent_with(COPIES * bytes).is_some_and(|percent| percent >= 100) {
             return Err(StoreError::Full(format!(
-                "Redis uses {percent} % of its maxmemory, and {bytes} bytes at once would be too many: send fewer"
+                "Redis uses {percent} % of its maxmemory, and {bytes} bytes more would fill it while it takes them"
             )));
         }
         memory.used = memory.used.saturating_add(bytes);

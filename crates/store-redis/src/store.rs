@@ -28,6 +28,8 @@ use crate::{answer, args, health, registry, sweep};
 
 /// Shards whose counts are asked for in one round trip.
 const COUNTS_AT_A_TIME: usize = 1_000;
+/// What a task takes beside its payload, roughly: its record and its places in the order of the queue.
+const TASK_BYTES: u64 = 512;
 /// Between two tries to reach Redis.
 const CONNECT_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -146,11 +148,56 @@ impl RedisStore {
         answer
     }
 
+    async fn enqueue_at_once(
+        &self,
+        queue: &QueueInfo,
+        tasks: &[NewTask],
+    ) -> Result<Answer<Result<Enqueued, Refused>>, StoreError> {
+        let shard = queue.shard();
+        let mut command = self.inner.link.function("enqueue", &shard_keys(shard));
+        command.arg(registry::path(&queue.tenant, &queue.name));
+        args::enqueue(&mut command, tasks);
+        let answer = self.inner.link.call(&command).await.map_err(|error| failed(&error))?;
+        Ok(self.read(shard, answer::enqueued(answer)?))
+    }
+
     async fn find_task(&self, function: &str, id: TaskId) -> Result<Option<Task>, StoreError> {
         self.check()?;
         let mut command = self.inner.link.function(function, &shard_keys(id.shard()));
         command.arg(&id.to_bytes());
         answer::optional_task(self.inner.link.call(&command).await.map_err(|error| failed(&error))?)
+    }
+}
+
+/// The answers to the parts of one enqueue.
+#[derive(Default)]
+struct Joined {
+    results: Vec<Result<Enqueued, Refused>>,
+    ended: Vec<TaskId>,
+    last: Option<Answer<Result<Enqueued, Refused>>>,
+    full: Option<StoreError>,
+}
+
+impl Joined {
+    fn add(&mut self, mut answer: Answer<Result<Enqueued, Refused>>) {
+        self.results.append(&mut answer.results);
+        self.ended.append(&mut answer.ended);
+        self.last = Some(answer);
+    }
+
+    fn refuse(&mut self, full: StoreError) {
+        self.results.push(Err(Refused::NoRoom));
+        self.full = Some(full);
+    }
+
+    /// One for all; an error when nothing was written.
+    fn answer(self) -> Result<Answer<Result<Enqueued, Refused>>, StoreError> {
+        let Self { results, ended, last, full } = self;
+        match (last, full) {
+            (Some(last), _) => Ok(Answer { results, ended, ..last }),
+            (None, Some(full)) => Err(full),
+            (None, None) => Err(StoreError::Corrupt("an enqueue has no part".to_owned())),
+        }
     }
 }
 
@@ -204,14 +251,22 @@ impl Store for RedisStore {
         tasks: Vec<NewTask>,
     ) -> Result<Answer<Result<Enqueued, Refused>>, StoreError> {
         self.check()?;
-        let bytes = tasks.iter().map(|task| task.payload.len() as u64).sum();
-        self.inner.health.check_room(bytes)?;
-        let shard = queue.shard();
-        let mut command = self.inner.link.function("enqueue", &shard_keys(shard));
-        command.arg(registry::path(&queue.tenant, &queue.name));
-        args::enqueue(&mut command, &tasks);
-        let answer = self.inner.link.call(&command).await.map_err(|error| failed(&error))?;
-        Ok(self.read(shard, answer::enqueued(answer)?))
+        self.inner.health.check_room(0)?;
+        let mut joined = Joined::default();
+        // What does not fit is halved, in its order: many clients share a call, and a small task is not refused for large ones.
+        let mut parts = vec![tasks];
+        while let Some(mut part) = parts.pop() {
+            let bytes = part.iter().map(|task| task.payload.len() as u64 + TASK_BYTES).sum();
+            match self.inner.health.check_room(bytes) {
+                Ok(()) => joined.add(self.enqueue_at_once(queue, &part).await?),
+                Err(_) if part.len() > 1 => {
+                    let rest = part.split_off(part.len() / 2);
+                    parts.extend([rest, part]);
+                }
+                Err(full) => joined.refuse(full),
+            }
+        }
+        joined.answer()
     }
 
     async fn work(&self, queue: &QueueInfo, ops: Vec<WorkOp>) -> Result<Answer<WorkResult>, StoreError> {

@@ -13,6 +13,9 @@ pub enum Refused {
     /// A new task's id exists; draw another.
     #[error("the id is taken")]
     IdTaken,
+    /// The store has no room for this new task; others of the call have found some.
+    #[error("the store has no room for the task")]
+    NoRoom,
     /// What the store holds of the task is not understood here. The operation may have been carried out.
     #[error("what the store holds of the task is not understood")]
     Unreadable,

@@ -136,7 +136,8 @@ pub struct Answer<T> {
 /// What became of an accepted enqueue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Enqueued {
-    /// The task was added; its creation time is the answer's `now`.
+    /// The task was added; its creation time is the answer's `now`, or just before it where a store that is nearly full took
+    /// the call in parts.
     Created {
         /// [`TaskState::Ready`] or [`TaskState::Delayed`].
         state: TaskState,

@@ -132,7 +132,12 @@ local function claim(call, max, lease_ms, token, worker)
       local extra, extra_bytes = extra_of(call, id, record)
       local size = #body + extra_bytes
       bytes = bytes + size
-      if (#tasks > 0 and bytes > CLAIM_MAX_BYTES) or (call.bytes > 0 and call.bytes + size > call.answer_max) then
+      if #tasks > 0 and bytes > CLAIM_MAX_BYTES then
+        break
+      end
+      if call.bytes > 0 and call.bytes + size > call.answer_max then
+        -- The head stays: the claims behind this one would read it, and the bodies behind it, for nothing.
+        call.bytes = call.answer_max
         break
       end
       call.bytes = call.bytes + size

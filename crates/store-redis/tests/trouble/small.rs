@@ -1,5 +1,7 @@
 //! A Redis with little memory: answers and calls are bounded by what it has, so that it is never killed for them.
 
+use brisq_store::Refused;
+
 use super::*;
 
 /// What the operator gives the tasks of a Redis, of the limit of its container.
@@ -14,18 +16,47 @@ fn peak_bytes(redis: &mut Redis) -> u64 {
 
 /// Enqueues until it is refused. It looks at Redis before each call, so that this ends at the mark.
 async fn fill(store: &Arc<dyn Store>, queue: &QueueInfo, sizes: &[usize], at_a_time: usize) -> usize {
-    let mut sizes = sizes.iter().cycle();
-    for round in 0.. {
+    let (mut sizes, mut taken) = (sizes.iter().cycle(), 0);
+    loop {
         store.ready().await.unwrap();
         let new = |bytes: &usize| NewTask { id: fresh(queue.shard()), ..task(queue.shard(), 0, *bytes) };
         let tasks = sizes.by_ref().take(at_a_time).map(new).collect();
         match store.enqueue(queue, tasks).await {
-            Ok(_) => {}
-            Err(StoreError::Full(_)) => return round * at_a_time,
+            Ok(answer) => taken += answer.results.iter().filter(|result| result.is_ok()).count(),
+            Err(StoreError::Full(_)) => return taken,
             Err(error) => panic!("{error}"),
         }
     }
-    0
+}
+
+/// What is too much for one command is taken in parts, as far as there is room.
+#[tokio::test]
+async fn a_call_that_is_too_large_for_redis_is_taken_in_parts() {
+    let redis = start(&["--maxmemory", "30mb", "--maxmemory-policy", "noeviction"]);
+    let store = connect(&redis).await;
+    let queue = queue(&store).await;
+    let batch = async || {
+        let new = |_| NewTask { id: fresh(queue.shard()), ..task(queue.shard(), 0, 1_000_000) };
+        let tasks: Vec<NewTask> = (0..16).map(new).collect();
+        let ids: Vec<TaskId> = tasks.iter().map(|task| task.id).collect();
+        let results = store.enqueue(&queue, tasks).await.unwrap().results;
+        assert_eq!(results.len(), ids.len());
+        ids.into_iter().zip(results).collect::<Vec<_>>()
+    };
+    let mut answers = batch().await;
+    assert!(answers.iter().all(|(_, result)| result.is_ok()), "{answers:?}");
+    answers.extend(batch().await);
+    let taken = answers.iter().filter(|(_, result)| result.is_ok()).count();
+    assert!((17..32).contains(&taken), "{taken}: a part of the second batch");
+    for (id, result) in answers {
+        assert!(matches!(result, Ok(_) | Err(Refused::NoRoom)), "{result:?}");
+        assert_eq!(store.get(id).await.unwrap().is_some(), result.is_ok(), "each result is of its own task");
+    }
+    let new = (0..16).map(|_| NewTask { id: fresh(queue.shard()), ..task(queue.shard(), 0, 1_000_000) });
+    soon("nothing is taken", async || {
+        matches!(store.enqueue(&queue, new.clone().collect()).await, Err(StoreError::Full(_)))
+    })
+    .await;
 }
 
 /// Full to its mark, and beyond it: several servers that fill it in the same second do not know of each other's tasks.

@@ -18,9 +18,11 @@ impl Room {
         Self { bytes, untouched: true }
     }
 
-    /// Takes `bytes` if they fit. The first of a call always do: a task that is larger than all room is claimed alone.
+    /// Takes `bytes` if they fit. The first of a call always do: a task that is larger than all room is claimed alone. What
+    /// does not fit ends the room: it stays the head of the line, also for those who claim behind.
     fn take(&mut self, bytes: usize) -> bool {
         if bytes > self.bytes && !self.untouched {
+            self.bytes = 0;
             return false;
         }
         self.bytes = self.bytes.saturating_sub(bytes);
