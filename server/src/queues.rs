@@ -186,18 +186,20 @@ impl Queues {
 
     fn adopt(&self, queue: &Arc<Queue>, info: QueueInfo) -> Arc<ShardHandle> {
         let number = info.number;
-        let (shard, under_another) = queue.adopt(info);
-        self.opened.fetch_add(1, Ordering::SeqCst);
-        self.unknown.lock().remove(&number);
-        let before = {
+        let (shard, before) = {
+            // Around both: of two that learn of the queue at once the later one's number stays in both places.
             let mut by_number = self.by_number.write();
+            let (shard, under_another) = queue.adopt(info);
             if let Some(old) = under_another
                 && by_number.get(&old.info.number).is_some_and(|known| Arc::ptr_eq(known, &old))
             {
                 by_number.remove(&old.info.number);
             }
-            by_number.insert(number, Arc::clone(&shard))
+            let before = by_number.insert(number, Arc::clone(&shard));
+            (shard, before)
         };
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        self.unknown.lock().remove(&number);
         if let Some(before) = before.filter(|before| !Arc::ptr_eq(before, &shard))
             && let Some(other) = self.known(&before.info.tenant, &before.info.name)
         {

@@ -30,7 +30,8 @@ const ANSWER_ROOM_WAIT: Duration = Duration::from_secs(5);
 /// How long a claim waits for its queue's number though its own time is over: what one question takes of a store that does
 /// not answer. A claim in a line of questions is not held beyond it.
 const NUMBER_WAIT: Duration = Duration::from_secs(5);
-/// How often a claim that does not wait asks again, because its store call had no room for it. Each call serves one at least.
+/// How often a claim whose time is over asks again, because its store call had no room for it. Each call serves one of its
+/// claims at least: behind more than these in line a claim can still go away empty though there are tasks.
 const ASKS_MAX: usize = 64;
 /// A claimed task lies in memory twice until its answer is written: as it came from the store, and as JSON.
 const COPIES: usize = 2;
@@ -110,26 +111,40 @@ impl AppState {
             return Err(self.abandoned());
         }
         let began = connection.request_began();
-        let deadline = handled + wish.wait;
         let mut ticket = self.claims.start(began);
+        let is_gone = || connection.client_is_gone();
+        let (taken, parked) = self.take(queue, wish, handled, &mut ticket, is_gone).await?;
+        let times = taken.times(began, handled, parked);
+        self.claimed(queue, connection, ticket, taken, times)
+    }
+
+    /// Asks until there is something, or the claim's time is over; and for how long it was parked.
+    async fn take(
+        &self,
+        queue: &Arc<Queue>,
+        wish: ClaimWish,
+        handled: Instant,
+        ticket: &mut ClaimTicket,
+        is_gone: impl Fn() -> bool,
+    ) -> Result<(Taken, Duration), ApiError> {
+        let deadline = handled + wish.wait;
         let mut parked = Duration::ZERO;
         let token = LeaseToken::new(rand::rng().random());
         let op = ClaimOp { max: wish.max, lease_ms: wish.lease_ms, worker: wish.worker, token };
         // In line before the store is asked, each time.
         let mut line = (!wish.wait.is_zero()).then(|| queue.parking.enter());
-        let mut asked = 0;
+        let mut asks_left = ASKS_MAX;
         loop {
             let taken = self.ask(queue, &op, deadline, line.as_mut()).await?;
-            asked += 1;
-            let patient = Instant::now() < deadline && !self.draining() && !connection.client_is_gone();
+            let goes_on = taken.tasks.is_empty() && !self.draining() && !is_gone();
             let line = match &mut line {
-                Some(line) if taken.tasks.is_empty() && patient => line,
+                Some(line) if goes_on && Instant::now() < deadline => line,
                 // Claims before it in the same store call took all the room of its answer.
-                None if taken.tasks.is_empty() && taken.left > 0 && asked < ASKS_MAX => continue,
-                _ => {
-                    let times = taken.times(began, handled, parked);
-                    return self.claimed(queue, connection, ticket, taken, times);
+                _ if goes_on && taken.left > 0 && asks_left > 0 => {
+                    asks_left -= 1;
+                    continue;
                 }
+                _ => return Ok((taken, parked)),
             };
             drop(taken);
             let parked_at = Instant::now();
@@ -315,6 +330,90 @@ impl Drop for Unclaimed<'_> {
             if !ops.is_empty() {
                 self.shard.give_back(ops);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use brisq_model::{
+        NewTask, Priority, QueueName, Retention, RetryPolicy, Shard, Start, TaskId, TenantName,
+    };
+    use brisq_recorder::ClaimLog;
+    use brisq_store::engine::Bounds;
+    use brisq_store::{Machine, MemoryStore, Store};
+    use futures_util::future::join_all;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::auth::Auth;
+    use crate::budget::Budget;
+    use crate::gauges::Gauges;
+    use crate::queues::Queues;
+    use crate::shard::Shared;
+
+    /// A server whose store answers the claims of one call with one task together.
+    fn server(draining: bool) -> AppState {
+        let machine = Machine::default();
+        let bounds = Bounds { answer_bytes: 1, ..Bounds::default() };
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(move || machine.read(), bounds));
+        let shared = Arc::new(Shared {
+            store: Arc::clone(&store),
+            metrics: Arc::default(),
+            results: Arc::default(),
+            pending: Budget::new(1 << 20),
+        });
+        let queues = Arc::new(Queues::new(Arc::clone(&shared)));
+        let metrics = Arc::clone(&shared.metrics);
+        AppState {
+            store_is_shared: false,
+            gauges: Gauges::new(Arc::clone(&store), Arc::clone(&queues), Arc::clone(&metrics), Auth::off()),
+            store,
+            queues,
+            metrics,
+            claims: Arc::new(ClaimLog::new(Duration::from_secs(1))),
+            auth: Auth::off(),
+            results: Arc::clone(&shared.results),
+            bodies: Arc::clone(&shared.pending),
+            answers: Budget::new(1 << 30),
+            viewers: Default::default(),
+            console: Default::default(),
+            readiness: Default::default(),
+            shutdown: watch::channel(draining).1,
+        }
+    }
+
+    /// All of them are in the lane before it is driven: they share the store call.
+    #[tokio::test]
+    async fn a_claim_that_found_no_room_in_its_call_asks_again() {
+        const CLAIMS: usize = 8;
+        for (wait_ms, draining, is_gone, served) in
+            [(0, false, false, CLAIMS), (1, false, false, CLAIMS), (0, true, false, 1), (0, false, true, 1)]
+        {
+            let server = server(draining);
+            let (tenant, name) = (TenantName::new("t").unwrap(), QueueName::new("q").unwrap());
+            let queue = server.queues.named(&tenant, &name);
+            let task = NewTask {
+                id: TaskId::new(1, Shard::first(brisq_model::QueueNumber::new(1).unwrap()), 1),
+                payload: bytes::Bytes::from_static(b"1"),
+                priority: Priority::default(),
+                start: Start::Now,
+                max_attempts: 1,
+                retry: RetryPolicy::default(),
+                retention: Retention::default(),
+                idempotency_key: None,
+            };
+            server.enqueue(&queue, &vec![task; CLAIMS]).await.unwrap();
+            let now = Instant::now();
+            let claims = (0..CLAIMS).map(async |_| {
+                let wait = Duration::from_millis(wait_ms);
+                let wish = ClaimWish { max: 1, lease_ms: 60_000, wait, worker: None };
+                let mut ticket = server.claims.start(now);
+                server.take(&queue, wish, now, &mut ticket, || is_gone).await.unwrap().0
+            });
+            let taken = join_all(claims).await;
+            let with_tasks = taken.iter().filter(|taken| !taken.tasks.is_empty()).count();
+            assert_eq!(with_tasks, served, "wait {wait_ms} ms, draining: {draining}, gone: {is_gone}");
         }
     }
 }
