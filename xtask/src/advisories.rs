@@ -74,6 +74,7 @@ fn make_database(folder: &Path, name: &str) -> anyhow::Result<()> {
     let git = |args: &[&str]| run("git", &[&["-C", &folder], args].concat());
     git(&["init", "--quiet", "--initial-branch", "main"])?;
     git(&["add", "--all"])?;
-    let author = ["-c", "user.name=xtask", "-c", "user.email=xtask@localhost"];
+    // A developer's own settings may sign commits, and ask for a key.
+    let author = ["-c", "user.name=xtask", "-c", "user.email=xtask@localhost", "-c", "commit.gpgsign=false"];
     git(&[author.as_slice(), &["commit", "--quiet", "--message", "A trial"]].concat())
 }

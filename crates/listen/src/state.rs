@@ -209,7 +209,6 @@ impl State {
         self.carried_out = carried_out;
     }
 
-    /// Whether it is.
     pub fn is_carried_out(&self) -> bool {
         self.carried_out
     }

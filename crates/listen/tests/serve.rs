@@ -65,6 +65,17 @@ const WORK: Duration = Duration::from_millis(700);
 static BEGUN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static DONE: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
+/// Waits until a path is among them.
+async fn until_in(paths: &Mutex<Vec<String>>, path: &str) {
+    let is_in = || paths.lock().unwrap().iter().any(|one| one == path);
+    let waits = async {
+        while !is_in() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, waits).await.expect(path);
+}
+
 /// Work on a body that came whole; only an act is for more than its client.
 async fn work(request: Request<RequestBody>) -> String {
     let path = request.uri().path().to_owned();
@@ -379,8 +390,8 @@ async fn an_act_that_came_whole_is_carried_out_however_its_client_leaves() {
                     if when != "before" {
                         stream.write_all(&[*last]).await.unwrap();
                     }
-                    while when == "after" && !BEGUN.lock().unwrap().contains(&path) {
-                        sleep(Duration::from_millis(1)).await;
+                    if when == "after" {
+                        until_in(&BEGUN, &path).await;
                     }
                     open.push(leave(stream, leaving));
                     cases.push((path, what == "act" && when != "before"));
@@ -388,7 +399,11 @@ async fn an_act_that_came_whole_is_carried_out_however_its_client_leaves() {
             }
         }
     }
-    sleep(3 * WORK).await;
+    for (path, _) in cases.iter().filter(|(_, is_done)| *is_done) {
+        until_in(&DONE, path).await;
+    }
+    // What is not to be done would be done by then.
+    sleep(2 * WORK).await;
     let done = DONE.lock().unwrap().clone();
     for (path, is_done) in cases {
         assert_eq!(done.iter().filter(|one| **one == path).count(), usize::from(is_done), "{path}");
@@ -407,7 +422,7 @@ async fn what_is_carried_out_for_nobody_keeps_its_place_and_is_waited_for() {
     assert!(began.elapsed() >= WORK, "descriptors are bounded by places: {:?}", began.elapsed());
     next.write_all(b"POST /act/drained HTTP/1.1\r\nhost: t\r\ncontent-length: 1\r\n\r\n1").await.unwrap();
     leave(next, Leaving::Close);
-    sleep(WORK / 7).await;
+    until_in(&BEGUN, "/act/drained").await;
     door.shutdown.send(true).unwrap();
     assert_eq!(timeout(PATIENCE, door.serving).await.unwrap().unwrap(), 0, "nothing was cut");
     assert!(DONE.lock().unwrap().contains(&"/act/drained".to_owned()));

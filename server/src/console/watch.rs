@@ -19,7 +19,7 @@ pub struct Watch {
     /// Such as `p99<5ms`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub objective: Option<String>,
-    /// `Met`, `Breached` or `Unknown`.
+    /// `Met`, `Breached` or `Unknown`; empty where nobody watches.
     pub slo: &'static str,
     /// Newest first.
     pub captures: Vec<CaptureView>,
