@@ -244,9 +244,6 @@ where
     while let Some((ops, askers)) = lane.next_call(&calls) {
         let call = std::panic::AssertUnwindSafe(make_call(&calls, ops, askers));
         if call.catch_unwind().await.is_err() {
-            tracing::error!(
-                "a store call panicked: its callers are answered with an error, the queue goes on"
-            );
             calls.broke_off();
         }
     }

@@ -129,6 +129,11 @@ impl ShardHandle {
         }
     }
 
+    fn note_panic(&self) {
+        tracing::error!(queue = %self.info.name, "a store call panicked: its callers are answered with an error, the queue goes on");
+        self.parking.look_again_in(FAILED_PAUSE);
+    }
+
     /// The one line about a failed call, however many waited for it.
     fn note_failure(&self, error: &StoreError, askers: usize) {
         match error {
@@ -199,7 +204,7 @@ impl StoreCalls<NewTask, EnqueueResult> for ShardHandle {
     }
 
     fn broke_off(self: &Arc<Self>) {
-        self.parking.look_again_in(FAILED_PAUSE);
+        self.note_panic();
     }
 
     fn skipped(self: &Arc<Self>) {}
@@ -236,7 +241,7 @@ impl StoreCalls<WorkOp, WorkResult> for ShardHandle {
     }
 
     fn broke_off(self: &Arc<Self>) {
-        self.parking.look_again_in(FAILED_PAUSE);
+        self.note_panic();
     }
 
     /// A claim that was woken said that it looks, and has not: the next one in line does.
