@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use brisq_model::{NewTask, Retention, Task, TaskState, limits};
 use bytes::Bytes;
 
@@ -21,20 +23,20 @@ async fn outcome(queue: &Queue, task: &Task) -> Option<Task> {
 }
 
 pub(super) async fn a_completed_task_is_gone_when_its_retention_is_over(queue: &Queue) {
-    let id = queue.enqueue(kept(queue, 100, 60_000)).await;
+    let id = queue.enqueue(kept(queue, 900, 60_000)).await;
     queue.complete(&queue.one().await).await.unwrap();
     assert!(queue.find(id).await.is_some());
-    pause(120).await;
+    pause(950).await;
     assert_eq!(queue.find(id).await, None);
     assert_eq!(queue.cancel(id).await, Err(Refused::TaskNotFound));
 }
 
 pub(super) async fn a_dead_letter_is_kept_by_its_own_retention(queue: &Queue) {
-    let id = queue.enqueue(NewTask { max_attempts: 1, ..kept(queue, 1, 150) }).await;
+    let id = queue.enqueue(NewTask { max_attempts: 1, ..kept(queue, 1, 900) }).await;
     queue.fail(&queue.one().await, None).await.unwrap();
     pause(30).await;
     assert_eq!(queue.state(id).await, TaskState::Dead);
-    pause(150).await;
+    pause(950).await;
     assert_eq!(queue.find(id).await, None);
 }
 
@@ -45,8 +47,13 @@ pub(super) async fn retention_is_swept_without_a_call(queue: &Queue) {
         let ops = queue.claim(256).await.iter().map(|task| complete(task, None)).collect();
         queue.work(ops).await;
     }
-    pause(50 + 3_000).await;
-    assert_eq!(queue.counts().await.of(TaskState::Completed), 0);
+    let ended = Instant::now();
+    // Three seconds are promised (a store's own tests hold it to them, undisturbed); here handles on the store end several
+    // times a second, and each may hide the queue for a while.
+    while queue.counts().await.of(TaskState::Completed) > 0 {
+        assert!(ended.elapsed() < Duration::from_secs(8), "not swept");
+        pause(100).await;
+    }
 }
 
 pub(super) async fn who_waits_learns_the_end_of_a_task_that_is_not_kept(queue: &Queue) {

@@ -108,11 +108,11 @@ pub(super) async fn releasing_consumes_no_attempt(queue: &Queue) {
 pub(super) async fn releasing_with_a_delay_waits_and_takes_a_new_place(queue: &Queue) {
     queue.add(&["1"]).await;
     let task = queue.one().await;
-    queue.release(&task, 60).await.unwrap();
+    queue.release(&task, 900).await.unwrap();
     queue.add(&["2"]).await;
     assert_eq!(queue.state(task.id).await, TaskState::Delayed);
     assert_eq!(payloads(&queue.claim(10).await), ["2"]);
-    pause(80).await;
+    pause(950).await;
     assert_eq!(payloads(&queue.claim(10).await), ["1"]);
 }
 

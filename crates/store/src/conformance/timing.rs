@@ -40,9 +40,9 @@ pub(super) async fn next_due_tells_the_end_of_the_first_lease(queue: &Queue) {
 }
 
 pub(super) async fn delayed_tasks_come_in_the_order_they_fall_due(queue: &Queue) {
-    queue.enqueue(delayed(queue, "late", 60)).await;
-    queue.enqueue(delayed(queue, "early", 20)).await;
-    pause(90).await;
+    queue.enqueue(delayed(queue, "late", 900)).await;
+    queue.enqueue(delayed(queue, "early", 200)).await;
+    pause(950).await;
     assert_eq!(payloads(&queue.claim(10).await), ["early", "late"]);
 }
 
@@ -140,12 +140,12 @@ pub(super) async fn a_call_tells_which_tasks_it_ended(queue: &Queue) {
 
 pub(super) async fn cancelling_a_leased_task_takes_effect_when_its_lease_ends(queue: &Queue) {
     queue.add(&["1", "2"]).await;
-    let expires = queue.claim_for(1, 20).await.remove(0);
+    let expires = queue.claim_for(1, 900).await.remove(0);
     let released = queue.claim_for(1, LEASE_MS).await.remove(0);
     queue.cancel(expires.id).await.unwrap();
     queue.cancel(released.id).await.unwrap();
     queue.release(&released, 0).await.unwrap();
-    pause(40).await;
+    pause(950).await;
     assert!(queue.claim(10).await.is_empty());
     assert_eq!(queue.state(expires.id).await, TaskState::Cancelled);
     assert_eq!(queue.state(released.id).await, TaskState::Cancelled);
