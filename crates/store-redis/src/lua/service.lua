@@ -1,8 +1,7 @@
 -- KEYS: shards by the end of a retention, and shards that a server is sweeping, by when it is given up. ARGV: most shards, when
--- the caller's hold of the last ones ends, how many of those it has swept, those shards, then pairs of ms and a shard: it has a retention that ends in so long. Answers in how many ms
--- the first that another server has taken is given up, or -1, and shards whose time has come, which are the caller's to sweep,
--- and until when.
--- One whose sweeper has died comes back.
+-- the caller's hold of the last ones ends, how many of those it has swept, those shards, then pairs of ms and a shard: it has a
+-- retention that ends in so long. Answers in how many ms the first that another server has taken is given up, or -1, and shards
+-- whose time has come, which are the caller's to sweep, and until when. One whose sweeper has died comes back.
 local function take(keys, argv)
   local now = store_time()
   local most, held, swept = tonumber(argv[1]), argv[2], tonumber(argv[3])
