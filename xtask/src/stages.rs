@@ -68,7 +68,7 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "pprof", budget_s: 90, fast: false, tools: &[PPROF], run: |_| e2e("pprof") },
     Stage { name: "starts", budget_s: 120, fast: false, tools: &[], run: |_| e2e("starts") },
     Stage { name: "faults", budget_s: 420, fast: false, tools: &[], run: |_| e2e_alone("faults") },
-    Stage { name: "sidecar", budget_s: 90, fast: false, tools: &[PPROF, VERSITYGW], run: |_| e2e("sidecar") },
+    Stage { name: "sidecar", budget_s: 150, fast: false, tools: &[PPROF, VERSITYGW], run: |_| e2e("sidecar") },
     Stage { name: "demo", budget_s: 120, fast: false, tools: &[PPROF], run: |_| e2e("demo") },
     Stage { name: "backlog", budget_s: 90, fast: false, tools: &[], run: |_| e2e("backlog") },
     Stage { name: "operator", budget_s: 360, fast: false, tools: &[KUBE, HELM], run: |_| e2e("operator") },
