@@ -17,7 +17,7 @@ const RATE: u32 = 250;
 /// Time without a fault: enough for a baseline.
 const CALM: Duration = Duration::from_secs(16);
 /// From the fault to the written capture.
-const CAPTURE_TIMEOUT: Duration = Duration::from_secs(120);
+const CAPTURE_TIMEOUT: Duration = Duration::from_secs(60);
 /// After the capture the fault goes on for this long, and no second capture may come.
 const COOLDOWN_LOOK: Duration = Duration::from_secs(5);
 /// The onset is known to a second; a fault needs a moment to be felt.
