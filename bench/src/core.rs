@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use brisq_model::{
-    LeaseToken, NewTask, Priority, QueueName, Retention, RetryPolicy, Start, TaskId, TenantName,
-};
+use brisq_model::{LeaseToken, NewTask, QueueName, TaskId, TenantName};
 use brisq_store::{ClaimOp, MemoryStore, QueueInfo, Store, WorkDone, WorkOp};
 use brisq_testkit::{Redis, RedisOptions};
 use bytes::Bytes;
@@ -67,16 +65,10 @@ async fn measure(store: Arc<dyn Store>, how: &str, span: Span, table: &mut Table
 }
 
 async fn cycle(store: &Arc<dyn Store>, queue: &QueueInfo, n: u64) -> anyhow::Result<()> {
-    let task = NewTask {
-        id: TaskId::new(1_700_000_000_000 + (n >> 20), queue.shard(), n),
-        payload: Bytes::from_static(br#"{"n":12345678}"#),
-        priority: Priority::default(),
-        start: Start::Now,
-        max_attempts: 5,
-        retry: RetryPolicy::default(),
-        retention: Retention::default(),
-        idempotency_key: None,
-    };
+    let task = NewTask::new(
+        TaskId::new(1_700_000_000_000 + (n >> 20), queue.shard(), n),
+        Bytes::from_static(br#"{"n":12345678}"#),
+    );
     store.enqueue(queue, vec![task]).await?.results.remove(0)?;
     let token = LeaseToken::new(u128::from(n) << 64 | 1);
     let claim = WorkOp::Claim(ClaimOp { max: 1, lease_ms: 60_000, worker: None, token });

@@ -12,11 +12,11 @@ use brisq_telemetry::say;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::Receiver;
 
-use crate::slowdown;
+use crate::slowdown::{self, Slowdown};
 use crate::stage::Stage;
 
-/// Tasks a second: with one claim in twenty burning 20 ms, under half a core.
-const RATE: &str = "450";
+/// Tasks a second.
+const RATE: u64 = 450;
 const PAYLOAD_BYTES: &str = "1024";
 /// Longer than the demo; the load is ended with it.
 const LOAD_DURATION: &str = "10m";
@@ -31,7 +31,7 @@ const WARM_UP_SECONDS: usize = 5;
 /// The objective is never stricter than this.
 const THRESHOLD_MIN_US: u64 = 5_000;
 /// How far above calm the objective lies.
-const THRESHOLD_FACTOR: u64 = 4;
+const THRESHOLD_FACTOR: u64 = 3;
 /// Calm seconds under the armed objective, so that the onset is seen as one.
 const ARMED_SECONDS: usize = 3;
 /// From the slowdown to the written capture.
@@ -54,12 +54,20 @@ pub async fn run(up: &Stage, events: &mut Receiver<Event>) -> anyhow::Result<()>
     for _ in 0..ARMED_SECONDS {
         next_second(&mut load, events).await?;
     }
-    say(&format!("slowdown   one claim in twenty computes for 20 ms from now on, {}", clock(unix_ms())));
-    slowdown::switch(true);
+    let slowdown = Slowdown::beyond(Duration::from_micros(threshold_us), RATE);
+    say(&format!(
+        "slowdown   one claim in {} computes for {} ms from now on, {}",
+        slowdown.one_in,
+        slowdown.burn.as_millis(),
+        clock(unix_ms())
+    ));
+    slowdown.begin();
     let began = Instant::now();
     let written = tokio::time::timeout(CAPTURE_TIMEOUT, capture(began, &mut load, events)).await;
-    slowdown::switch(false);
-    let written = written.context("nothing was captured in time")??;
+    slowdown::end();
+    let written = written
+        .ok()
+        .with_context(|| format!("nothing was captured within {} s", CAPTURE_TIMEOUT.as_secs()))??;
     load.kill().await.context("the load cannot be ended")?;
     verdict(up, &written)
 }
@@ -67,7 +75,8 @@ pub async fn run(up: &Stage, events: &mut Receiver<Event>) -> anyhow::Result<()>
 fn start_load(up: &Stage) -> anyhow::Result<Child> {
     let brisq = std::env::current_exe().context("this program's file cannot be found")?;
     let url = format!("http://{}", up.listen);
-    let args = ["load", "--url", &url, "--queue", "demo", "--rate", RATE, "--payload-bytes", PAYLOAD_BYTES];
+    let rate = RATE.to_string();
+    let args = ["load", "--url", &url, "--queue", "demo", "--rate", &rate, "--payload-bytes", PAYLOAD_BYTES];
     Command::new(brisq)
         .args(args)
         .args(["--duration", LOAD_DURATION])

@@ -98,6 +98,7 @@ async fn serve(
     claims: Arc<ClaimLog>,
     recorder: Arc<Recorder>,
 ) -> anyhow::Result<()> {
+    brisq_settings::outlive_hangups()?;
     let limits = brisq_server::raise_descriptor_limit().map(brisq_server::Limits::within);
     let doors = Doors::open(&Listen {
         public: flags.listen,
@@ -120,7 +121,6 @@ async fn serve(
         console: Console { watch: board.watch(), captures: Some(captures) },
         in_claim: flags.demo.then_some(slowdown::in_claim),
     };
-    brisq_settings::outlive_hangups()?;
     let mut terminate = signal(SignalKind::terminate())?;
     let (store, counted) = (Arc::clone(&opened.store), Arc::clone(&claims));
     let running = Running::start(doors, store, counted, Arc::clone(&recorder), options);

@@ -5,23 +5,15 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use brisq_e2e::{Server, Store};
-use brisq_testkit::Http;
+use brisq_testkit::{Http, peak_bytes};
 use serde_json::{Value, json};
 
 /// Peak memory of a server whatever is asked of it, MB of 10^6.
 const PEAK_MAX_MB: u64 = 300;
 
-/// Most memory that the server ever had, MB.
-fn peak_mb(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.program.pid)).expect("it runs");
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-    let kib: u64 = kib.trim().trim_end_matches(" kB").parse().expect("a number");
-    kib * 1024 / 1_000_000
-}
-
 #[track_caller]
 fn bounded(what: &str, store: Store, server: &Server) {
-    let peak = peak_mb(server);
+    let peak = peak_bytes(server.program.pid) / 1_000_000;
     println!("{what} on {store:?}: peak {peak} MB");
     assert!(peak < PEAK_MAX_MB, "{what} on {store:?}: peak {peak} MB");
 }

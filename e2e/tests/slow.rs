@@ -14,7 +14,7 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use brisq_e2e::{Server, Store};
-use brisq_testkit::{Answer, Http};
+use brisq_testkit::{Answer, Http, peak_bytes};
 use serde_json::{Value, json};
 
 /// What the server waits for its store (docs/connections.md), and a second for a busy machine.
@@ -162,10 +162,7 @@ impl Shop {
     }
 
     fn peak_mb(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.server.program.pid));
-        let status = status.expect("it runs");
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-        kib.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024 / 1_000_000
+        peak_bytes(self.server.program.pid) / 1_000_000
     }
 }
 

@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use brisq_e2e::{Server, Store};
-use brisq_testkit::{Answer, Http, Process, binary};
+use brisq_testkit::{Answer, Http, Process, binary, peak_bytes};
 use serde_json::{Value, json};
 
 /// SHA-256 of "secret".
@@ -183,11 +183,7 @@ fn the_last_word_of_a_worker_is_never_refused() {
 fn a_list_that_is_too_long_is_read_no_further() {
     let server = Server::start(Store::Embedded, &[]).expect("a server");
     let mut http = server.program.http().expect("a connection");
-    let peak_kib = || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", server.program.pid)).expect("read");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak").to_owned();
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
-    };
+    let peak_kib = || peak_bytes(server.program.pid) / 1_024;
     let ones = "1,".repeat(4_000_000);
     let list = format!("[{}1]", &ones[..ones.len() - 20]);
     let before = peak_kib();

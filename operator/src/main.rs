@@ -64,6 +64,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(settings: Settings) -> anyhow::Result<()> {
+    brisq_settings::outlive_hangups()?;
     let config = Config::infer().await.context("neither a kubeconfig nor a pod's account was found")?;
     let namespace = settings.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).context("no client could be made of the kubeconfig")?;
@@ -74,7 +75,6 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let leases = Api::namespaced(client.clone(), &namespace);
     let context = Arc::new(Context::new(client, settings, namespace, key, events));
     let leadership = Leadership::new(leases, me.clone(), context.health.clone());
-    brisq_settings::outlive_hangups()?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut served = std::pin::pin!(health::serve(context.settings.listen, context.health.clone()));
     loop {

@@ -125,19 +125,18 @@ fn runs(frames: &[Arc<Frame>]) -> Vec<Vec<&Tick>> {
     runs.map(|run| run.iter().flat_map(|frame| &frame.ticks).collect()).collect()
 }
 
-/// Growth of a total within runs, per second of theirs.
+/// Growth of a total within runs, per second of theirs by the steady clock.
 fn rate(runs: &[Vec<&Tick>], get: fn(&Tick) -> Option<u64>) -> Option<f64> {
     let growth = |run: &Vec<&Tick>| {
-        let mut known = run.iter().filter_map(|tick| get(tick).map(|total| (tick.at_ms, total)));
-        let (first_ms, first) = known.next()?;
-        let (last_ms, last) = known.next_back()?;
-        Some((last.saturating_sub(first), last_ms.saturating_sub(first_ms)))
+        let known = |tick: &&Tick| get(tick).is_some();
+        let run = run.get(run.iter().position(known)?..=run.iter().rposition(known)?)?;
+        let (first, rest) = run.split_first()?;
+        let grown = get(rest.last()?)?.saturating_sub(get(first)?);
+        Some((grown, rest.iter().map(|tick| tick.length_us).sum::<u64>()))
     };
-    let (grown, ms) = runs
-        .iter()
-        .filter_map(growth)
-        .fold((0, 0), |(grown, ms), run: (u64, u64)| (grown + run.0, ms + run.1));
-    (ms > 0).then(|| grown as f64 / (ms as f64 / 1_000.0))
+    let (grown, us) =
+        runs.iter().filter_map(growth).fold((0, 0), |(grown, us), run| (grown + run.0, us + run.1));
+    (us > 0).then(|| grown as f64 / (us as f64 / 1e6))
 }
 
 #[cfg(test)]
@@ -149,6 +148,7 @@ mod tests {
         let from_ms = second * 1_000;
         let tick = |n: u64| Tick {
             at_ms: from_ms + n * TICK_MS,
+            length_us: TICK_MS * 1_000,
             process_cpu_us_total: Some(used_us + (n as f64 * 100_000.0 * cores) as u64),
             ..Tick::default()
         };

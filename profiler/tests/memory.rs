@@ -51,12 +51,9 @@ impl Rig {
             protocol: PROTOCOL_VERSION,
             pid: 1,
             started_ms: BEGAN_MS,
-            version: "0".to_owned(),
-            engine: "in-process".to_owned(),
-            blind_spots: String::new(),
             cpus: 32.0,
             runtime_workers: 32,
-            mappings: Vec::new(),
+            ..Hello::default()
         };
         let profiler = Profiler::start(hello, watched, config).expect("a profiler");
         Self { profiler, frames, events, _folder: folder }

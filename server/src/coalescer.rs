@@ -180,25 +180,25 @@ impl<I: Weight + Send + 'static, O: Send + 'static> Lane<I, O> {
         } else {
             self.budget.try_take(COPIES * bytes).ok_or(Full::Requests)?
         };
-        let mut skipped = false;
-        let start = {
+        let (skipped, start) = {
             let mut state = self.state.lock();
-            if state.full().is_some() {
-                skipped = state.clear();
-            }
-            if let Some(full) = state.full() {
-                return Err(full);
-            }
-            state.ops += ops.len();
-            state.bytes += bytes;
-            let asker = Asker { ops: ops.len(), reply, share };
-            state.pending.push_back(Pending { ops, asker });
-            !std::mem::replace(&mut state.driven, true)
+            let skipped = state.full().is_some() && state.clear();
+            let start = match state.full() {
+                Some(full) => Err(full),
+                None => {
+                    state.ops += ops.len();
+                    state.bytes += bytes;
+                    let asker = Asker { ops: ops.len(), reply, share };
+                    state.pending.push_back(Pending { ops, asker });
+                    Ok(!std::mem::replace(&mut state.driven, true))
+                }
+            };
+            (skipped, start)
         };
         if skipped {
             calls.skipped();
         }
-        if start {
+        if start? {
             tokio::spawn(drive(Arc::clone(self), Arc::clone(calls)));
         }
         Ok(receiver)

@@ -163,17 +163,19 @@ impl Queues {
     /// wait for its name.
     pub fn forget(&self, shard: &Arc<ShardHandle>) {
         let info = &shard.info;
+        let queue = self.known(&info.tenant, &info.name);
         let known = {
+            // Around both, as in `adopt`: whoever learns of the queue meanwhile must not be given this shard again.
             let mut by_number = self.by_number.write();
             let known = by_number.get(&info.number).is_some_and(|known| Arc::ptr_eq(known, shard));
             if known {
                 by_number.remove(&info.number);
             }
+            if let Some(queue) = queue {
+                queue.forget(shard);
+            }
             known
         };
-        if let Some(queue) = self.known(&info.tenant, &info.name) {
-            queue.forget(shard);
-        }
         if known {
             tracing::error!(queue = %info.name, number = info.number.get(), "the store came back without this queue: what it held is lost");
         }

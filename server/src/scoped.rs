@@ -100,7 +100,7 @@ impl ScopedRouter {
         }
     }
 
-    /// The document, which says of each operation what its caller's token needs, and that it may answer an error.
+    /// The document, which says of each operation that needs a token what it needs, and that it may answer an error.
     pub fn into_openapi(self) -> OpenApi {
         let mut document = self.router.into_openapi();
         let scheme = Http::builder().scheme(HttpAuthScheme::Bearer).build();

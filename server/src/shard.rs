@@ -298,7 +298,7 @@ pub fn release(task: &Task) -> Option<WorkOp> {
 mod tests {
     use std::sync::atomic::AtomicBool;
 
-    use brisq_model::{LeaseToken, Priority, QueueName, Retention, RetryPolicy, Start, TenantName};
+    use brisq_model::{LeaseToken, QueueName, TenantName};
     use brisq_store::engine::Bounds;
     use brisq_store::{ClaimOp, Machine, MemoryStore};
 
@@ -343,16 +343,7 @@ mod tests {
             let mut parked = shard.parking().enter();
             panics.store(true, Ordering::SeqCst);
             let broke_off = if enqueues {
-                let task = NewTask {
-                    id: TaskId::new(1, shard.shard(), 1),
-                    payload: bytes::Bytes::from_static(b"1"),
-                    priority: Priority::default(),
-                    start: Start::Now,
-                    max_attempts: 1,
-                    retry: RetryPolicy::default(),
-                    retention: Retention::default(),
-                    idempotency_key: None,
-                };
+                let task = NewTask::new(TaskId::new(1, shard.shard(), 1), bytes::Bytes::from_static(b"1"));
                 shard.enqueue(vec![task]).unwrap().await.is_err()
             } else {
                 let claim = ClaimOp { max: 1, lease_ms: 1_000, worker: None, token: LeaseToken::new(1) };

@@ -75,7 +75,7 @@ pub const STAGES: &[Stage] = &[
         tools: &[PPROF, VERSITYGW],
         run: |_| e2e("sidecar"),
     },
-    Stage { name: "demo", budget_s: 120, fast: false, tools: &[PPROF], run: |_| e2e("demo") },
+    Stage { name: "demo", budget_s: 150, fast: false, tools: &[PPROF], run: |_| e2e_alone("demo") },
     Stage { name: "backlog", budget_s: 90, fast: false, tools: &[], run: |_| e2e("backlog") },
     Stage { name: "operator", budget_s: 360, fast: false, tools: &[KUBE, HELM], run: |_| e2e("operator") },
     Stage {

@@ -263,7 +263,8 @@ fn promises_name_tests(repository: &Repository) -> Vec<String> {
 
 /// Tests are called by sentences; single words in backticks are codes and signals.
 fn is_test_name(name: &str) -> bool {
-    name.matches('_').count() > 1 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    name.matches('_').count() > 1
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 /// The path without `.` and `..`.

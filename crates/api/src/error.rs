@@ -156,6 +156,15 @@ impl ApiError {
         .with("field", field)
     }
 
+    /// What was done of the call nobody knows.
+    #[must_use]
+    pub fn broke_off() -> Self {
+        Self::new(
+            ErrorCode::Internal,
+            "The call broke off and may have taken effect; the server's log says why. Look before you repeat it.",
+        )
+    }
+
     /// No such task in this tenant.
     #[must_use]
     pub fn task_not_found() -> Self {

@@ -3,11 +3,14 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::net::Shutdown;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use brisq_api::ApiError;
 use brisq_model::limits::HEAD_MAX_BYTES;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
@@ -155,13 +158,27 @@ where
     connection.with(|state| state.begin(with_body, std::time::Instant::now()));
     let served = Served(connection.clone());
     if place.is_beyond() && !PROBES.contains(&request.uri().path()) {
-        let mut refused = answer(&too_many_connections(connections_max));
-        refused.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        let refused = last(&too_many_connections(connections_max));
         return Ok(refused.map(|bytes| AnswerBody::ours(bytes, served)));
     }
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     let mut request = request.map(|incoming| RequestBody::new(incoming, connection.clone()));
     request.extensions_mut().insert(connection);
-    service.oneshot(request).await.map(|response| response.map(|body| AnswerBody::of_handler(body, served)))
+    // What a panic leaves behind is the request's alone; what others share says itself that it broke off.
+    match AssertUnwindSafe(service.oneshot(request)).catch_unwind().await {
+        Ok(answered) => answered.map(|response| response.map(|body| AnswerBody::of_handler(body, served))),
+        Err(_) => {
+            tracing::error!(%method, path = uri.path(), "a request broke off: its handler panicked");
+            Ok(last(&ApiError::broke_off()).map(|bytes| AnswerBody::ours(bytes, served)))
+        }
+    }
+}
+
+/// An error after which the connection ends.
+fn last(error: &ApiError) -> Response<Bytes> {
+    let mut refused = answer(error);
+    refused.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    refused
 }
 
 /// Says what is still to be said, and sends the FIN. Answers whether the client may still be sending.

@@ -1,5 +1,5 @@
 //! A listener as clients of every kind meet it: real sockets, short limits.
-#![expect(clippy::unwrap_used, reason = "what fails in a test fails the test")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "what fails in a test fails the test")]
 
 use std::convert::Infallible;
 use std::net::{Shutdown, SocketAddr};
@@ -108,6 +108,7 @@ async fn handler(request: Request<RequestBody>) -> Result<Answer, Infallible> {
             let age = connection.request().read.elapsed().as_millis();
             text(format!("{age} ms ago, {} bytes", body.unwrap_or_default()))
         }
+        "/panics" => panic!("a mistake of ours"),
         _ if path.starts_with("/act") || path.starts_with("/wait") => text(work(request).await),
         _ => text("ok".to_owned()),
     };
@@ -426,4 +427,16 @@ async fn what_is_carried_out_for_nobody_keeps_its_place_and_is_waited_for() {
     door.shutdown.send(true).unwrap();
     assert_eq!(timeout(PATIENCE, door.serving).await.unwrap().unwrap(), 0, "nothing was cut");
     assert!(DONE.lock().unwrap().contains(&"/act/drained".to_owned()));
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_is_answered_and_costs_its_own_connection() {
+    let door = door(short()).await;
+    let mut neighbour = door.connect().await;
+    assert!(ask(&mut neighbour, "/", "ok").await.contains("200"));
+    let got = ask(&mut door.connect().await, "/panics", "").await;
+    for part in ["HTTP/1.1 500 ", "connection: close", r#""code":"internal""#, "Look before you repeat it."] {
+        assert!(got.contains(part), "{part}: {got}");
+    }
+    assert!(ask(&mut neighbour, "/", "ok").await.contains("200"));
 }

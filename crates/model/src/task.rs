@@ -94,6 +94,23 @@ pub struct NewTask {
     pub idempotency_key: Option<IdempotencyKey>,
 }
 
+impl NewTask {
+    /// One that says no more than its payload: all else is the default.
+    #[must_use]
+    pub fn new(id: TaskId, payload: Bytes) -> Self {
+        Self {
+            id,
+            payload,
+            priority: Priority::default(),
+            start: Start::Now,
+            max_attempts: limits::ATTEMPTS_DEFAULT,
+            retry: RetryPolicy::default(),
+            retention: Retention::default(),
+            idempotency_key: None,
+        }
+    }
+}
+
 /// Where a task is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TaskState {

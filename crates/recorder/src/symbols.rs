@@ -10,8 +10,8 @@ use blazesym::symbolize::{CodeInfo, Input, Symbolized, Symbolizer as Blazesym};
 use crate::mappings::build_id_of_file;
 use crate::wire::Mapping;
 
-/// Bytes of names, paths and places kept in the cache; beyond it the cache begins again. Three captures are written at a time,
-/// beside the profiler's rings: a sidecar has 512 MiB for all.
+/// Bytes of names, paths and places kept in the cache; beyond it the cache begins again. One capture looks its functions up at a
+/// time, beside the profiler's rings and what is written of them: a sidecar has 512 MiB for all.
 const CACHE_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Addresses that are looked up at a time; before each batch the cache is held against its bound.
 const BATCH_MAX: usize = 4_096;

@@ -26,7 +26,7 @@ pub const SLOW_COMMANDS_PER_SECOND: usize = 128;
 pub const STACK_DEPTH_MAX: usize = 128;
 
 /// First message: who is being recorded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`PROTOCOL_VERSION`] of the sender.
     pub protocol: u32,

@@ -128,6 +128,7 @@ fn frames_follow_each_other_every_second() {
     assert!(windows.windows(2).all(|pair| pair[0].1 == pair[1].0), "{windows:?}");
     // A window that is late leaves less to the next one, but none ends before its time.
     assert!((1..).zip(whole).all(|(n, (_, to))| *to >= n * 1_000), "{windows:?}");
+    assert!(whole.iter().all(|(from, to)| to - from >= 500), "{windows:?}");
     let wall_ms = RUN.summary["wall_ms"].as_u64().unwrap();
     assert!(whole.len() as u64 <= wall_ms / 900, "{windows:?} in {wall_ms} ms");
     for stack in RUN.frames.iter().flat_map(|frame| &frame.stacks) {

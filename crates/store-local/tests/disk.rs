@@ -15,10 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use brisq_model::{
-    LeaseToken, NewTask, Priority, QueueName, Retention, RetryPolicy, Start, Task, TaskId, TaskState,
-    TenantName,
-};
+use brisq_model::{LeaseToken, NewTask, QueueName, Retention, Task, TaskId, TaskState, TenantName};
 use brisq_store::{ClaimOp, QueueInfo, Store, StoreError, WorkDone, WorkOp};
 use brisq_store_local::{LocalConfig, LocalStore};
 use bytes::Bytes;
@@ -72,14 +69,9 @@ impl Shop {
     async fn enqueue(&mut self, payload: Vec<u8>) -> Result<TaskId, StoreError> {
         self.drawn += 1;
         let task = NewTask {
-            id: TaskId::new(1_700_000_000_000, self.queue.shard(), self.drawn),
-            payload: payload.into(),
-            priority: Priority::default(),
-            start: Start::Now,
             max_attempts: 3,
-            retry: RetryPolicy::default(),
             retention: Retention { completed_ms: 0, dead_ms: 60_000 },
-            idempotency_key: None,
+            ..NewTask::new(TaskId::new(1_700_000_000_000, self.queue.shard(), self.drawn), payload.into())
         };
         let id = task.id;
         self.store.enqueue(&self.queue, vec![task]).await.map(|answer| assert!(answer.results[0].is_ok()))?;
@@ -247,14 +239,12 @@ const MARK: u64 = 0x0011_2233_4455_6677;
 async fn marked(folder: &Path) -> [TaskId; 3] {
     let mut shop = Shop::open(folder).await;
     let task = NewTask {
-        id: TaskId::new(1_600_000_000_000, shop.queue.shard(), 1),
-        payload: Bytes::from_static(b"\"a payload of its own\""),
-        priority: Priority::default(),
-        start: Start::Now,
         max_attempts: 3,
-        retry: RetryPolicy::default(),
         retention: Retention { completed_ms: MARK, dead_ms: 60_000 },
-        idempotency_key: None,
+        ..NewTask::new(
+            TaskId::new(1_600_000_000_000, shop.queue.shard(), 1),
+            Bytes::from_static(b"\"a payload of its own\""),
+        )
     };
     let id = task.id;
     shop.store.enqueue(&shop.queue, vec![task]).await.unwrap();

@@ -1,33 +1,24 @@
 //! The peak memory of a process in which small requests ask for much. A program of its own: other tests would be measured too.
 #![expect(clippy::unwrap_used, reason = "what a test cannot set up or read fails it, helpers included")]
 
-use brisq_model::{
-    IdempotencyKey, LeaseToken, NewTask, Priority, QueueName, Retention, RetryPolicy, Start, TaskId,
-    TenantName, limits,
-};
+use brisq_model::{IdempotencyKey, LeaseToken, NewTask, QueueName, TaskId, TenantName, limits};
 use brisq_store::{ClaimOp, Enqueued, QueueInfo, Store, WorkDone, WorkOp};
 use brisq_store_local::{Durability, LocalConfig, LocalStore};
+use brisq_testkit::peak_bytes;
 use bytes::Bytes;
 
 /// The store's cache of pages, one answer, and what a process needs anyway.
 const PEAK_MAX_KIB: u64 = 300 * 1024;
 
 fn peak_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    peak_bytes(std::process::id()) / 1_024
 }
 
 fn task(queue: &QueueInfo, n: u64, payload: Bytes, key: Option<&str>) -> NewTask {
     NewTask {
-        id: TaskId::new(1_700_000_000_000, queue.shard(), n),
-        payload,
-        priority: Priority::default(),
-        start: Start::Now,
         max_attempts: 3,
-        retry: RetryPolicy::default(),
-        retention: Retention::default(),
         idempotency_key: key.map(|key| IdempotencyKey::new(key).unwrap()),
+        ..NewTask::new(TaskId::new(1_700_000_000_000, queue.shard(), n), payload)
     }
 }
 

@@ -13,8 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use brisq_model::{
-    IdempotencyKey, LeaseToken, NewTask, Priority, QueueName, Retention, RetryPolicy, Shard, Start, Task,
-    TaskId, TaskState, TenantName, UnixMs,
+    IdempotencyKey, LeaseToken, NewTask, QueueName, Shard, Start, Task, TaskId, TaskState, TenantName, UnixMs,
 };
 use brisq_store::{ClaimOp, Enqueued, QueueInfo, Readings, Store, StoreError, WorkDone, WorkOp};
 use brisq_store_local::{Durability, LocalConfig, LocalStore, OpenError};
@@ -36,14 +35,9 @@ async fn queue(store: &LocalStore) -> QueueInfo {
 
 fn task(shard: Shard, n: u64) -> NewTask {
     NewTask {
-        id: TaskId::new(1_700_000_000_000 + n, shard, n),
-        payload: Bytes::from(n.to_string()),
-        priority: Priority::default(),
-        start: Start::Now,
         max_attempts: 3,
-        retry: RetryPolicy::default(),
-        retention: Retention::default(),
         idempotency_key: Some(IdempotencyKey::new(&format!("k{n}")).unwrap()),
+        ..NewTask::new(TaskId::new(1_700_000_000_000 + n, shard, n), Bytes::from(n.to_string()))
     }
 }
 

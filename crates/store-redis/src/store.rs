@@ -185,8 +185,8 @@ impl Joined {
         self.last = Some(answer);
     }
 
-    fn refuse(&mut self, full: StoreError) {
-        self.results.push(Err(Refused::NoRoom));
+    fn refuse(&mut self, tasks: usize, full: StoreError) {
+        self.results.extend((0..tasks).map(|_| Err(Refused::NoRoom)));
         self.full = Some(full);
     }
 
@@ -258,12 +258,17 @@ impl Store for RedisStore {
         while let Some(mut part) = parts.pop() {
             let bytes = part.iter().map(|task| task.payload.len() as u64 + TASK_BYTES).sum();
             match self.inner.health.check_room(bytes) {
-                Ok(()) => joined.add(self.enqueue_at_once(queue, &part).await?),
+                // Redis may be fuller than it was when it was last asked: what was taken before stays taken.
+                Ok(()) => match self.enqueue_at_once(queue, &part).await {
+                    Ok(answer) => joined.add(answer),
+                    Err(full @ StoreError::Full(_)) => joined.refuse(part.len(), full),
+                    Err(error) => return Err(error),
+                },
                 Err(_) if part.len() > 1 => {
                     let rest = part.split_off(part.len() / 2);
                     parts.extend([rest, part]);
                 }
-                Err(full) => joined.refuse(full),
+                Err(full) => joined.refuse(part.len(), full),
             }
         }
         joined.answer()

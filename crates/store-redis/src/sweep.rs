@@ -24,18 +24,21 @@ use crate::error::failed;
 use crate::keys::{PATHS, SWEEPS, member, shard_keys, shard_of_member};
 use crate::store::Inner;
 
-/// Longest time from one look to the next, for what other servers' calls ended, and by how much chance shortens it: servers
-/// that start together look apart. Memory is free within three seconds of the end of a retention, and records are kept for
-/// two ([`brisq_model::limits::REMEMBERED_MS`]): the third is for [`TAKEN_MS`] and a machine that has much else to do.
+/// Longest time from one look to the next, in which this server tells what its calls ended, and by how much chance shortens it:
+/// servers that start together look apart. Records are kept for longer ([`brisq_model::limits::REMEMBERED_MS`], two seconds), so an
+/// end is told before it is due, and a look says when the next one is. Memory is free within three seconds of the end of a
+/// retention: the third is for [`TAKEN_MS`], [`FAILED_PAUSE`] and a machine that has much else to do.
 const LOOK_MAX: Duration = Duration::from_millis(600);
 const LOOK_SPREAD_MS: u64 = 100;
+/// Shortest time from one look to the next: what falls due meanwhile goes together.
+const LOOK_MIN: Duration = Duration::from_millis(200);
 /// Ends of retention are told to Redis in steps of this: most calls then move none to an earlier one.
 const STEP_MS: u64 = 100;
 /// For how long a shard that is taken is hidden: a server that is not done with it by then may have died.
 pub(crate) const TAKEN_MS: u64 = 300;
 /// When a shard whose sweep failed is swept again. One that is damaged fails for ever: it costs a call in this time, of all
 /// servers together.
-const FAILED_PAUSE: Duration = Duration::from_secs(1);
+const FAILED_PAUSE: Duration = Duration::from_millis(500);
 /// Shards taken at a time, and swept side by side.
 const TAKE_MAX: usize = 16;
 /// Calls on one shard before others have their turn; each takes away up to 1,000 tasks. The rest is due at once.
@@ -58,19 +61,12 @@ struct Ends {
     told: HashMap<Shard, u64>,
     /// Not told yet. They are told as what is left until then: a shard's time is ahead of Redis' clock where that was set back.
     pending: HashMap<Shard, Instant>,
-    /// When the first of those that this server has told is due.
-    next: Option<Instant>,
 }
 
 impl Ends {
     fn hold(&mut self, shard: Shard, at: Instant) {
         let pending = self.pending.entry(shard).or_insert(at);
         *pending = at.min(*pending);
-    }
-
-    fn add(&mut self, shard: Shard, at: Instant) {
-        self.hold(shard, at);
-        self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
 }
 
@@ -81,30 +77,20 @@ impl Sweeps {
         let mut ends = self.ends.lock();
         if ends.told.get(&shard).is_none_or(|told| end < *told || *told <= now.0) {
             ends.told.insert(shard, end);
-            ends.add(shard, Instant::now() + Duration::from_millis(end.saturating_sub(now.0)));
+            ends.hold(shard, Instant::now() + Duration::from_millis(end.saturating_sub(now.0)));
         }
     }
 
     fn add(&self, shard: Shard, at: Instant) {
-        self.ends.lock().add(shard, at);
+        self.ends.lock().hold(shard, at);
     }
 
-    /// What could not be told waits for the next look, which comes no sooner for it: an end that is past would otherwise ask
-    /// a Redis that is away again and again without a pause.
+    /// What could not be told waits for the next look.
     fn keep(&self, untold: HashMap<Shard, Instant>) {
         let mut ends = self.ends.lock();
         for (shard, at) in untold {
             ends.hold(shard, at);
         }
-    }
-
-    /// Whether something is due that this server knows of. It is asked once: the look that follows finds all.
-    fn is_due(&self, now: Instant) -> bool {
-        self.ends.lock().next.take_if(|next| *next <= now).is_some()
-    }
-
-    fn next(&self) -> Option<Instant> {
-        self.ends.lock().next
     }
 
     fn pending(&self) -> HashMap<Shard, Instant> {
@@ -118,20 +104,15 @@ pub(crate) async fn run(store: Weak<Inner>) {
     let mut swept = Swept::default();
     let mut look_at = Instant::now();
     loop {
-        let Some(next) = store.upgrade().map(|store| store.sweeps.next()) else { return };
-        // What calls end meanwhile is not due before `look_at`, or found then.
-        tokio::time::sleep_until(next.map_or(look_at, |next| next.min(look_at)).into()).await;
+        tokio::time::sleep_until(look_at.into()).await;
         let Some(store) = store.upgrade() else { return };
         let now = Instant::now();
-        if !store.sweeps.is_due(now) && now < look_at {
-            continue;
-        }
         look_at = now + LOOK_MAX.saturating_sub(spread());
         if store.health.check_rights().is_err() {
             continue;
         }
         match look(&store, &mut walk, &mut swept).await {
-            Ok(given_up) => look_at = given_up.map_or(look_at, |at| at.min(look_at)),
+            Ok(next) => look_at = next.map_or(look_at, |at| at.min(look_at)).max(Instant::now() + LOOK_MIN),
             Err(error) => tracing::debug!(%error, "ends of retention wait for the next look"),
         }
     }
@@ -141,21 +122,23 @@ fn spread() -> Duration {
     Duration::from_millis(RandomState::new().build_hasher().finish() % LOOK_SPREAD_MS)
 }
 
-/// Takes and sweeps until nothing is due, then goes on with the walk. Answers when the first shard that another server has
-/// taken is given up. The shards of the last round are told to be swept in the next look.
+/// Takes and sweeps until nothing is due, then goes on with the walk. Answers when there is something to take next. The shards
+/// of the last round are told to be swept in the next look.
 async fn look(store: &Inner, walk: &mut Walk, swept: &mut Swept) -> Result<Option<Instant>, StoreError> {
-    let mut given_up = None;
+    let mut next = None;
     for _ in 0..TAKES_MAX {
         let taken = take(store, swept, TAKE_MAX).await?;
-        given_up = taken.given_up;
+        next = taken.next;
         if taken.shards.is_empty() {
             break;
         }
         sweep_all(store, &taken.shards, ROUNDS_MAX).await;
         *swept = Swept { shards: taken.shards, held_until: taken.held_until };
     }
-    walk.step(store).await?;
-    Ok(given_up)
+    if let Err(error) = walk.step(store).await {
+        tracing::debug!(%error, "the sweep of every queue goes on with the next look");
+    }
+    Ok(next)
 }
 
 /// What Redis gives a server to sweep.
@@ -163,8 +146,8 @@ struct Taken {
     shards: Vec<Shard>,
     /// The time of Redis, in milliseconds, from which on others may take them: by it a server's hold is known as its own.
     held_until: u64,
-    /// When the first of those that another server has taken is given up.
-    given_up: Option<Instant>,
+    /// When there is something to take next.
+    next: Option<Instant>,
 }
 
 /// What a server is done with, and has not told yet.
@@ -189,11 +172,11 @@ async fn take(store: &Inner, swept: &mut Swept, most: usize) -> Result<Taken, St
     match store.link.call(&command).await {
         Ok(answer) => {
             swept.shards.clear();
-            let (given_up_ms, members, held_until) = <(i64, Vec<String>, u64)>::from_redis_value(answer)
+            let (next_ms, members, held_until) = <(i64, Vec<String>, u64)>::from_redis_value(answer)
                 .map_err(|_| StoreError::Corrupt("Redis named no shards to sweep".to_owned()))?;
-            let given_up = u64::try_from(given_up_ms).ok().map(|ms| now + Duration::from_millis(ms));
+            let next = u64::try_from(next_ms).ok().map(|ms| now + Duration::from_millis(ms));
             let shards = members.iter().filter_map(|member| shard_of_member(member)).collect();
-            Ok(Taken { shards, held_until, given_up })
+            Ok(Taken { shards, held_until, next })
         }
         Err(error) => {
             store.sweeps.keep(pending);
@@ -303,13 +286,11 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_told_is_kept_and_hastens_no_look() {
-        let (sweeps, now) = (Sweeps::default(), Instant::now());
-        sweeps.add(Shard::first(QueueNumber::new(1).unwrap()), now);
-        assert!(sweeps.is_due(now));
+    fn what_could_not_be_told_is_kept() {
+        let sweeps = Sweeps::default();
+        sweeps.add(Shard::first(QueueNumber::new(1).unwrap()), Instant::now());
         let untold = sweeps.pending();
         sweeps.keep(untold.clone());
-        assert!(!sweeps.is_due(now) && sweeps.next().is_none());
         assert_eq!(sweeps.pending(), untold);
     }
 }

@@ -20,7 +20,7 @@ pub use cgroup::CpuGroup;
 pub use forwarder::Forwarder;
 pub use http::{Answer, Http};
 pub use kubectl::Kubectl;
-pub use process::Process;
+pub use process::{Process, peak_bytes};
 pub use program::{Program, ProgramOptions, binary};
 pub use redis::{Redis, RedisOptions};
 pub use tools::{cache, cargo_tool, go_tool, kubernetes};

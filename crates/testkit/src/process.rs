@@ -81,3 +81,15 @@ impl Drop for Process {
         self.kill9();
     }
 }
+
+/// The most memory that a process has had so far, or since that was reset, bytes.
+///
+/// # Panics
+/// When it does not run any more.
+#[must_use]
+pub fn peak_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.expect("the kernel says it") * 1_024
+}

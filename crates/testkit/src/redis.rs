@@ -131,6 +131,25 @@ impl Redis {
         Ok(answer.trim_end().to_owned())
     }
 
+    /// Calls of functions that it ran or refused.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn function_calls(&self) -> io::Result<u64> {
+        use std::io::{Read, Write};
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.write_all(b"INFO commandstats\r\nQUIT\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let fields = text
+            .lines()
+            .filter(|line| line.starts_with("cmdstat_fcall"))
+            .flat_map(|line| line.split([':', ',']));
+        let counts = fields.filter_map(|field| field.split_once('='));
+        let counts = counts.filter(|(name, _)| ["calls", "rejected_calls"].contains(name));
+        Ok(counts.filter_map(|(_, count)| count.parse::<u64>().ok()).sum())
+    }
+
     fn wait_until_it_answers(&mut self) -> io::Result<()> {
         let deadline = Instant::now() + START_TIMEOUT;
         while self.command("PING").ok().as_deref() != Some("+PONG") {

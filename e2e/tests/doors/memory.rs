@@ -1,12 +1,12 @@
 //! Whatever clients send or leave unread, memory has bounds.
 
+use brisq_testkit::peak_bytes;
+
 use super::*;
 
 /// The largest resident memory of a process so far, MiB.
 fn peak_mib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).expect("a peak");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
+    peak_bytes(pid) / (1 << 20)
 }
 
 #[test]

@@ -99,12 +99,7 @@ fn calls_in_4_s(redis: &brisq_testkit::Redis) -> u64 {
 
 /// Functions that Redis has run.
 fn calls(redis: &brisq_testkit::Redis) -> u64 {
-    let mut stream = TcpStream::connect(redis.url().trim_start_matches("redis://")).expect("a connection");
-    stream.write_all(b"INFO commandstats\r\nQUIT\r\n").expect("sent");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("an answer");
-    let count = |line: &str| line.split_once("calls=")?.1.split(',').next()?.parse::<u64>().ok();
-    text.lines().filter(|line| line.starts_with("cmdstat_fcall")).filter_map(count).sum()
+    redis.function_calls().expect("an answer")
 }
 
 #[test]

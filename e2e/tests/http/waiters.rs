@@ -83,18 +83,28 @@ fn a_drain_sends_waiters_for_results_home_at_once() {
     });
 }
 
+/// Who waits at Redis and is not woken looks a second after it came. A busy machine is late, but not each time.
+fn woken(took: &[Duration], soon: Duration) {
+    assert!(took.iter().all(|took| *took < Duration::from_secs(5)), "{took:?}");
+    assert!(took.iter().min() < Some(&soon), "polled, not woken: {took:?}");
+}
+
 #[test]
 fn a_waiting_claim_is_woken_by_an_enqueue_and_by_a_due_delay() {
     on_each_store(|http, server| {
         for task in [json!({"payload": 1}), json!({"payload": 2, "delayMs": 300})] {
-            let mut waiting = server.program.http().expect("a connection");
-            waiting.send("POST", "/v1/queues/w/claims", r#"{"waitMs": 20000}"#).expect("sent");
-            std::thread::sleep(Duration::from_millis(150));
-            let began = Instant::now();
-            enqueue(http, "w", &task);
-            let tasks = ok(waiting.receive().expect("an answer"), 200)["tasks"].clone();
-            assert_eq!(tasks[0]["payload"], task["payload"]);
-            assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+            let round = |_| {
+                let mut waiting = server.program.http().expect("a connection");
+                waiting.send("POST", "/v1/queues/w/claims", r#"{"waitMs": 20000}"#).expect("sent");
+                std::thread::sleep(Duration::from_millis(150));
+                let began = Instant::now();
+                enqueue(http, "w", &task);
+                let tasks = ok(waiting.receive().expect("an answer"), 200)["tasks"].clone();
+                assert_eq!(tasks[0]["payload"], task["payload"]);
+                began.elapsed()
+            };
+            let took: Vec<Duration> = (0..5).map(round).collect();
+            woken(&took, Duration::from_millis(task["delayMs"].as_u64().unwrap_or(0) + 500));
         }
     });
 }
@@ -128,9 +138,7 @@ fn a_result_is_waited_for() {
             began.elapsed()
         };
         let took: Vec<Duration> = (0..5).map(round).collect();
-        assert!(took.iter().all(|took| *took < Duration::from_secs(5)), "{took:?}");
-        // A waiter at Redis that is not woken looks a second after it came. A busy machine is late, but not each time.
-        assert!(took.iter().min() < Some(&Duration::from_millis(500)), "polled, not woken: {took:?}");
+        woken(&took, Duration::from_millis(500));
     });
 }
 

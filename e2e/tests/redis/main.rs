@@ -9,7 +9,7 @@ mod refuses;
 mod storms;
 mod waits;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -100,12 +100,7 @@ fn metric(server: &Program, name: &str) -> f64 {
 
 /// Calls of functions that Redis has taken.
 fn calls(redis: &Redis) -> u64 {
-    let mut stream = TcpStream::connect(("127.0.0.1", redis.port())).expect("a connection");
-    stream.write_all(b"INFO commandstats\r\nQUIT\r\n").expect("sent");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("an answer");
-    let count = |line: &str| line.split_once("calls=")?.1.split(',').next()?.parse::<u64>().ok();
-    text.lines().filter(|line| line.starts_with("cmdstat_fcall")).filter_map(count).sum()
+    redis.function_calls().expect("an answer")
 }
 
 /// Calls that Redis takes in so many seconds.

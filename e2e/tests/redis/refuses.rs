@@ -223,7 +223,7 @@ fn a_nearly_full_redis_takes_every_act_and_no_new_task() {
         assert!(large_ones < 200, "it never fills up");
     };
     later(&refused, 429, "store_full");
-    // The last one was too large for what was left; how full Redis is is looked at twice a second.
+    // The last one was too large for what was left; how full Redis is is looked at once a second.
     let small = json!({"payload": 1, "retention": brief});
     until("nothing is taken", || post(&mut http, "/v1/queues/large/tasks", &small).status == 429);
     later(&post(&mut http, "/v1/queues/another/tasks", &json!({"payload": 1})), 429, "store_full");

@@ -44,12 +44,11 @@ fn the_first_line_of_every_program_is_its_own() {
         let message = json["message"].as_str().unwrap_or(first);
         assert!(message.starts_with(serving.1), "{}: {said}", serving.0);
     }
-    let mut server = Server::start(Store::Redis, &[]).expect("a server");
+    let server = Server::start(Store::Redis, &[]).expect("a server");
     within(Duration::from_secs(5), "a line", || server.program.log().contains('\n'));
     let first: Value =
         serde_json::from_str(server.program.log().lines().next().expect("a line")).expect("JSON");
     assert_eq!(first["message"], "brisq-server starts", "{}", server.program.log());
-    server.program.process().signal("TERM").expect("sent");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! A capture is ordered once: its number is persisted first, then the object of that number is made. Whoever ends between
 //! the two leaves enough in the status for the next one to make it.
 
+use std::time::{Duration, Instant};
+
 use brisq_crd::{
     Capture, CaptureReason, CaptureWindow, LastCapture, ProfileCapture, ProfileCaptureSpec,
     ProfilingPolicySpec, TaskQueue, TaskQueueRef,
@@ -46,6 +48,7 @@ pub async fn place(
         failed: false,
     });
     view.status.not_captured = None;
+    view.ordered = Some(Instant::now());
     write(queue, view, context).await?;
     make(view, queue, policy, context).await;
     Ok(())
@@ -73,14 +76,19 @@ fn window(order: &CaptureOrder, capture: &Capture) -> CaptureWindow {
 
 /// Makes the capture that the status speaks of good, if it was not made yet and is not too old by now.
 pub async fn complete(view: &mut View, queue: &TaskQueue, policy: &ProfilingPolicySpec, context: &Context) {
-    let ordered = view.status.last_capture.as_ref().map(|last| last.time.0);
-    if ordered.is_some_and(|time| Timestamp::now().duration_since(time) <= MADE_GOOD_FOR) {
+    let Some(last) = &view.status.last_capture else { return };
+    if is_made_good(view.ordered.map(|at| at.elapsed()), Timestamp::now().duration_since(last.time.0)) {
         make(view, queue, policy, context).await;
     }
 }
 
-/// Makes the capture of the status. One that cannot be made is tried again at the next look, from what is persisted. Its time
-/// is the servers', whose clocks may be far from this one's: so one that is ordered now is not asked for its age.
+/// Whether an order is made good that was placed by this process so long ago, or by another one; `told` is what the servers'
+/// clocks say of that, which may be far from this one's.
+fn is_made_good(ordered: Option<Duration>, told: SignedDuration) -> bool {
+    ordered.map_or(told, |ago| SignedDuration::try_from(ago).unwrap_or(SignedDuration::MAX)) <= MADE_GOOD_FOR
+}
+
+/// Makes the capture of the status. One that cannot be made is tried again at the next look, from what is persisted.
 async fn make(view: &mut View, queue: &TaskQueue, policy: &ProfilingPolicySpec, context: &Context) {
     let pods = chosen(view, policy);
     let Some(last) = view.status.last_capture.as_mut().filter(|last| !last.made) else { return };
@@ -119,6 +127,23 @@ async fn make(view: &mut View, queue: &TaskQueue, policy: &ProfilingPolicySpec, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_order_is_made_good_for_two_minutes_whatever_the_servers_clocks_say() {
+        const DAY: SignedDuration = SignedDuration::from_hours(24);
+        let ago = |seconds| Some(Duration::from_secs(seconds));
+        for (ordered, told, good) in [
+            (ago(5), SignedDuration::from_secs(5), true),
+            (ago(5), DAY, true),
+            (ago(5), -DAY, true),
+            (ago(121), SignedDuration::from_secs(121), false),
+            (ago(121), -DAY, false),
+            (None, SignedDuration::from_secs(119), true),
+            (None, SignedDuration::from_secs(121), false),
+        ] {
+            assert_eq!(is_made_good(ordered, told), good, "{ordered:?}, {told:?}");
+        }
+    }
 
     #[test]
     fn a_window_begins_before_the_onset_and_never_where_no_ring_reaches() {

@@ -50,7 +50,8 @@ impl PodView {
         seconds
     }
 
-    fn compare(&mut self, seconds: &[Second]) {
+    /// Notes what the pod is judged by beside others.
+    pub(super) fn compare(&mut self, seconds: &[Second]) {
         self.seconds.extend(seconds);
         while self.seconds.len() > COMPARED_SECONDS {
             self.seconds.pop_front();
@@ -123,22 +124,5 @@ mod tests {
             let pods: Vec<Vec<Second>> = lengths_ms.iter().map(of).collect();
             assert_eq!(add_up(&pods)[0].length_ms, together_ms, "{lengths_ms:?}");
         }
-    }
-
-    #[test]
-    fn a_pod_that_stands_still_is_worse_than_a_slow_one_and_that_than_an_idle_one() {
-        let badness = |judged, slow, stuck_us| {
-            let mut pod = PodView::default();
-            pod.compare(&[Second { judged, slow, stuck_us, ..Second::default() }]);
-            pod.badness()
-        };
-        let worst_last = [
-            badness(10, 0, 0),
-            badness(2, 0, 0),
-            badness(10, 1, 0),
-            badness(10, 7, 0),
-            badness(10, 1, 5_000_000),
-        ];
-        assert!(worst_last.is_sorted_by(|a, b| a < b), "{worst_last:?}");
     }
 }

@@ -53,6 +53,8 @@ pub struct View {
     pods: HashMap<String, PodView>,
     unjudged: VecDeque<Second>,
     heard: Instant,
+    /// When this process ordered the last capture.
+    pub ordered: Option<Instant>,
     /// The part of the TaskQueue's status that is written here.
     pub status: ProfilingStatus,
     pub slo: SloState,
@@ -70,6 +72,7 @@ impl View {
             pods: HashMap::new(),
             unjudged: VecDeque::new(),
             heard: Instant::now(),
+            ordered: None,
             slo: status.and_then(|status| status.slo).unwrap_or(SloState::Unknown),
             status: profiling,
         }
@@ -222,9 +225,10 @@ impl View {
     /// What is new in these answers.
     pub(super) fn take(&mut self, answers: &[(String, Slo)], threshold_us: u64) -> Vec<Vec<Second>> {
         self.note_engine(answers);
-        let joins = !self.pods.is_empty();
+        let known: Vec<String> = self.pods.keys().cloned().collect();
         let mut new = Vec::with_capacity(answers.len());
         for (pod, slo) in answers {
+            let joins = known.iter().any(|other| other != pod);
             new.push(self.pods.entry(pod.clone()).or_default().take(slo, threshold_us, joins));
         }
         new
@@ -288,6 +292,42 @@ mod tests {
         ] {
             view.note_engine(&answers.iter().copied().map(of).collect::<Vec<_>>());
             assert_eq!(view.status.engine.as_deref(), said, "{answers:?}");
+        }
+    }
+
+    #[test]
+    fn the_worst_pod_comes_first_and_the_healthiest_last() {
+        let mut view = View::resume(&TaskQueue::new("q", brisq_crd::TaskQueueSpec::default()));
+        for (name, judged, slow, stuck_us) in
+            [("a", 10, 0, 0), ("b", 10, 7, 0), ("c", 10, 1, 0), ("d", 2, 0, 0), ("e", 10, 1, 5_000_000)]
+        {
+            let seconds = [Second { slow, judged, stuck_us, ..Second::default() }];
+            view.pods.entry(name.to_owned()).or_default().compare(&seconds);
+        }
+        assert_eq!(view.worst_first(), ["e", "b", "c", "d", "a"]);
+    }
+
+    /// A restarted server of the only pod joins nobody: no second of it was judged without it.
+    #[test]
+    fn all_that_is_new_of_the_only_pod_is_taken_and_the_newest_of_one_that_joins() {
+        let slo = |started_ms: u64| {
+            let at = |n: u64| Counts {
+                at_ms: started_ms + n * 1_000,
+                uptime_ms: Some(n * 1_000),
+                ..Counts::default()
+            };
+            let seconds: Vec<Counts> = (1..=12).map(at).collect();
+            let newest = seconds.last().copied().unwrap_or_default();
+            Slo { pid: 1, started_ms, engine: None, newest, seconds }
+        };
+        for (others, taken) in [(0, 11), (1, 5)] {
+            let mut view = View::resume(&TaskQueue::new("q", brisq_crd::TaskQueueSpec::default()));
+            for other in 0..others {
+                view.take(&[(format!("other-{other}"), slo(1_000_000))], 0);
+            }
+            view.take(&[("a".to_owned(), slo(1_000_000))], 0);
+            let restarted = view.take(&[("a".to_owned(), slo(2_000_000))], 0);
+            assert_eq!(restarted.iter().map(Vec::len).collect::<Vec<_>>(), [taken], "beside {others}");
         }
     }
 

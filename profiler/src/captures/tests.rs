@@ -48,12 +48,9 @@ fn server_with(
         protocol: PROTOCOL_VERSION,
         pid,
         started_ms: BEGAN_MS,
-        version: "0".to_owned(),
-        engine: "none".to_owned(),
-        blind_spots: String::new(),
         cpus: 1.0,
         runtime_workers: 1,
-        mappings: Vec::new(),
+        ..Hello::default()
     };
     captures.watch((pid, BEGAN_MS), Profiler::start(hello, watched, config).unwrap());
     frames

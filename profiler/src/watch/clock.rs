@@ -39,6 +39,7 @@ impl Watch {
         self.episode.last_capture_ms.iter_mut().for_each(shift);
         if let Some(held) = &mut self.held {
             [&mut held.onset_ms, &mut held.seen_ms].into_iter().for_each(shift);
+            held.set_by_ms = held.set_by_ms.saturating_add(by_ms);
         }
         for tail in &mut self.tails {
             let recording = &mut tail.recording;

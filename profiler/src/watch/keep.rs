@@ -49,8 +49,21 @@ pub(super) struct HeldBreach {
     pub(super) onset_ms: u64,
     pub(super) seen_ms: u64,
     pub(super) frames: Vec<Arc<Frame>>,
+    /// By how much the wall clock was set since the breach was seen, ms: an order speaks the time that the operator was told.
+    pub(super) set_by_ms: i64,
     /// Whether an operator has missed no second of it.
     judged: bool,
+}
+
+impl HeldBreach {
+    /// By how much a window that means this breach is to be moved, ms: it may be told in the time before the clock was set.
+    /// None if it means another time.
+    fn moves(&self, from_ms: u64, to_ms: u64) -> Option<i64> {
+        [0, self.set_by_ms].into_iter().find(|by_ms| {
+            let window = from_ms.saturating_add_signed(*by_ms)..to_ms.saturating_add_signed(*by_ms);
+            window.contains(&self.onset_ms) || window.contains(&self.seen_ms)
+        })
+    }
 }
 
 /// A frozen recording whose tail still comes.
@@ -138,7 +151,7 @@ impl Watch {
     pub(super) fn hold(&mut self, name: String, onset_ms: u64, seen_ms: u64) {
         let from_ms = onset_ms.saturating_sub(u64::from(self.config.pre_seconds) * 1_000);
         let frames = self.ring.iter().filter(|frame| frame.to_ms > from_ms).cloned().collect();
-        self.held = Some(HeldBreach { name, onset_ms, seen_ms, frames, judged: true });
+        self.held = Some(HeldBreach { name, onset_ms, seen_ms, frames, set_by_ms: 0, judged: true });
     }
 
     /// A breach that nobody asked for in time is captured without an operator, unless there was one all the time: it then
@@ -194,15 +207,16 @@ impl Watch {
     }
 
     fn serve(&mut self, order: CaptureOrder) {
-        let CaptureOrder { name, reason, from_ms, to_ms, onset_ms, part } = order;
-        let newest_ms = self.ring.back().map_or(0, |frame| frame.to_ms);
-        let inside = |ms| (from_ms..to_ms).contains(&ms);
-        let held = self.held.as_ref().filter(|held| inside(held.onset_ms) || inside(held.seen_ms));
-        let (onset_ms, seen_ms) =
-            held.map_or((onset_ms, newest_ms), |held| (Some(held.onset_ms), held.seen_ms));
-        let asked_for = held.is_some();
+        let CaptureOrder { name, reason, mut from_ms, mut to_ms, mut onset_ms, part } = order;
+        let mut seen_ms = self.ring.back().map_or(0, |frame| frame.to_ms);
+        let meant = self.held.as_ref().and_then(|held| Some((held, held.moves(from_ms, to_ms)?)));
+        let is_held = meant.is_some();
+        if let Some((held, by_ms)) = meant {
+            [&mut from_ms, &mut to_ms].into_iter().for_each(|ms| *ms = ms.saturating_add_signed(by_ms));
+            (onset_ms, seen_ms) = (Some(held.onset_ms), held.seen_ms);
+        }
         self.keep(Selection { name, reason, onset_ms, seen_ms, from_ms, to_ms, asked: true, part });
-        if asked_for {
+        if is_held {
             self.held = None;
         }
     }

@@ -61,12 +61,9 @@ impl Rig {
             protocol: PROTOCOL_VERSION,
             pid: 1,
             started_ms: BEGAN_MS,
-            version: "0".to_owned(),
-            engine: "none".to_owned(),
-            blind_spots: String::new(),
             cpus: 1.0,
             runtime_workers: 1,
-            mappings: Vec::new(),
+            ..Hello::default()
         };
         let profiler = Profiler::start(hello, watched, config).expect("a profiler");
         let claims = ClaimCounts { threshold_us: 50_000, ..ClaimCounts::default() };

@@ -336,9 +336,7 @@ impl Drop for Unclaimed<'_> {
 
 #[cfg(test)]
 mod tests {
-    use brisq_model::{
-        NewTask, Priority, QueueName, Retention, RetryPolicy, Shard, Start, TaskId, TenantName,
-    };
+    use brisq_model::{NewTask, QueueName, Shard, TaskId, TenantName};
     use brisq_recorder::ClaimLog;
     use brisq_store::engine::Bounds;
     use brisq_store::{Machine, MemoryStore, Store};
@@ -393,16 +391,10 @@ mod tests {
             let server = server(draining);
             let (tenant, name) = (TenantName::new("t").unwrap(), QueueName::new("q").unwrap());
             let queue = server.queues.named(&tenant, &name);
-            let task = NewTask {
-                id: TaskId::new(1, Shard::first(brisq_model::QueueNumber::new(1).unwrap()), 1),
-                payload: bytes::Bytes::from_static(b"1"),
-                priority: Priority::default(),
-                start: Start::Now,
-                max_attempts: 1,
-                retry: RetryPolicy::default(),
-                retention: Retention::default(),
-                idempotency_key: None,
-            };
+            let task = NewTask::new(
+                TaskId::new(1, Shard::first(brisq_model::QueueNumber::new(1).unwrap()), 1),
+                bytes::Bytes::from_static(b"1"),
+            );
             server.enqueue(&queue, &vec![task; CLAIMS]).await.unwrap();
             let now = Instant::now();
             let claims = (0..CLAIMS).map(async |_| {

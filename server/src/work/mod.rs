@@ -36,6 +36,8 @@ enum NotDone {
     Full(Full),
     /// A call of a lane, which has said why.
     Store(StoreError),
+    /// The store has not answered in time, and may still.
+    Late,
     /// The store call panicked, or the runtime ends.
     BrokeOff,
 }
@@ -45,10 +47,11 @@ impl From<NotDone> for ApiError {
         match why {
             NotDone::Full(full) => overloaded(full),
             NotDone::Store(error) => store_error(error),
-            NotDone::BrokeOff => Self::new(
-                ErrorCode::Internal,
-                "The call broke off and may have taken effect; the server's log says why. Look before you repeat it.",
-            ),
+            NotDone::Late => {
+                let cause = format!("no answer within {} s", STORE_ANSWER_MAX.as_secs());
+                noted(StoreError::Unavailable(cause))
+            }
+            NotDone::BrokeOff => Self::broke_off(),
         }
     }
 }
@@ -99,10 +102,7 @@ async fn received<O>(reply: &mut oneshot::Receiver<Reply<O>>) -> Result<Results<
     match timeout(STORE_ANSWER_MAX, reply).await {
         Ok(Ok(reply)) => reply.map_err(NotDone::Store),
         Ok(Err(_)) => Err(NotDone::BrokeOff),
-        Err(_) => {
-            let cause = format!("no answer within {} s", STORE_ANSWER_MAX.as_secs());
-            Err(NotDone::Store(StoreError::Unavailable(cause)))
-        }
+        Err(_) => Err(NotDone::Late),
     }
 }
 

@@ -1,7 +1,8 @@
 -- KEYS: shards by the end of a retention, and shards that a server is sweeping, by when it is given up. ARGV: most shards, when
 -- the caller's hold of the last ones ends, how many of those it has swept, those shards, then pairs of ms and a shard: it has a
--- retention that ends in so long. Answers in how many ms the first that another server has taken is given up, or -1, and shards
--- whose time has come, which are the caller's to sweep, and until when. One whose sweeper has died comes back.
+-- retention that ends in so long. Answers in how many ms there is something to take next, or -1: the next retention ends, or a
+-- shard that another server has taken is given up; and shards whose time has come, which are the caller's to sweep, and until
+-- when. One whose sweeper has died comes back.
 local function take(keys, argv)
   local now = store_time()
   local most, held, swept = tonumber(argv[1]), argv[2], tonumber(argv[3])
@@ -42,6 +43,10 @@ local function take(keys, argv)
   end
   bulk('ZREM', keys[1], shards)
   bulk('ZADD', keys[2], places)
+  local first = redis.call('ZRANGEBYSCORE', keys[1], '-inf', '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  if first[2] then
+    wait = earlier(wait, math.max(0, tonumber(first[2]) - now))
+  end
   return { wait, shards, now + TAKEN_MS }
 end
 

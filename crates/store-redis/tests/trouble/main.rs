@@ -21,13 +21,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use brisq_model::{
-    IdempotencyKey, LeaseToken, NewTask, Priority, QueueName, Retention, RetryPolicy, Shard, Start, Task,
-    TaskId, TaskState, TenantName,
+    IdempotencyKey, LeaseToken, NewTask, Priority, QueueName, Retention, Shard, Start, Task, TaskId,
+    TaskState, TenantName,
 };
 use brisq_store::conformance::{Queue, cases, follows_the_model};
 use brisq_store::{ClaimOp, QueueInfo, Store, StoreError, WorkDone, WorkOp};
 use brisq_store_redis::RedisStore;
-use brisq_testkit::{Redis, RedisOptions};
+use brisq_testkit::{Redis, RedisOptions, peak_bytes};
 use bytes::Bytes;
 
 fn start(args: &[&str]) -> Redis {
@@ -98,14 +98,8 @@ fn plainly(redis: &Redis) -> redis::Connection {
 
 fn task(shard: Shard, n: u64, bytes: usize) -> NewTask {
     NewTask {
-        id: TaskId::new(1_700_000_000_000 + n, shard, n),
-        payload: Bytes::from(vec![b'1'; bytes]),
-        priority: Priority::default(),
-        start: Start::Now,
         max_attempts: 3,
-        retry: RetryPolicy::default(),
-        retention: Retention::default(),
-        idempotency_key: None,
+        ..NewTask::new(TaskId::new(1_700_000_000_000 + n, shard, n), Bytes::from(vec![b'1'; bytes]))
     }
 }
 

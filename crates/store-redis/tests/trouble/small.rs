@@ -7,13 +7,6 @@ use super::*;
 /// What the operator gives the tasks of a Redis, of the limit of its container.
 const TASKS_PERCENT: u64 = 70;
 
-/// Most memory that the process had since this was reset.
-fn peak_bytes(redis: &mut Redis) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", redis.process().pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-}
-
 /// Enqueues until it is refused. It looks at Redis before each call, so that this ends at the mark.
 async fn fill(store: &Arc<dyn Store>, queue: &QueueInfo, sizes: &[usize], at_a_time: usize) -> usize {
     let (mut sizes, mut taken) = (sizes.iter().cycle(), 0);
@@ -80,7 +73,7 @@ async fn every_claim_of_a_small_full_redis_gets_a_task_and_the_backlog_drains() 
         let taken = fill(&store, &queue, sizes, at_a_time).await;
         redis.command(&format!("CONFIG SET maxmemory {}", maxmemory(100))).unwrap();
         store.ready().await.unwrap();
-        let filled = peak_bytes(&mut redis);
+        let filled = peak_bytes(redis.process().pid());
         std::fs::write(format!("/proc/{}/clear_refs", redis.process().pid()), "5").unwrap();
         let (mut drained, mut claims) = (0, 0);
         while drained < taken {
@@ -94,7 +87,7 @@ async fn every_claim_of_a_small_full_redis_gets_a_task_and_the_backlog_drains() 
             assert!(answer.results.iter().all(|result| *result == Ok(WorkDone::Completed)), "{case}");
         }
         let limit = max_mb * 1_000_000 * 100 / TASKS_PERCENT;
-        let peak = peak_bytes(&mut redis);
+        let peak = peak_bytes(redis.process().pid());
         let mb = [filled, peak, limit].map(|bytes| bytes / 1_000_000);
         println!("{case}, filled to {percent} %: {taken} in {claims} claims; peaks and limit {mb:?} MB");
         assert!(percent > 100 || filled < limit, "{case}: filling took {filled} bytes of {limit}");

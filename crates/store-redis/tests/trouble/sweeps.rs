@@ -91,6 +91,26 @@ async fn servers_that_start_and_die_hide_nothing_from_the_others() {
     free_by(&store, &shards, free_at.max(Instant::now() + FREE)).await;
 }
 
+/// Redis stands still when a server tells it of an end, which is then later in its time than in the server's.
+#[tokio::test]
+async fn what_was_told_late_is_swept_in_time() {
+    let redis = start(&[]);
+    let store = connect(&redis).await;
+    for stands_after_ms in [50, 200, 350, 500] {
+        let queue = named(&store, &format!("q{stands_after_ms}")).await;
+        complete(&store, &queue, 10, RETENTION).await;
+        let free_at = Instant::now() + FREE;
+        pause(stands_after_ms).await;
+        redis.signal("STOP").unwrap();
+        pause(600).await;
+        redis.signal("CONT").unwrap();
+        while kept(&store, &[queue.shard()]).await > 0 {
+            assert!(Instant::now() < free_at, "Redis stood still {stands_after_ms} ms after the end");
+            pause(10).await;
+        }
+    }
+}
+
 /// The name of a function of the library that is loaded.
 fn function(connection: &mut redis::Connection, name: &str) -> String {
     let libraries: Vec<HashMap<String, Value>> =
@@ -207,17 +227,6 @@ const CALLS_MAX: u64 = 30;
 /// What the looks in two seconds may take of a processor; a loop without a pause takes all that it gets.
 const CPU_MAX: Duration = Duration::from_millis(200);
 
-/// Functions that were called, whether they ran or were refused.
-fn function_calls(redis: &Redis) -> u64 {
-    let info: String = redis::cmd("INFO").arg("commandstats").query(&mut plainly(redis)).unwrap();
-    let line = info.lines().find_map(|line| line.strip_prefix("cmdstat_fcall:")).unwrap();
-    let fields = line.split(',').filter_map(|field| field.split_once('='));
-    fields
-        .filter(|(name, _)| ["calls", "rejected_calls"].contains(name))
-        .map(|(_, n)| n.parse::<u64>().unwrap())
-        .sum()
-}
-
 /// What this thread has had of a processor. The store of a test works on the test's own thread.
 fn cpu() -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
@@ -238,7 +247,7 @@ async fn an_end_that_cannot_be_told_asks_redis_a_few_times_a_second() {
             assert_eq!(redis.command("CONFIG SET min-replicas-to-write 1").unwrap(), "+OK");
         }
         pause(1_500).await;
-        let calls = || if gone { 0 } else { function_calls(&redis) };
+        let calls = || if gone { 0 } else { redis.function_calls().unwrap() };
         let (calls_before, cpu_before) = (calls(), cpu());
         pause(2_000).await;
         let (called, used) = (calls() - calls_before, cpu() - cpu_before);

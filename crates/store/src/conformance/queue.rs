@@ -2,10 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use brisq_model::{
-    LeaseToken, NewTask, Priority, QueueName, Retention, RetryPolicy, Shard, Start, Task, TaskError, TaskId,
-    TaskState, TenantName,
-};
+use brisq_model::{LeaseToken, NewTask, QueueName, Shard, Task, TaskError, TaskId, TaskState, TenantName};
 use bytes::Bytes;
 
 use crate::{
@@ -96,16 +93,7 @@ impl Queue {
 
     /// A task as most cases want it.
     pub(super) fn task(&self, payload: &str) -> NewTask {
-        NewTask {
-            id: self.id(),
-            payload: Bytes::copy_from_slice(payload.as_bytes()),
-            priority: Priority::default(),
-            start: Start::Now,
-            max_attempts: 3,
-            retry: RetryPolicy::default(),
-            retention: Retention::default(),
-            idempotency_key: None,
-        }
+        NewTask { max_attempts: 3, ..NewTask::new(self.id(), Bytes::copy_from_slice(payload.as_bytes())) }
     }
 
     pub(super) async fn enqueue_all(&self, tasks: Vec<NewTask>) -> Answer<Result<Enqueued, Refused>> {

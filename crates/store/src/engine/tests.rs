@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use brisq_model::{
-    IdempotencyKey, LeaseToken, NewTask, Priority, QueueNumber, Retention, RetryPolicy, Shard, Start, Task,
-    TaskId, TaskState, UnixMs, limits,
+    IdempotencyKey, LeaseToken, NewTask, Priority, QueueNumber, Retention, Shard, Task, TaskId, TaskState,
+    UnixMs, limits,
 };
 use bytes::Bytes;
 
@@ -81,14 +81,12 @@ impl Bench {
         self.drawn += 1;
         let shard = Shard::first(QueueNumber::new(1).unwrap());
         NewTask {
-            id: TaskId::new(1_700_000_000_000, shard, self.drawn),
-            payload: Bytes::from(self.drawn.to_string()),
             priority: Priority::new(priority).unwrap(),
-            start: Start::Now,
             max_attempts: 3,
-            retry: RetryPolicy::default(),
-            retention: Retention::default(),
-            idempotency_key: None,
+            ..NewTask::new(
+                TaskId::new(1_700_000_000_000, shard, self.drawn),
+                Bytes::from(self.drawn.to_string()),
+            )
         }
     }
 
