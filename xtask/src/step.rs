@@ -16,10 +16,21 @@ pub type Cases = usize;
 /// cargo compiles the same crates once more.
 pub const WORKSPACE: [&str; 5] = ["--release", "--locked", "--workspace", "--features", "brisq/cluster"];
 
+/// A program without what cargo says of this one: a build script that asks for its package (ring's does) would be run anew, and
+/// all that stands on it compiled, whenever a stage follows a command by hand.
+fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    let of_this = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_this)).for_each(|(name, _)| {
+        command.env_remove(name);
+    });
+    command
+}
+
 /// Runs a program with its output shown; an error says what to repeat by hand.
 pub fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
     let began = Instant::now();
-    let status = Command::new(program)
+    let status = command(program)
         .args(args)
         .stdin(Stdio::null())
         .status()
@@ -37,7 +48,7 @@ pub fn cargo(subcommand: &str, args: &[&str]) -> anyhow::Result<()> {
 
 /// What a program prints.
 pub fn output(program: &str, args: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new(program)
+    let output = command(program)
         .args(args)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
@@ -57,7 +68,7 @@ pub fn folder_of(program: &str) -> Option<PathBuf> {
 pub fn cargo_test(args: &[&str], environment: &[(&str, String)]) -> anyhow::Result<Cases> {
     // One pipe for both: only so do the names of test programs, on the one, stand before their results, on the other.
     let (reader, writer) = std::io::pipe()?;
-    let mut child = Command::new("cargo")
+    let mut child = command("cargo")
         .arg("test")
         .args(WORKSPACE)
         .arg("--no-fail-fast")
