@@ -13,7 +13,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
-use brisq_model::{QueueNumber, Shard, UnixMs};
+use brisq_model::{QueueNumber, Shard, UnixMs, limits};
 use brisq_store::StoreError;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -57,7 +57,7 @@ pub(crate) struct Sweeps {
 
 #[derive(Debug, Default)]
 struct Ends {
-    /// Told to Redis, or about to be, in the time of the shard.
+    /// Told to Redis, or to be told with what is pending, in the time of the shard; of as many shards as there may be.
     told: HashMap<Shard, u64>,
     /// Not told yet. They are told as what is left until then: a shard's time is ahead of Redis' clock where that was set back.
     pending: HashMap<Shard, Instant>,
@@ -76,6 +76,10 @@ impl Sweeps {
         let end = end.0.next_multiple_of(STEP_MS);
         let mut ends = self.ends.lock();
         if ends.told.get(&shard).is_none_or(|told| end < *told || *told <= now.0) {
+            // What is forgotten is told again.
+            if ends.told.len() >= limits::QUEUES_MAX as usize {
+                ends.told.clear();
+            }
             ends.told.insert(shard, end);
             ends.hold(shard, Instant::now() + Duration::from_millis(end.saturating_sub(now.0)));
         }

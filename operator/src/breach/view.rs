@@ -320,7 +320,7 @@ mod tests {
             let newest = seconds.last().copied().unwrap_or_default();
             Slo { pid: 1, started_ms, engine: None, newest, seconds }
         };
-        for (others, taken) in [(0, 11), (1, 5)] {
+        for (others, taken) in [(0, 12), (1, 5)] {
             let mut view = View::resume(&TaskQueue::new("q", brisq_crd::TaskQueueSpec::default()));
             for other in 0..others {
                 view.take(&[(format!("other-{other}"), slo(1_000_000))], 0);

@@ -39,6 +39,8 @@ struct Page<'a> {
     queues: Vec<&'a QueueRow>,
     /// Whether the viewer has more queues than these.
     more: bool,
+    /// Whether any task was ever claimed from the viewer's queues here.
+    claimed: bool,
     watch: &'a Watch,
 }
 
@@ -77,9 +79,10 @@ fn event(seen: Seen, caller: &Caller) -> Event {
     match seen {
         Ok(snapshot) => {
             let mut visible = snapshot.rows.iter().filter(|row| caller.sees(&row.name)).map(|row| &row.view);
+            let claimed = visible.clone().any(|row| row.claimed_total > 0);
             let queues = visible.by_ref().take(ROWS_MAX).collect();
             let more = visible.next().is_some();
-            let page = Page { store: &snapshot.store, queues, more, watch: &snapshot.watch };
+            let page = Page { store: &snapshot.store, queues, more, claimed, watch: &snapshot.watch };
             Event::default().json_data(page).unwrap_or_default()
         }
         Err(trouble) => Event::default().event("trouble").data(trouble),

@@ -147,7 +147,7 @@ mod tests {
         let (late, began) = (Arc::new(Late::default()), tokio::time::Instant::now());
         let lane = Arc::new(Lane::new(Budget::new(1 << 20), None));
         let refused = reply(lane.submit(vec![1, 2, 3], &late)).await;
-        assert!(matches!(refused, Err(NotDone::Store(StoreError::Unavailable(_)))));
+        assert!(matches!(refused, Err(NotDone::Late)));
         assert!((STORE_ANSWER_MAX..STORE_ANSWER_MAX + Duration::from_secs(1)).contains(&began.elapsed()));
         tokio::time::sleep(Duration::from_secs(40)).await;
         assert_eq!(late.unclaimed.load(Ordering::SeqCst), 3);
