@@ -67,7 +67,10 @@ impl Server {
     }
 }
 
-/// `brisq up` in a temporary folder.
+/// Files in memory. A disk that stalls by itself is a fault besides the one that a test makes.
+const MEMORY: &str = "/dev/shm";
+
+/// `brisq up` in a temporary folder, in memory where the machine has such a place.
 #[derive(Debug)]
 pub struct Up {
     /// The program.
@@ -81,7 +84,8 @@ impl Up {
     /// # Errors
     /// When it does not become ready.
     pub fn start(under: Vec<String>, faults: bool, manifest: &str) -> io::Result<Self> {
-        let data = tempfile::tempdir()?;
+        let memory = Path::new(MEMORY);
+        let data = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? };
         let file = data.path().join("queue.yaml");
         std::fs::write(&file, manifest)?;
         let folder = data.path().join("data");

@@ -16,10 +16,13 @@ pub type Cases = usize;
 /// cargo compiles the same crates once more.
 pub const WORKSPACE: [&str; 5] = ["--release", "--locked", "--workspace", "--features", "brisq/cluster"];
 
-/// A program without what cargo says of this one: a build script that asks for its package (ring's does) would be run anew, and
-/// all that stands on it compiled, whenever a stage follows a command by hand.
+/// A program, and cargo without what it says of this one: a build script that asks for its package (ring's does) would be run
+/// anew, and all that stands on it compiled, whenever a stage follows a command by hand.
 fn command(program: &str) -> Command {
     let mut command = Command::new(program);
+    if program != "cargo" {
+        return command;
+    }
     let of_this = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_this)).for_each(|(name, _)| {
         command.env_remove(name);

@@ -15,14 +15,14 @@ use crate::steps::{self, Cluster};
 
 /// One of two servers gets slow: its capture names the cause, and its bundle holds the other one beside it.
 pub fn breach(cluster: &Cluster, shop: &Kubectl) {
-    // Work enough that profiles compare, on a machine that also runs the cluster.
-    let _running = load(shop, &["--rate", "300", "--duration", "10m"]);
+    // Work enough that profiles compare, on a machine that also runs the cluster: a node that is full is another cause.
+    let _running = load(shop, &["--rate", "200", "--duration", "10m"]);
     std::thread::sleep(Duration::from_secs(35));
     let queue = shop.get(&["tq", "orders"]).expect("the queue");
     assert_eq!(queue["status"]["slo"], "Met", "{}", queue["status"]);
     let servers = steps::servers(shop);
     let (worst, twin) = (&servers[0], &servers[1]);
-    let fault_ms = steps::fault(shop, worst, r#"{"fault":"spin","ms":80,"oneIn":15}"#);
+    let fault_ms = steps::fault(shop, worst, r#"{"fault":"spin","ms":60,"oneIn":15}"#);
     let (capture, took) = shop
         .until("a complete capture", 3 * MINUTE, |shop| {
             let captures = shop.get(&["pcap"]).ok()?;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use brisq_testkit::{ApiServer, Kubectl, Process, binary, go_tool};
@@ -17,7 +18,14 @@ static STARTED: AtomicU32 = AtomicU32::new(0);
 /// Longest that a Lease may stay with somebody else.
 const LEADER_WAIT: Duration = Duration::from_secs(40);
 
+/// Held by whoever does not mind neighbours, and alone by who measures how long the machine needs for something.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// While it is kept no other rig runs.
+pub type Alone = RwLockWriteGuard<'static, ()>;
+
 pub struct Rig {
+    _machine: Option<RwLockReadGuard<'static, ()>>,
     pub server: ApiServer,
     pub kubectl: Kubectl,
     folder: TempDir,
@@ -32,8 +40,19 @@ impl Rig {
         Self::start_for(&[])
     }
 
+    /// Serves all namespaces, and has the machine for itself until the guard is dropped.
+    pub fn alone() -> (Self, Alone) {
+        let alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+        (Self::start_beside(None, &[]), alone)
+    }
+
     /// Serves these, made here with one that is not served, or all.
     pub fn start_for(namespaces: &[&'static str]) -> Self {
+        let machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+        Self::start_beside(Some(machine), namespaces)
+    }
+
+    fn start_beside(machine: Option<RwLockReadGuard<'static, ()>>, namespaces: &[&'static str]) -> Self {
         let server = ApiServer::start().expect("an API server");
         let kubectl = server.kubectl().expect("kubectl");
         kubectl.run(&["apply", "--server-side", "-f", "../crds"]).expect("the definitions");
@@ -68,7 +87,7 @@ impl Rig {
             kubectl.within("brisq-system").run(&["create", "token", "brisq-operator"]).expect("a token");
         let account = server.kubeconfig_of("operator", token.trim()).expect("a kubeconfig");
         let token = token.trim().to_owned();
-        Self { server, kubectl, folder, account, token, namespaces: namespaces.to_vec() }
+        Self { _machine: machine, server, kubectl, folder, account, token, namespaces: namespaces.to_vec() }
     }
 
     /// The chart of the operator, with what it depends on; that of the definitions lies beside it.
