@@ -36,17 +36,19 @@ local function take(keys, argv)
   for at = 1, #ends, 2 do
     redis.call('ZADD', keys[1], 'LT', ends[at], ends[at + 1])
   end
-  local shards = redis.call('ZRANGEBYSCORE', keys[1], '-inf', now, 'LIMIT', 0, most)
-  local places = {}
-  for _, shard in ipairs(shards) do
-    places[#places + 1], places[#places + 2] = now + TAKEN_MS, shard
+  local first = redis.call('ZRANGEBYSCORE', keys[1], '-inf', '+inf', 'WITHSCORES', 'LIMIT', 0, most)
+  local shards, places = {}, {}
+  for at = 1, #first, 2 do
+    local left = tonumber(first[at + 1]) - now
+    if left > 0 then
+      wait = earlier(wait, left)
+      break
+    end
+    shards[#shards + 1] = first[at]
+    places[#places + 1], places[#places + 2] = now + TAKEN_MS, first[at]
   end
   bulk('ZREM', keys[1], shards)
   bulk('ZADD', keys[2], places)
-  local first = redis.call('ZRANGEBYSCORE', keys[1], '-inf', '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  if first[2] then
-    wait = earlier(wait, math.max(0, tonumber(first[2]) - now))
-  end
   return { wait, shards, now + TAKEN_MS }
 end
 
