@@ -67,6 +67,12 @@ impl Server {
     }
 }
 
+/// Whether `cargo xtask nightly` asks for all rows of a table, or for more rounds.
+#[must_use]
+pub fn is_night() -> bool {
+    std::env::var_os("BRISQ_NIGHTLY").is_some()
+}
+
 /// Files in memory. A disk that stalls by itself is a fault besides the one that a test makes.
 const MEMORY: &str = "/dev/shm";
 

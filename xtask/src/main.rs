@@ -46,7 +46,7 @@ fn main() -> ExitCode {
             Ok(options) => test::run(&options),
             Err(mistake) => return usage(&mistake),
         },
-        ["nightly"] => nightly::programs().and_then(|()| nightly::rest()),
+        ["nightly"] => nightly::programs().and_then(|()| nightly::rest()).and_then(|()| nightly::rows()),
         ["tidy"] => tidy::run(),
         ["image"] => image::brisq().and_then(|()| image::others()),
         ["cluster", "up"] => cluster::up(1),

@@ -18,6 +18,14 @@ pub fn rest() -> anyhow::Result<()> {
     cargo_test(&["--test", "operator", "--", "--nocapture", "at_rest"], &rest).map(|_| ())
 }
 
+/// Rows and rounds that are too many for every change.
+pub fn rows() -> anyhow::Result<()> {
+    let night = [("BRISQ_NIGHTLY", "1".to_owned())];
+    let few_shares = ["--test", "faults", "--", "--nocapture", "few_shares"];
+    cargo_test(&few_shares, &night)?;
+    cargo_test(&["--test", "starts", "--", "--nocapture"], &night).map(|_| ())
+}
+
 /// Each program builds alone, by `-p PACKAGE --bin PROGRAM`: with the rest of the workspace beside it a feature that one of
 /// its dependencies lacks is lent by another package.
 pub fn programs() -> anyhow::Result<()> {

@@ -66,8 +66,8 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "sync", budget_s: 60, fast: false, tools: &[], run: |_| e2e("sync") },
     Stage { name: "slow", budget_s: 60, fast: false, tools: &[], run: |_| e2e("slow") },
     Stage { name: "pprof", budget_s: 90, fast: false, tools: &[PPROF], run: |_| e2e("pprof") },
-    Stage { name: "starts", budget_s: 120, fast: false, tools: &[], run: |_| e2e("starts") },
-    Stage { name: "faults", budget_s: 420, fast: false, tools: &[], run: |_| e2e_alone("faults") },
+    Stage { name: "starts", budget_s: 60, fast: false, tools: &[], run: |_| e2e("starts") },
+    Stage { name: "faults", budget_s: 300, fast: false, tools: &[], run: |_| e2e_alone("faults") },
     Stage {
         name: "sidecar",
         budget_s: 150,
