@@ -13,6 +13,9 @@ use crate::MINUTE;
 use crate::load::load;
 use crate::steps::{self, Cluster};
 
+/// From a fault to the end of the window of its breach.
+const RECORDED: Duration = Duration::from_secs(30);
+
 /// One of two servers gets slow: its capture names the cause, and its bundle holds the other one beside it.
 pub fn breach(cluster: &Cluster, shop: &Kubectl) {
     // Work enough that profiles compare, on a machine that also runs the cluster: a node that is full is another cause.
@@ -23,6 +26,8 @@ pub fn breach(cluster: &Cluster, shop: &Kubectl) {
     let servers = steps::servers(shop);
     let (worst, twin) = (&servers[0], &servers[1]);
     let fault_ms = steps::fault(shop, worst, r#"{"fault":"spin","ms":60,"oneIn":15}"#);
+    // Who asks again and again is a neighbour that takes half a CPU: nobody does while the breach is recorded.
+    std::thread::sleep(RECORDED);
     let (capture, took) = shop
         .until("a complete capture", 3 * MINUTE, |shop| {
             let captures = shop.get(&["pcap"]).ok()?;
@@ -34,7 +39,7 @@ pub fn breach(cluster: &Cluster, shop: &Kubectl) {
             panic!("{error}\n{seen}\n{}", cluster.operator_log());
         });
     steps::fault(shop, worst, "");
-    println!("  complete {:.1} s after the fault", took.as_secs_f64());
+    println!("  complete {:.1} s after the fault, or before", (RECORDED + took).as_secs_f64());
     println!("{}", shop.run(&["get", "tq,pp,pcap", "-o", "wide"]).expect("columns"));
     println!("{}", shop.run(&["describe", "tq", "orders"]).expect("a description"));
     let captures = shop.get(&["pcap"]).expect("captures");
@@ -42,16 +47,17 @@ pub fn breach(cluster: &Cluster, shop: &Kubectl) {
     let status = &capture["status"];
     assert_eq!(capture["metadata"]["name"], "orders-1-1");
     assert_eq!(status["author"].as_str(), Some(worst.as_str()), "{status}");
-    assert_eq!(
-        (&status["cause"], &status["onsetInside"]),
-        (&"CpuInLongPoll".into(), &true.into()),
-        "{status}"
-    );
     assert!(steps::is(&capture, "Uploaded"), "{status}");
 
     let folder = tempfile::tempdir().expect("a folder");
     let to = folder.path().join("bundle");
     println!("{}", cluster.brisq(shop, &["open", "orders-1-1", "--to", &to.display().to_string()]));
+    let diagnosis = std::fs::read_to_string(to.join("diagnosis.json")).expect("a diagnosis");
+    assert_eq!(
+        (&status["cause"], &status["onsetInside"]),
+        (&"CpuInLongPoll".into(), &true.into()),
+        "{status}\n{diagnosis}"
+    );
     let manifest = check_bundle(&to);
     println!("  manifest {}", serde_json::to_string(&manifest).expect("JSON"));
     let onset_ms = manifest["onsetMs"].as_i64().expect("an onset");
@@ -60,7 +66,6 @@ pub fn breach(cluster: &Cluster, shop: &Kubectl) {
     assert!(from_ms < fault_ms, "the window begins before the fault: {from_ms} {fault_ms}");
     assert!((fault_ms - 3_000..fault_ms + 5_000).contains(&onset_ms), "fault {fault_ms}, onset {onset_ms}");
     assert_eq!(manifest["pods"], serde_json::json!([twin]), "the healthy twin is in the bundle");
-    let diagnosis = std::fs::read_to_string(to.join("diagnosis.json")).expect("a diagnosis");
     let diagnosis: Value = serde_json::from_str(&diagnosis).expect("JSON");
     println!("  diagnosis {} ({}): {}", diagnosis["cause"], diagnosis["confidence"], diagnosis["reason"]);
     let guilty = top(&to.join("cpu.pb.gz"));
