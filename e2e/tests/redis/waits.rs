@@ -121,7 +121,7 @@ fn ten_thousand_parked_claims_ask_redis_nothing() {
     let asked = calls(&redis) - before;
     println!("one task for {parked_max} claims: {asked} calls in {took:?}, {looks} of them to look");
     assert!(took < Duration::from_secs(seconds), "{took:?}");
-    assert!(asked <= looks + at_rest + 10, "{asked} calls in {took:?}");
+    assert!(asked <= looks + 20, "{asked} calls in {took:?}, {looks} of them this test's");
     assert_eq!(ok(get(&mut http, "/v1/queues/known"))["counts"]["leased"], 1);
     drop(parked);
 }
