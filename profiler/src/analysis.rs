@@ -78,25 +78,24 @@ impl Analysis {
 /// Functions by how much their own CPU grew. Own is what a function spent itself or in system libraries that it called:
 /// so a spinning function stands above the runtime that called it and above the `memcpy` it called.
 fn top_functions(breach: &Functions, baseline: Option<&Functions>) -> Vec<TopFunction> {
-    let none = Cost::default();
-    let mut top: Vec<TopFunction> = breach
-        .by_name
-        .iter()
-        .map(|(function, cost)| {
-            let before = baseline.map(|baseline| baseline.by_name.get(function).unwrap_or(&none));
-            let place = cost.place.as_ref();
-            TopFunction {
-                function: function.clone(),
-                file: place.map_or_else(String::new, |place| place.file.clone()),
-                line: place.map_or(0, |place| place.line),
-                self_cores: cost.self_cores,
-                total_cores: cost.total_cores,
-                baseline_self_cores: before.map(|before| before.self_cores),
-                delta_cores: cost.self_cores - before.map_or(0.0, |before| before.self_cores),
-            }
-        })
-        .collect();
-    top.sort_by(|a, b| b.delta_cores.total_cmp(&a.delta_cores));
-    top.truncate(TOP_FUNCTIONS);
-    top
+    let own_before =
+        |name: &Arc<str>| baseline.map(|calm| calm.by_name.get(name).map_or(0.0, |cost| cost.self_cores));
+    let grown = |name, cost: &Cost| cost.self_cores - own_before(name).unwrap_or(0.0);
+    let mut costs: Vec<_> =
+        breach.by_name.iter().map(|(name, cost)| (grown(name, cost), name, cost)).collect();
+    costs.sort_by(|(a, name, _), (b, other, _)| b.total_cmp(a).then_with(|| name.cmp(other)));
+    costs.truncate(TOP_FUNCTIONS);
+    let top = |(delta_cores, name, cost): (f64, &Arc<str>, &Cost)| {
+        let place = cost.place.as_ref();
+        TopFunction {
+            function: name.to_string(),
+            file: place.map_or_else(String::new, |place| place.file.to_string()),
+            line: place.map_or(0, |place| place.line),
+            self_cores: cost.self_cores,
+            total_cores: cost.total_cores,
+            baseline_self_cores: own_before(name),
+            delta_cores,
+        }
+    };
+    costs.into_iter().map(top).collect()
 }

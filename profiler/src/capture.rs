@@ -14,9 +14,10 @@ use serde_json::json;
 
 use crate::analysis::{Analysis, DIFF_SAMPLES_MIN, TopFunction};
 use crate::bundle::{Bundle, WriteError};
+use crate::flame::Graphs;
 use crate::recording::Recording;
 use crate::report::{self, Report};
-use crate::{flame, signals};
+use crate::signals;
 
 /// What a recording became.
 pub(crate) struct Found {
@@ -63,9 +64,9 @@ impl Recording {
     pub(crate) fn into_bundle(self) -> Result<Found, WriteError> {
         let mut symbolizer = Symbolizer::new(&self.hello.mappings);
         let breach_frames = self.breach();
-        let breach = Functions::of(&breach_frames, &mut symbolizer);
-        let baseline = Functions::of(&self.baseline, &mut symbolizer);
+        let [breach, baseline] = Functions::of_each([&breach_frames, &self.baseline], &mut symbolizer);
         let analysis = Analysis::of(&self, &breach_frames, &breach, &baseline);
+        let comparable = analysis.comparable();
         let mut bundle = Bundle::default();
         let profile = |symbolizer: &mut Symbolizer, frames: &[Arc<Frame>], name| {
             profile_with(symbolizer, &self.hello, frames)
@@ -75,16 +76,11 @@ impl Recording {
         if !self.baseline.is_empty() {
             bundle.add("baseline.pb.gz", profile(&mut symbolizer, &self.baseline, "baseline.pb.gz")?);
         }
-        let comparable = analysis.comparable();
-        let lines = flame::folded_difference(&baseline, &breach);
-        let own = flame::folded(&breach);
-        let draw_difference =
-            |lines: &[String]| comparable.then(|| flame::flame_difference(lines, &self.name)).flatten();
-        let (flame, difference) = (flame::flame(&own, &self.name), draw_difference(&lines));
-        let in_report = draw_difference(&flame::without_runtime(&lines))
-            .or_else(|| flame::flame(&flame::without_runtime(&own), &self.name));
-        if comparable {
-            bundle.add("diff.folded", lines.join("\n") + "\n");
+        drop(symbolizer);
+        let graphs = Graphs::of(&breach, comparable.then_some(&baseline), &self.name);
+        drop((breach, baseline));
+        if let Some(folded) = graphs.folded_difference {
+            bundle.add("diff.folded", folded);
         }
         bundle.add("claims.jsonl", self.claims_jsonl()?);
         bundle.add("signals.jsonl.gz", self.signals_jsonl_gz()?);
@@ -92,13 +88,13 @@ impl Recording {
             bundle.add("redis.json", pretty("redis.json", &json!({"slowCommands": commands}))?);
         }
         bundle.add("diagnosis.json", analysis.to_json()?);
-        let report =
-            Report { recording: &self, analysis: &analysis, flame: in_report.as_deref(), comparable };
+        let in_report = graphs.in_report.as_deref();
+        let report = Report { recording: &self, analysis: &analysis, flame: in_report, comparable };
         bundle.add("report.html", report::report(&report));
-        if let Some(svg) = flame {
+        if let Some(svg) = graphs.flame {
             bundle.add("flame.svg", svg);
         }
-        if let Some(svg) = difference {
+        if let Some(svg) = graphs.difference {
             bundle.add("flame-diff.svg", svg);
         }
         let manifest = self.manifest(&bundle);

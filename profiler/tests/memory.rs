@@ -1,13 +1,13 @@
-//! What the rings of a busy machine take of memory, whatever its stacks are like. A test binary of its own: it counts the
-//! bytes of the whole process.
+//! What the rings of a busy machine and the bundle that is made of them take of memory, whatever its stacks are like. A test
+//! binary of its own: it counts the bytes of the whole process.
 
 use std::alloc::System;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use brisq_profiler::{Artifacts, CaptureOrder, Event, Part, Profiler, ProfilerConfig};
-use brisq_recorder::wire::{Frame, Hello, PROTOCOL_VERSION, Stack};
+use brisq_profiler::{Artifacts, CaptureOrder, Event, Part, Profiler, ProfilerConfig, Written};
+use brisq_recorder::wire::{Frame, Hello, Mapping, PROTOCOL_VERSION, Stack};
 use brisq_slo::CaptureLimits;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -20,9 +20,20 @@ const MIB: usize = 1024 * 1024;
 const STACKS: u64 = 3_000;
 /// Addresses of a stack.
 const DEPTH: usize = 50;
+/// Addresses that a busy program was seen at.
+const ADDRESSES: u64 = 5_000;
 /// As the profiler bounds it, with the frames that wait on their way.
 const BOUND: usize = 96 * MIB + 8 * MIB;
-const SOON: Duration = Duration::from_secs(30);
+/// The rings and all that is made while a bundle is written: a sidecar has 512 MiB.
+const WRITING_BOUND: usize = 256 * MIB;
+/// A larger bundle is refused.
+const BUNDLE_BOUND: u64 = 64 * MIB as u64;
+/// Seconds that are sent.
+const SECONDS: u64 = 130;
+/// A mapping, and the length of a function's name in it: 50 of them are a stack of eight thousand bytes, as real ones are.
+const NAMED: u64 = 1 << 40;
+const NAME_BYTES: usize = 150;
+const SOON: Duration = Duration::from_secs(60);
 
 struct Rig {
     profiler: Profiler,
@@ -53,68 +64,159 @@ impl Rig {
             started_ms: BEGAN_MS,
             cpus: 32.0,
             runtime_workers: 32,
+            mappings: vec![Mapping {
+                start: NAMED,
+                end: NAMED + 1,
+                file_offset: 0,
+                path: "x".repeat(NAME_BYTES),
+                build_id: String::new(),
+            }],
             ..Hello::default()
         };
         let profiler = Profiler::start(hello, watched, config).expect("a profiler");
         Self { profiler, frames, events, _folder: folder }
     }
 
-    /// Sends these seconds, with stacks that repeat after so many seconds.
-    fn pass(&self, seconds: std::ops::Range<u64>, repeat_after: u64) {
+    /// Sends these seconds.
+    fn pass(&self, seconds: std::ops::Range<u64>, stacks: Stacks) {
         for n in seconds {
-            let first = n % repeat_after * STACKS;
-            let stacks = (first..first + STACKS).map(|stack| Stack {
-                tid: 1,
-                count: 1,
-                addresses: vec![stack; DEPTH].into(),
-            });
+            let stacks = stacks.of_second(n);
             let (from_ms, to_ms) = (BEGAN_MS + n * 1_000, BEGAN_MS + (n + 1) * 1_000);
-            let (uptime_ms, stacks) = (to_ms - BEGAN_MS, stacks.collect());
+            let uptime_ms = to_ms - BEGAN_MS;
             let frame = Frame { from_ms, to_ms, uptime_ms, stacks, ..Frame::default() };
             self.frames.send(Arc::new(frame)).expect("the loop goes on");
             while !matches!(self.events.recv_timeout(SOON).expect("an event"), Event::Second { .. }) {}
         }
     }
+
+    /// Orders a capture of these seconds; those before them are its baseline.
+    fn capture(&self, seconds: std::ops::Range<u64>) {
+        let order = CaptureOrder {
+            name: "long".to_owned(),
+            reason: "Manual".to_owned(),
+            from_ms: BEGAN_MS + seconds.start * 1_000,
+            to_ms: BEGAN_MS + seconds.end * 1_000,
+            onset_ms: None,
+            part: Part::Whole { pods: Vec::new() },
+        };
+        self.profiler.capture(order).expect("the loop goes on");
+    }
+
+    /// The most that the process takes until the bundle is whole, in bytes.
+    fn peak_of_writing(&self, region: &Region<'_, System>) -> (usize, Box<Written>) {
+        let (began, mut peak) = (Instant::now(), 0);
+        loop {
+            match self.events.recv_timeout(Duration::from_millis(1)) {
+                Ok(Event::Written(written)) => return (peak, written),
+                Ok(Event::Failed { error, .. }) => panic!("{error}"),
+                _ => peak = peak.max(taken(region)),
+            }
+            assert!(began.elapsed() < SOON, "nothing was written in {SOON:?}");
+        }
+    }
+}
+
+/// One of the addresses of a real program, by a generator that answers the same each time (splitmix64).
+fn any(n: u64) -> u64 {
+    let mut bits = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (bits ^ (bits >> 31)) % ADDRESSES
+}
+
+/// What the stacks of a second are like.
+#[derive(Clone, Copy)]
+enum Stacks {
+    /// They repeat after so many seconds; the addresses of one are all the same.
+    Repeat(u64),
+    /// Each is another one, by its innermost function.
+    New,
+    /// No address was seen before.
+    NewAddresses,
+    /// Of the addresses of a real program, in any order.
+    AnyOrder,
+}
+
+impl Stacks {
+    fn of_second(self, n: u64) -> Vec<Stack> {
+        let addresses = |stack: u64| match self {
+            Self::Repeat(_) => vec![stack; DEPTH],
+            Self::New => std::iter::once(stack).chain(vec![NAMED; DEPTH - 1]).collect(),
+            Self::NewAddresses => (stack * DEPTH as u64..(stack + 1) * DEPTH as u64).collect(),
+            Self::AnyOrder => (0..DEPTH as u64).map(|n| any(stack * DEPTH as u64 + n)).collect(),
+        };
+        let second = if let Self::Repeat(after) = self { n % after } else { n };
+        let stacks = second * STACKS..(second + 1) * STACKS;
+        stacks.map(|stack| Stack { tid: 1, count: 1, addresses: addresses(stack).into() }).collect()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Captured {
+    Not,
+    /// Longer than what is sent.
+    Held,
+    Written,
+    /// With a baseline.
+    Compared,
+}
+
+fn taken(region: &Region<'_, System>) -> usize {
+    let now = region.change();
+    now.bytes_allocated.saturating_sub(now.bytes_deallocated)
 }
 
 /// One test, because it counts what the whole process takes.
 #[test]
 fn rings_and_captures_take_no_more_than_their_bytes() {
-    // Stacks that repeat each second, each minute and never; and a capture that holds them all.
-    for (what, repeat_after, capture, most) in [
-        ("the same each second", 1, false, 24 * MIB),
-        ("the same each second, captured", 1, true, 40 * MIB),
-        ("other ones for a minute", 60, false, BOUND),
-        ("always other ones", u64::MAX, false, BOUND),
-        ("always other ones, captured", u64::MAX, true, BOUND),
+    // Stacks that repeat each second, each minute and never; captures that hold them all, and bundles made of them.
+    for (what, stacks, captured, most) in [
+        ("the same each second", Stacks::Repeat(1), Captured::Not, 24 * MIB),
+        ("the same each second, captured", Stacks::Repeat(1), Captured::Held, 40 * MIB),
+        ("the same each second, written", Stacks::Repeat(1), Captured::Written, 80 * MIB),
+        ("other ones for a minute", Stacks::Repeat(60), Captured::Not, BOUND),
+        ("always other ones", Stacks::New, Captured::Not, BOUND),
+        ("always other ones, captured", Stacks::New, Captured::Held, BOUND),
+        ("always other ones, written", Stacks::New, Captured::Written, WRITING_BOUND),
+        ("always other addresses, written", Stacks::NewAddresses, Captured::Written, WRITING_BOUND),
+        ("addresses in any order, written", Stacks::AnyOrder, Captured::Written, WRITING_BOUND),
+        ("addresses in any order, compared", Stacks::AnyOrder, Captured::Compared, WRITING_BOUND),
     ] {
         let region = Region::new(ALLOCATOR);
         let rig = Rig::start();
-        rig.pass(0..30, repeat_after);
-        if capture {
-            let order = CaptureOrder {
-                name: "long".to_owned(),
-                reason: "Manual".to_owned(),
-                from_ms: BEGAN_MS,
-                to_ms: BEGAN_MS + 400_000,
-                onset_ms: None,
-                part: Part::Whole { pods: Vec::new() },
-            };
-            rig.profiler.capture(order).expect("the loop goes on");
+        rig.pass(0..30, stacks);
+        match captured {
+            Captured::Not => {}
+            Captured::Held => rig.capture(0..400),
+            Captured::Written => rig.capture(0..SECONDS),
+            Captured::Compared => rig.capture(20..SECONDS),
         }
         let mut peak = 0;
-        for ten in 3..13 {
-            rig.pass(ten * 10..ten * 10 + 10, repeat_after);
-            let now = region.change();
-            peak = peak.max(now.bytes_allocated.saturating_sub(now.bytes_deallocated));
+        for ten in 3..SECONDS / 10 {
+            rig.pass(ten * 10..ten * 10 + 10, stacks);
+            peak = peak.max(taken(&region));
         }
         println!("{what}: {} MiB, {} seconds are told of", peak / MIB, rig.profiler.recent().len());
-        assert!(peak <= most, "{what}: {} MiB, at most {} MiB", peak / MIB, most / MIB);
+        assert!(peak <= most.min(BOUND), "{what}: {} MiB, at most {} MiB", peak / MIB, most / MIB);
         let recent = rig.profiler.recent();
         let newest = recent.last().expect("a second");
         let told = newest.stacks.len() as u64 + newest.lost;
         assert_eq!((recent.len(), told), (30, STACKS), "{what}: what has no room is counted");
         let lost: u64 = recent.iter().map(|frame| frame.lost).sum();
-        assert_eq!(lost > 0, capture && repeat_after == u64::MAX, "{what}: {lost} lost");
+        let is_repeated = matches!(stacks, Stacks::Repeat(_));
+        assert_eq!(lost > 0, captured != Captured::Not && !is_repeated, "{what}: {lost} lost");
+        if matches!(captured, Captured::Written | Captured::Compared) {
+            let began = Instant::now();
+            let (peak, written) = rig.peak_of_writing(&region);
+            println!("{what}: {} MiB while it was written, {:.1?}", peak / MIB, began.elapsed());
+            for file in &written.files {
+                println!("    {} {}", file.name, file.bytes);
+            }
+            assert!(peak <= most, "{what}: {} MiB, at most {} MiB", peak / MIB, most / MIB);
+            let is_compared = written.files.iter().any(|file| file.name == "diff.folded");
+            assert_eq!(is_compared, captured == Captured::Compared, "{what}");
+            let bytes: u64 = written.files.iter().map(|file| file.bytes).sum();
+            assert!(bytes <= BUNDLE_BOUND, "{what}: {bytes} bytes");
+        }
     }
 }

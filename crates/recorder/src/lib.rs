@@ -28,7 +28,7 @@ pub mod wire;
 
 pub use claims::{ClaimFinish, ClaimLog, ClaimTicket, IN_FLIGHT_MAX};
 pub use engine::{register_current_thread, spawn_thread, unregistered_threads};
-pub use functions::{Cost, Functions};
+pub use functions::{Cost, FOLDED_MAX_BYTES, Functions};
 pub use probes::{
     Canaries, CommitCounts, CommitStats, PING_TIMEOUT, Ping, ProbeSources, Probes, RuntimeBusy,
     SLOW_LOG_TIMEOUT, SlowLog, TICKS_PENDING_MAX, cpu_quota, runtime_busy, runtime_canary,

@@ -1,7 +1,7 @@
 //! Frames as a gzipped profile in the format of `pprof` (`profile.proto` of github.com/google/pprof). The crate `pprof`
 //! brings the messages; nothing else of it is used, so that its signal handler is not linked.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
 use std::sync::Arc;
 
@@ -10,9 +10,12 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use pprof::protos::{Function, Label, Line, Location, Mapping, Message, Profile, Sample, ValueType};
 
+use crate::functions::OTHER_STACKS;
 use crate::symbols::{SourceFrame, Symbolizer};
 use crate::wire::{Frame, Hello, SAMPLE_HZ};
 
+/// Bytes of a profile; samples beyond them are counted as [`OTHER_STACKS`], by thread and second.
+const PROFILE_MAX_BYTES: usize = 8 * 1024 * 1024;
 const PERIOD_NANOS: i64 = 1_000_000_000 / SAMPLE_HZ as i64;
 
 /// Why a profile could not be written or read.
@@ -45,13 +48,24 @@ pub fn profile_with(
 ) -> Result<Vec<u8>, ProfileError> {
     let stacks = || frames.iter().flat_map(|frame| &frame.stacks);
     symbolizer.prepare(stacks().flat_map(|stack| stack.addresses.iter().copied()));
-    let mut builder = Builder::new(hello);
+    let mut builder = Builder::new(hello)?;
     for frame in frames {
         let names: HashMap<u32, &str> = frame.threads.iter().map(|t| (t.tid, t.name.as_str())).collect();
+        let second = frame.from_ms / 1_000;
+        let mut untold: BTreeMap<&str, u64> = BTreeMap::new();
         for stack in &frame.stacks {
-            let ids = stack.addresses.iter().map(|address| builder.location(*address, symbolizer)).collect();
             let thread = names.get(&stack.tid).copied().unwrap_or("unknown");
-            builder.sample(ids, stack.count, thread, frame.from_ms / 1_000);
+            if builder.is_full() {
+                *untold.entry(thread).or_default() += u64::from(stack.count);
+            } else {
+                let location = |address: &u64| builder.location(*address, symbolizer);
+                let ids = stack.addresses.iter().map(location).collect::<Result<_, _>>()?;
+                builder.sample(ids, stack.count.into(), thread, second)?;
+            }
+        }
+        for (thread, count) in untold {
+            let other = builder.other_stacks()?;
+            builder.sample(vec![other], count, thread, second)?;
         }
     }
     let (from, to) = (frames.first().map_or(0, |f| f.from_ms), frames.last().map_or(0, |f| f.to_ms));
@@ -68,104 +82,152 @@ pub fn decode(gzipped: &[u8]) -> Result<Profile, ProfileError> {
     Profile::decode(bytes.as_slice()).map_err(|error| ProfileError::Format(error.to_string()))
 }
 
+/// A profile on its way. Each part is written as it comes, so that nothing is kept but what tells parts apart: messages one behind
+/// the other are one message, as long as a field that is no list is written once.
 struct Builder {
-    profile: Profile,
-    strings: HashMap<String, i64>,
-    functions: HashMap<(String, String), u64>,
+    written: GzEncoder<Vec<u8>>,
+    strings: HashMap<Arc<str>, i64>,
+    functions: HashMap<(Arc<str>, Arc<str>), u64>,
     locations: HashMap<u64, u64>,
+    other_stacks: Option<u64>,
 }
 
 impl Builder {
-    fn new(hello: &Hello) -> Self {
+    fn new(hello: &Hello) -> Result<Self, ProfileError> {
         let mut builder = Self {
-            profile: Profile::default(),
+            written: GzEncoder::new(Vec::new(), Compression::default()),
             strings: HashMap::new(),
             functions: HashMap::new(),
             locations: HashMap::new(),
+            other_stacks: None,
         };
-        builder.string("");
-        let samples = builder.value_type("samples", "count");
-        let cpu = builder.value_type("cpu", "nanoseconds");
-        builder.profile.sample_type = vec![samples, cpu.clone()];
-        builder.profile.period_type = Some(cpu);
-        builder.profile.period = PERIOD_NANOS;
-        let comment = format!("engine {}: {}", hello.engine, hello.blind_spots);
-        let comment = builder.string(&comment);
-        builder.profile.comment = vec![comment];
+        builder.text("")?;
+        let samples = builder.value_type("samples", "count")?;
+        let cpu = builder.value_type("cpu", "nanoseconds")?;
+        let comment = builder.text(&format!("engine {}: {}", hello.engine, hello.blind_spots))?;
+        builder.write(&Profile {
+            sample_type: vec![samples, cpu.clone()],
+            period_type: Some(cpu),
+            period: PERIOD_NANOS,
+            comment: vec![comment],
+            ..Profile::default()
+        })?;
         for (id, mapping) in (1..).zip(&hello.mappings) {
             let mapping = Mapping {
                 id,
                 memory_start: mapping.start,
                 memory_limit: mapping.end,
                 file_offset: mapping.file_offset,
-                filename: builder.string(&mapping.path),
-                build_id: builder.string(&mapping.build_id),
+                filename: builder.text(&mapping.path)?,
+                build_id: builder.text(&mapping.build_id)?,
                 has_functions: true,
                 has_filenames: true,
                 has_line_numbers: true,
                 has_inline_frames: true,
             };
-            builder.profile.mapping.push(mapping);
+            builder.write(&Profile { mapping: vec![mapping], ..Profile::default() })?;
         }
-        builder
+        Ok(builder)
     }
 
-    fn string(&mut self, text: &str) -> i64 {
+    fn is_full(&self) -> bool {
+        self.written.get_ref().len() > PROFILE_MAX_BYTES
+    }
+
+    fn text(&mut self, text: &str) -> Result<i64, ProfileError> {
+        match self.strings.get(text) {
+            Some(index) => Ok(*index),
+            None => self.string(&text.into()),
+        }
+    }
+
+    fn string(&mut self, text: &Arc<str>) -> Result<i64, ProfileError> {
         if let Some(index) = self.strings.get(text) {
-            return *index;
+            return Ok(*index);
         }
-        let index = i64::try_from(self.profile.string_table.len()).unwrap_or(0);
-        self.profile.string_table.push(text.to_owned());
-        self.strings.insert(text.to_owned(), index);
-        index
+        let index = i64::try_from(self.strings.len()).unwrap_or(0);
+        self.strings.insert(Arc::clone(text), index);
+        self.write(&Profile { string_table: vec![text.to_string()], ..Profile::default() })?;
+        Ok(index)
     }
 
-    fn value_type(&mut self, kind: &str, unit: &str) -> ValueType {
-        ValueType { ty: self.string(kind), unit: self.string(unit) }
+    fn value_type(&mut self, kind: &str, unit: &str) -> Result<ValueType, ProfileError> {
+        Ok(ValueType { ty: self.text(kind)?, unit: self.text(unit)? })
     }
 
-    fn location(&mut self, address: u64, symbolizer: &mut Symbolizer) -> u64 {
+    fn location(&mut self, address: u64, symbolizer: &mut Symbolizer) -> Result<u64, ProfileError> {
+        let address = symbolizer.known_as(address);
         if let Some(id) = self.locations.get(&address) {
-            return *id;
+            return Ok(*id);
         }
-        let id = self.locations.len() as u64 + 1;
+        let id = self.next_location();
         let mapping_id = symbolizer.mapping_of(address).map_or(0, |index| index as u64 + 1);
-        let frames = symbolizer.frames(address).to_vec();
-        let line = frames.iter().map(|frame| self.line(frame)).collect();
-        self.profile.location.push(Location { id, mapping_id, address, line, is_folded: false });
+        let lines = symbolizer.frames(address).iter().map(|frame| self.line(frame));
+        let line = lines.collect::<Result<_, _>>()?;
+        let location = vec![Location { id, mapping_id, address, line, is_folded: false }];
+        self.write(&Profile { location, ..Profile::default() })?;
         self.locations.insert(address, id);
-        id
+        Ok(id)
     }
 
-    fn line(&mut self, frame: &SourceFrame) -> Line {
-        let key = (frame.function.clone(), frame.file.clone());
-        let function_id = match self.functions.get(&key) {
-            Some(id) => *id,
-            None => {
-                let id = self.functions.len() as u64 + 1;
-                let (name, filename) = (self.string(&frame.function), self.string(&frame.file));
-                self.profile.function.push(Function { id, name, system_name: name, filename, start_line: 0 });
-                self.functions.insert(key, id);
-                id
-            }
-        };
-        Line { function_id, line: frame.line.into() }
+    /// The location of all stacks that are not told.
+    fn other_stacks(&mut self) -> Result<u64, ProfileError> {
+        if let Some(id) = self.other_stacks {
+            return Ok(id);
+        }
+        let id = self.next_location();
+        let line = self.line(&SourceFrame { function: OTHER_STACKS.into(), file: "".into(), line: 0 })?;
+        let location = vec![Location { id, line: vec![line], ..Location::default() }];
+        self.write(&Profile { location, ..Profile::default() })?;
+        self.other_stacks = Some(id);
+        Ok(id)
     }
 
-    fn sample(&mut self, location_id: Vec<u64>, count: u32, thread: &str, second: u64) {
-        let thread = Label { key: self.string("thread"), str: self.string(thread), num: 0, num_unit: 0 };
-        let num = i64::try_from(second).unwrap_or(i64::MAX);
-        let second = Label { key: self.string("second"), str: 0, num, num_unit: self.string("seconds") };
-        let value = vec![count.into(), i64::from(count) * PERIOD_NANOS];
-        self.profile.sample.push(Sample { location_id, value, label: vec![thread, second] });
+    fn next_location(&self) -> u64 {
+        (self.locations.len() + usize::from(self.other_stacks.is_some())) as u64 + 1
+    }
+
+    fn line(&mut self, frame: &SourceFrame) -> Result<Line, ProfileError> {
+        let line = frame.line.into();
+        let key = (Arc::clone(&frame.function), Arc::clone(&frame.file));
+        if let Some(id) = self.functions.get(&key) {
+            return Ok(Line { function_id: *id, line });
+        }
+        let id = self.functions.len() as u64 + 1;
+        let (name, filename) = (self.string(&frame.function)?, self.string(&frame.file)?);
+        let function = vec![Function { id, name, system_name: name, filename, start_line: 0 }];
+        self.write(&Profile { function, ..Profile::default() })?;
+        self.functions.insert(key, id);
+        Ok(Line { function_id: id, line })
+    }
+
+    fn sample(
+        &mut self,
+        location_id: Vec<u64>,
+        count: u64,
+        thread: &str,
+        second: u64,
+    ) -> Result<(), ProfileError> {
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let thread = Label { key: self.text("thread")?, str: self.text(thread)?, num: 0, num_unit: 0 };
+        let (key, num_unit) = (self.text("second")?, self.text("seconds")?);
+        let second = Label { key, str: 0, num: number(second), num_unit };
+        let value = vec![number(count), number(count).saturating_mul(PERIOD_NANOS)];
+        let sample = vec![Sample { location_id, value, label: vec![thread, second] }];
+        self.write(&Profile { sample, ..Profile::default() })
+    }
+
+    fn write(&mut self, part: &Profile) -> Result<(), ProfileError> {
+        Ok(self.written.write_all(&part.encode_to_vec())?)
     }
 
     fn finish(mut self, from_ms: u64, to_ms: u64) -> Result<Vec<u8>, ProfileError> {
         let nanos = |ms: u64| i64::try_from(ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
-        self.profile.time_nanos = nanos(from_ms);
-        self.profile.duration_nanos = nanos(to_ms.saturating_sub(from_ms));
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-        gzip.write_all(&self.profile.encode_to_vec())?;
-        Ok(gzip.finish()?)
+        self.write(&Profile {
+            time_nanos: nanos(from_ms),
+            duration_nanos: nanos(to_ms.saturating_sub(from_ms)),
+            ..Profile::default()
+        })?;
+        Ok(self.written.finish()?)
     }
 }

@@ -67,7 +67,7 @@ fn the_spinning_function_is_the_leaf_and_its_caller_stands_above_it() {
     let (stacks, mut symbolizer) = (RUN.stacks_of("spin"), RUN.symbolizer());
     let mut names = |stack: &Stack| -> Vec<String> {
         let frames = stack.addresses.iter().flat_map(|address| symbolizer.frames(*address).to_vec());
-        frames.map(|frame| frame.function).collect()
+        frames.map(|frame| frame.function.to_string()).collect()
     };
     let (right, all) = Run::share(&stacks, |stack| {
         let names = names(stack);
@@ -149,7 +149,7 @@ fn the_hello_says_who_is_recorded_and_what_is_not_seen() {
 #[test]
 fn a_rebuilt_file_does_not_answer_for_the_one_that_ran() {
     let address = RUN.stacks_of("spin")[0].addresses[0];
-    let name = |symbolizer: &mut Symbolizer| symbolizer.frames(address)[0].function.clone();
+    let name = |symbolizer: &mut Symbolizer| symbolizer.frames(address)[0].function.to_string();
     assert_eq!(name(&mut RUN.symbolizer()), "starts::spin_here");
     let mut mappings = RUN.hello.mappings.clone();
     mappings.iter_mut().for_each(|mapping| mapping.build_id = "0123".to_owned());
