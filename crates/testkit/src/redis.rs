@@ -10,6 +10,7 @@ use crate::Process;
 
 /// How long Redis may take to answer after its start, its append-only file read.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a Redis is started.
 #[derive(Clone, Debug)]
@@ -123,12 +124,24 @@ impl Redis {
     /// When it does not answer.
     pub fn command(&self, line: &str) -> io::Result<String> {
         use std::io::{BufRead, Write};
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut stream = self.connect()?;
         stream.write_all(format!("{line}\r\n").as_bytes())?;
         let mut answer = String::new();
         io::BufReader::new(stream).read_line(&mut answer)?;
         Ok(answer.trim_end().to_owned())
+    }
+
+    /// Sends `INFO` with a section; the raw answer.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn info(&self, section: &str) -> io::Result<String> {
+        use std::io::{Read, Write};
+        let mut stream = self.connect()?;
+        stream.write_all(format!("INFO {section}\r\nQUIT\r\n").as_bytes())?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
     }
 
     /// Calls of functions that it ran or refused.
@@ -136,11 +149,7 @@ impl Redis {
     /// # Errors
     /// When it does not answer.
     pub fn function_calls(&self) -> io::Result<u64> {
-        use std::io::{Read, Write};
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        stream.write_all(b"INFO commandstats\r\nQUIT\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
+        let text = self.info("commandstats")?;
         let fields = text
             .lines()
             .filter(|line| line.starts_with("cmdstat_fcall"))
@@ -148,6 +157,12 @@ impl Redis {
         let counts = fields.filter_map(|field| field.split_once('='));
         let counts = counts.filter(|(name, _)| ["calls", "rejected_calls"].contains(name));
         Ok(counts.filter_map(|(_, count)| count.parse::<u64>().ok()).sum())
+    }
+
+    fn connect(&self) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        Ok(stream)
     }
 
     fn wait_until_it_answers(&mut self) -> io::Result<()> {

@@ -6,7 +6,7 @@ use super::*;
 
 /// A number out of INFO.
 fn stat(redis: &Redis, section: &str, name: &str) -> u64 {
-    let info: String = redis::cmd("INFO").arg(section).query(&mut plainly(redis)).unwrap();
+    let info = redis.info(section).unwrap();
     let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("INFO has it");
     line.trim().parse().unwrap()
 }

@@ -52,6 +52,39 @@ async fn a_call_that_is_too_large_for_redis_is_taken_in_parts() {
     .await;
 }
 
+/// A Redis that others fill is fuller than the store knows: it refuses a later part of a call, and what was taken stays told.
+#[tokio::test]
+async fn what_was_taken_is_told_where_redis_itself_refuses_the_rest() {
+    let mut cut_short = 0;
+    for megabytes_of_others in [0, 6, 8, 10, 12, 14, 27] {
+        let redis = start(&["--maxmemory", "30mb", "--maxmemory-policy", "noeviction"]);
+        let store = connect(&redis).await;
+        let queue = queue(&store).await;
+        store.ready().await.unwrap();
+        let set = format!("SETRANGE others {} x", megabytes_of_others * 1_000_000);
+        assert!(redis.command(&set).unwrap().starts_with(':'), "{set}");
+        let new = |_| NewTask { id: fresh(queue.shard()), ..task(queue.shard(), 0, 1_000_000) };
+        let tasks: Vec<NewTask> = (0..26).map(new).collect();
+        let ids: Vec<TaskId> = tasks.iter().map(|task| task.id).collect();
+        let results = match store.enqueue(&queue, tasks).await {
+            Ok(answer) => answer.results,
+            Err(StoreError::Full(_)) => vec![Err(Refused::NoRoom); ids.len()],
+            Err(error) => panic!("{error}"),
+        };
+        let taken = results.iter().filter(|result| result.is_ok()).count();
+        let by_redis = redis.info("errorstats").unwrap().contains("errorstat_OOM");
+        println!("{megabytes_of_others} MB of others: {taken} of 26 taken, Redis refused: {by_redis}");
+        cut_short += usize::from((1..26).contains(&taken) && by_redis);
+        redis.command("CONFIG SET maxmemory 100mb").unwrap();
+        for (id, result) in ids.into_iter().zip(results) {
+            assert!(matches!(result, Ok(_) | Err(Refused::NoRoom)), "{result:?}");
+            let is_there = store.get(id).await.unwrap().is_some();
+            assert_eq!(is_there, result.is_ok(), "{megabytes_of_others} MB of others: {id}");
+        }
+    }
+    assert!(cut_short > 0, "no call was cut short by Redis");
+}
+
 /// Full to its mark, and beyond it: several servers that fill it in the same second do not know of each other's tasks.
 #[tokio::test]
 async fn every_claim_of_a_small_full_redis_gets_a_task_and_the_backlog_drains() {
