@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 
-use crate::step::{Cases, cargo, cargo_test, folder_of, output, run};
+use crate::step::{Cases, cargo, cargo_test, folder_of, many_at_once, output, run};
 use crate::test::Options;
 use crate::tools::{COREDNS, DENY, HELM, KUBE, MACHETE, PPROF, Tool, VERSITYGW};
 use crate::{advisories, cluster, codegen, tidy};
@@ -59,12 +59,12 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "http", budget_s: 60, fast: false, tools: &[], run: |_| e2e("http") },
     Stage { name: "pair", budget_s: 60, fast: false, tools: &[], run: |_| e2e("pair") },
     Stage { name: "redis", budget_s: 150, fast: false, tools: &[], run: |_| e2e("redis") },
-    Stage { name: "bytes", budget_s: 60, fast: false, tools: &[], run: |_| e2e("bytes") },
+    Stage { name: "bytes", budget_s: 60, fast: false, tools: &[], run: |_| e2e_busy("bytes") },
     Stage { name: "doors", budget_s: 120, fast: false, tools: &[], run: |_| e2e("doors") },
     Stage { name: "words", budget_s: 60, fast: false, tools: &[], run: |_| e2e("words") },
     Stage { name: "readme", budget_s: 30, fast: false, tools: &[], run: |_| e2e("readme") },
     Stage { name: "sync", budget_s: 60, fast: false, tools: &[], run: |_| e2e("sync") },
-    Stage { name: "slow", budget_s: 60, fast: false, tools: &[], run: |_| e2e("slow") },
+    Stage { name: "slow", budget_s: 60, fast: false, tools: &[], run: |_| e2e_busy("slow") },
     Stage { name: "pprof", budget_s: 90, fast: false, tools: &[PPROF], run: |_| e2e("pprof") },
     Stage { name: "starts", budget_s: 60, fast: false, tools: &[], run: |_| e2e("starts") },
     Stage { name: "faults", budget_s: 300, fast: false, tools: &[], run: |_| e2e_alone("faults") },
@@ -73,11 +73,17 @@ pub const STAGES: &[Stage] = &[
         budget_s: 150,
         fast: false,
         tools: &[PPROF, VERSITYGW],
-        run: |_| e2e("sidecar"),
+        run: |_| e2e_busy("sidecar"),
     },
     Stage { name: "demo", budget_s: 150, fast: false, tools: &[PPROF], run: |_| e2e_alone("demo") },
     Stage { name: "backlog", budget_s: 90, fast: false, tools: &[], run: |_| e2e("backlog") },
-    Stage { name: "operator", budget_s: 360, fast: false, tools: &[KUBE, HELM], run: |_| e2e("operator") },
+    Stage {
+        name: "operator",
+        budget_s: 360,
+        fast: false,
+        tools: &[KUBE, HELM],
+        run: |_| e2e_busy("operator"),
+    },
     Stage {
         name: "cluster",
         budget_s: 480,
@@ -87,7 +93,7 @@ pub const STAGES: &[Stage] = &[
     },
     Stage { name: "bench", budget_s: 120, fast: false, tools: &[], run: |_| bench() },
     Stage { name: "supply", budget_s: 30, fast: false, tools: &[DENY, MACHETE], run: supply },
-    Stage { name: "crash", budget_s: 240, fast: false, tools: &[], run: |_| e2e("crash") },
+    Stage { name: "crash", budget_s: 240, fast: false, tools: &[], run: |_| e2e_busy("crash") },
 ];
 
 /// Installs what is missing, where it may.
@@ -144,7 +150,7 @@ fn codegen_stage() -> anyhow::Result<Cases> {
 }
 
 fn unit() -> anyhow::Result<Cases> {
-    cargo_test(&["--exclude", "brisq-e2e"], &[])
+    cargo_test(&["--exclude", "brisq-e2e"], &[many_at_once()])
 }
 
 /// Everything that the stages behind this one run. First the programs with faults, kept aside; an example is among them
@@ -188,5 +194,10 @@ fn supply(options: &Options) -> anyhow::Result<Cases> {
 }
 
 fn e2e(test: &str) -> anyhow::Result<Cases> {
+    cargo_test(&["--test", test, "--", "--nocapture"], &[many_at_once()])
+}
+
+/// Where each case has programs that keep a CPU busy.
+fn e2e_busy(test: &str) -> anyhow::Result<Cases> {
     cargo_test(&["--test", test, "--", "--nocapture"], &[])
 }

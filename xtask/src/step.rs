@@ -12,6 +12,9 @@ use crate::slowest;
 /// Cases that passed, of a step that did.
 pub type Cases = usize;
 
+/// Tests of one program that run at once, per CPU: with one of them a CPU of two idled for 86 % of the time.
+const WAITING_TESTS_PER_CPU: usize = 3;
+
 /// What every build, test and lint of the stages selects. One profile, one set of packages and one of features: with another,
 /// cargo compiles the same crates once more.
 pub const WORKSPACE: [&str; 5] = ["--release", "--locked", "--workspace", "--features", "brisq/cluster"];
@@ -65,6 +68,12 @@ pub fn output(program: &str, args: &[&str]) -> anyhow::Result<String> {
 pub fn folder_of(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).find(|folder| folder.join(program).is_file())
+}
+
+/// For tests that wait most of their time: as many at once as keep the machine busy.
+pub fn many_at_once() -> (&'static str, String) {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    ("RUST_TEST_THREADS", (WAITING_TESTS_PER_CPU * cpus).to_string())
 }
 
 /// Runs `cargo test` over all packages with its output shown, and counts.
