@@ -16,7 +16,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use brisq_e2e::{Server, Store};
+use brisq_e2e::{Server, Store, is_night};
 use brisq_testkit::{Answer, Http};
 use serde_json::{Value, json};
 
@@ -85,8 +85,13 @@ fn pipelined_requests_are_each_answered_whatever_lies_behind_the_last() {
     assert!(old.starts_with("HTTP/1.0 200") || old.starts_with("HTTP/1.1 200"), "{old}");
 }
 
+/// How long a connection idles, and for how long a page is watched, s: by day and by night. The limits themselves are tried, made
+/// short, by the tests of `brisq-listen`.
+const IDLE_AND_WATCHED: [(u64, u64); 2] = [(12, 15), (77, 100)];
+
 #[test]
-fn a_page_is_watched_and_a_connection_idles_for_longer_than_a_minute() {
+fn a_page_is_watched_and_a_connection_idles_for_long() {
+    let (idles, watched) = IDLE_AND_WATCHED[usize::from(is_night())];
     let server = start(&[]);
     let mut idle = server.program.http().expect("a connection");
     assert_eq!(idle.call("GET", "/healthz", "").expect("an answer").status, 200);
@@ -96,13 +101,13 @@ fn a_page_is_watched_and_a_connection_idles_for_longer_than_a_minute() {
     let began = Instant::now();
     let mut last = Instant::now();
     let mut asked = false;
-    while began.elapsed() < Duration::from_secs(100) {
+    while began.elapsed() < Duration::from_secs(watched) {
         assert!(read_until(&mut page, "data:").contains("data:"), "cut after {:?}", began.elapsed());
         last = Instant::now();
-        if !asked && began.elapsed() > Duration::from_secs(77) {
+        if !asked && began.elapsed() > Duration::from_secs(idles) {
             asked = true;
             for http in [&mut idle, &mut ahead] {
-                assert_eq!(http.call("GET", "/healthz", "").expect("an answer after 77 s").status, 200);
+                assert_eq!(http.call("GET", "/healthz", "").expect("an answer after it idled").status, 200);
             }
         }
     }

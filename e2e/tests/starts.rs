@@ -15,7 +15,7 @@ use brisq_testkit::{Process, binary};
 use serde_json::Value;
 
 /// Starts by day, and at night: as many as an engine is shipped after.
-const STARTS: (usize, usize) = (80, 200);
+const STARTS: (usize, usize) = (50, 200);
 /// Starts at a time: more threads than CPUs even on a large machine, so that starts are interrupted at odd moments.
 const AT_A_TIME: usize = 4;
 /// CPU of the spinning thread in each start, ms: some samples.

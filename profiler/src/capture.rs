@@ -35,7 +35,7 @@ impl Recording {
     /// When a part cannot be made.
     pub(crate) fn into_pod_files(self, pod: &str) -> Result<Bundle, WriteError> {
         let mut symbolizer = Symbolizer::new(&self.hello.mappings);
-        let profile = profile_with(&mut symbolizer, &self.hello, &self.frames)
+        let profile = profile_with(&mut symbolizer, &self.hello, &self.breach_first())
             .map_err(|error| WriteError::Part("cpu.pb.gz", error.to_string()))?;
         let signals = signals::signals(&self.frames);
         let mut bundle = Bundle::default();
@@ -72,7 +72,7 @@ impl Recording {
             profile_with(symbolizer, &self.hello, frames)
                 .map_err(|error| WriteError::Part(name, error.to_string()))
         };
-        bundle.add("cpu.pb.gz", profile(&mut symbolizer, &self.frames, "cpu.pb.gz")?);
+        bundle.add("cpu.pb.gz", profile(&mut symbolizer, &self.breach_first(), "cpu.pb.gz")?);
         if !self.baseline.is_empty() {
             bundle.add("baseline.pb.gz", profile(&mut symbolizer, &self.baseline, "baseline.pb.gz")?);
         }

@@ -9,7 +9,7 @@ use inferno::flamegraph::{Options, from_lines};
 /// Bytes of a drawing: a browser takes seconds for more, and a bundle holds three.
 const FLAME_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Shares of the width, in percent, below which a box is left out. If the drawing is too large, the next is tried.
-const NARROWEST: [f64; 5] = [0.01, 0.1, 1.0, 10.0, 100.0];
+const NARROWEST: [f64; 5] = [0.01, 0.1, 1.0, 10.0, 99.9];
 /// Folded stacks count in these: a millionth of a core.
 const UNIT: f64 = 1e6;
 
@@ -99,24 +99,32 @@ fn draw(lines: &[String], title: &str, subtitle: &str) -> Option<String> {
     options.title = title.to_owned();
     options.count_name = "µcores".to_owned();
     options.name_type = "Function:".to_owned();
-    NARROWEST.iter().find_map(|percent| {
-        options.min_width = *percent;
+    for percent in NARROWEST {
+        options.min_width = percent;
         options.subtitle = Some(format!("{subtitle}; below {percent} % of the width nothing is drawn"));
-        let mut svg = Bounded(Vec::new());
-        from_lines(&mut options, lines.iter().map(String::as_str), &mut svg).ok()?;
-        String::from_utf8(svg.0).ok()
-    })
+        let mut svg = Bounded::default();
+        let drawn = from_lines(&mut options, lines.iter().map(String::as_str), &mut svg);
+        if !svg.is_full {
+            return drawn.ok().and_then(|()| String::from_utf8(svg.bytes).ok());
+        }
+    }
+    None
 }
 
 /// Bytes up to [`FLAME_MAX_BYTES`].
-struct Bounded(Vec<u8>);
+#[derive(Default)]
+struct Bounded {
+    bytes: Vec<u8>,
+    is_full: bool,
+}
 
 impl Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.0.len() + bytes.len() > FLAME_MAX_BYTES {
+        self.is_full |= self.bytes.len() + bytes.len() > FLAME_MAX_BYTES;
+        if self.is_full {
             return Err(std::io::ErrorKind::FileTooLarge.into());
         }
-        self.0.write(bytes)
+        self.bytes.write(bytes)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -146,7 +154,7 @@ mod tests {
             ("a thousand of 0.05 %", 1_000, 20, "0.1", 0),
             ("four hundred of 0.125 %", 400, 20, "1", 0),
             ("thirty of 1.7 %", 30, 300, "10", 0),
-            ("names that are too long", 1, 20_000, "100", 0),
+            ("names that are too long", 1, 20_000, "99.9", 0),
         ] {
             let name = |n: u32| format!("{n:x>name_bytes$}");
             let mut lines: Vec<String> = (1..=others).map(|n| line(&name(n), 1)).collect();
@@ -156,7 +164,7 @@ mod tests {
             assert!(svg.contains(&format!("below {narrowest} %")), "{what}");
             let is_drawn = |n: &u32| svg.contains(&name(*n));
             assert_eq!((1..=others).filter(is_drawn).count(), drawn, "{what}");
-            assert_eq!(svg.contains("heaviest"), narrowest != "100", "{what}");
+            assert_eq!(svg.contains("heaviest"), narrowest != "99.9", "{what}");
         }
         assert!(draw(&[], "nothing", "none").is_none());
     }

@@ -62,6 +62,15 @@ impl Recording {
         if in_breach.is_empty() { self.frames.clone() } else { in_breach }
     }
 
+    /// All frames, those of the breach first: they are what a profile without room for all of them has to tell.
+    pub(crate) fn breach_first(&self) -> Vec<Arc<Frame>> {
+        let onset = self.onset_ms.unwrap_or(0);
+        let (mut first, before): (Vec<_>, Vec<_>) =
+            self.frames.iter().cloned().partition(|frame| frame.to_ms > onset);
+        first.extend(before);
+        first
+    }
+
     /// Whether the window holds the onset.
     #[must_use]
     pub fn onset_inside(&self) -> bool {

@@ -170,16 +170,22 @@ fn taken(region: &Region<'_, System>) -> usize {
 #[test]
 fn rings_and_captures_take_no_more_than_their_bytes() {
     // Stacks that repeat each second, each minute and never; captures that hold them all, and bundles made of them.
-    for (what, stacks, captured, most) in [
+    let rows = [
         ("the same each second", Stacks::Repeat(1), Captured::Not, 24 * MIB),
         ("the same each second, written", Stacks::Repeat(1), Captured::Written, 80 * MIB),
-        ("other ones for a minute", Stacks::Repeat(60), Captured::Not, BOUND),
-        ("always other ones", Stacks::New, Captured::Not, BOUND),
         ("always other ones, captured", Stacks::New, Captured::Held, BOUND),
         ("always other ones, written", Stacks::New, Captured::Written, WRITING_BOUND),
         ("always other addresses, written", Stacks::NewAddresses, Captured::Written, WRITING_BOUND),
         ("addresses in any order, compared", Stacks::AnyOrder, Captured::Compared, WRITING_BOUND),
-    ] {
+        ("other ones for a minute", Stacks::Repeat(60), Captured::Not, BOUND),
+        ("always other ones", Stacks::New, Captured::Not, BOUND),
+    ];
+    // What no capture holds takes no more than what one holds: the last two are for `cargo xtask nightly`.
+    let is_night = std::env::var_os("BRISQ_NIGHTLY").is_some();
+    let rows_of_day = rows.len() - 2;
+    for (what, stacks, captured, most) in
+        rows.into_iter().take(if is_night { rows.len() } else { rows_of_day })
+    {
         let region = Region::new(ALLOCATOR);
         let rig = Rig::start();
         rig.pass(0..30, stacks);

@@ -62,15 +62,17 @@ pub fn down() -> anyhow::Result<()> {
     script(&["down"], None)
 }
 
-/// Runs the cluster tests on a cluster of two nodes of ours, or on one that there is.
-pub fn test(given: Option<&str>) -> anyhow::Result<Cases> {
-    if let Some(file) = given {
-        return run_tests(&std::path::absolute(file)?, false);
-    }
+/// Runs the cluster tests on one that there is.
+pub fn test_on(kubeconfig: &str) -> anyhow::Result<Cases> {
+    run_tests(&std::path::absolute(kubeconfig)?, false, &[])
+}
+
+/// Runs the cluster tests on a cluster of two nodes of ours.
+pub fn test(environment: &[(&'static str, String)]) -> anyhow::Result<Cases> {
     machine::cluster()?;
     let _lock = lock()?;
     script(&["clear"], None)?;
-    let tested = start(&["up", "2", "test"]).and_then(|()| run_tests(&kubeconfig()?, true));
+    let tested = start(&["up", "2", "test"]).and_then(|()| run_tests(&kubeconfig()?, true, environment));
     let ended = script(&["down"], None);
     let cases = tested?;
     ended?;
@@ -86,9 +88,12 @@ fn lock() -> anyhow::Result<File> {
     Ok(file)
 }
 
-fn run_tests(kubeconfig: &Path, ours: bool) -> anyhow::Result<Cases> {
-    let mut environment =
-        vec![("KUBECONFIG", kubeconfig.display().to_string()), ("BRISQ_CLUSTER_IS_OURS", ours.to_string())];
+fn run_tests(kubeconfig: &Path, ours: bool, environment: &[(&'static str, String)]) -> anyhow::Result<Cases> {
+    let mut environment = environment.to_vec();
+    environment.extend([
+        ("KUBECONFIG", kubeconfig.display().to_string()),
+        ("BRISQ_CLUSTER_IS_OURS", ours.to_string()),
+    ]);
     if ours {
         // For `cluster.sh`, by which nodes are killed and come back.
         environment.extend([

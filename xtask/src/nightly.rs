@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
+use crate::cluster;
 use crate::step::{cargo_test, output, run};
 
 /// A folder of its own: the stages' programs stay as they are.
@@ -21,9 +22,11 @@ pub fn rest() -> anyhow::Result<()> {
 /// Rows and rounds that are too many for every change.
 pub fn rows() -> anyhow::Result<()> {
     let night = [("BRISQ_NIGHTLY", "1".to_owned())];
-    let few_shares = ["--test", "faults", "--", "--nocapture", "few_shares"];
-    cargo_test(&few_shares, &night)?;
-    cargo_test(&["--test", "starts", "--", "--nocapture"], &night).map(|_| ())
+    for (test, filter) in [("faults", "few_shares"), ("starts", ""), ("doors", "idles"), ("memory", "rings")]
+    {
+        cargo_test(&["--test", test, "--", "--nocapture", filter], &night)?;
+    }
+    cluster::test(&night).map(|_| ())
 }
 
 /// Each program builds alone, by `-p PACKAGE --bin PROGRAM`: with the rest of the workspace beside it a feature that one of

@@ -12,8 +12,8 @@ use crate::slowest;
 /// Cases that passed, of a step that did.
 pub type Cases = usize;
 
-/// Tests of one program that run at once, per CPU: with one of them a CPU of two idled for 86 % of the time.
-const WAITING_TESTS_PER_CPU: usize = 3;
+/// Tests of one program that run at once, per CPU: with one of them two CPUs were idle for 86 % of the time.
+const WAITING_TESTS_PER_CPU: usize = 2;
 
 /// What every build, test and lint of the stages selects. One profile, one set of packages and one of features: with another,
 /// cargo compiles the same crates once more.

@@ -1,6 +1,7 @@
 //! CPU time by function and by stack, in CPU seconds per second, so that windows of different length compare.
 
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -11,6 +12,8 @@ use crate::wire::{Frame, SAMPLE_HZ};
 /// Bytes of the folded stacks of spans that are compared, with what a drawing keeps of each frame. A stack of sixty frames has some
 /// twelve thousand. Beyond them the lightest stacks of a thread are one.
 pub const FOLDED_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Different stacks of a span that are weighed; those that come when there are as many already count as light.
+const STACKS_MAX: usize = 200_000;
 /// Bytes of a frame in a drawing.
 const FRAME_BYTES: usize = 64;
 /// The function of stacks that are not told.
@@ -73,19 +76,27 @@ impl Functions {
     ) -> Vec<Counted<'f>> {
         let ms: u64 = frames.iter().map(|frame| frame.to_ms.saturating_sub(frame.from_ms)).sum();
         self.seconds = ms as f64 / 1_000.0;
+        let cores_per_sample = 1.0 / f64::from(SAMPLE_HZ) / self.seconds.max(0.001);
         let mut counts: HashMap<(&str, &[u64]), u64> = HashMap::new();
         for frame in frames {
             let names: HashMap<u32, &str> = frame.threads.iter().map(|t| (t.tid, t.name.as_str())).collect();
             for stack in &frame.stacks {
-                let thread = names.get(&stack.tid).copied().unwrap_or("unknown");
-                *counts.entry((thread, &stack.addresses)).or_default() += u64::from(stack.count);
                 self.samples += u64::from(stack.count);
+                let thread = names.get(&stack.tid).copied().unwrap_or("unknown");
+                let is_full = counts.len() >= STACKS_MAX;
+                match counts.entry((thread, &stack.addresses)) {
+                    Entry::Vacant(_) if is_full => {
+                        let cores = f64::from(stack.count) * cores_per_sample;
+                        self.add(&path_of(&stack.addresses, symbolizer), cores);
+                        *self.folded.entry(others_of(thread)).or_default() += cores;
+                    }
+                    entry => *entry.or_default() += u64::from(stack.count),
+                }
             }
         }
         // In one order, so that the same recording has the same sums and places each time.
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_unstable_by_key(|(stack, count)| (Reverse(*count), *stack));
-        let cores_per_sample = 1.0 / f64::from(SAMPLE_HZ) / self.seconds.max(0.001);
         let counted = |((thread, addresses), count): ((&'f str, &'f [u64]), u64)| {
             let path = path_of(addresses, symbolizer);
             let cores = count as f64 * cores_per_sample;
@@ -120,7 +131,7 @@ impl Functions {
             let stack = if told.contains(&hash) {
                 folded(thread, &path_of(addresses, symbolizer))
             } else {
-                format!("{};{OTHER_STACKS}", without_separator(thread))
+                others_of(thread)
             };
             *self.folded.entry(stack).or_default() += cores;
         }
@@ -185,6 +196,11 @@ fn folded(thread: &str, path: &[SourceFrame]) -> String {
     folded
 }
 
+/// The folded form of a thread's light stacks.
+fn others_of(thread: &str) -> String {
+    format!("{};{OTHER_STACKS}", without_separator(thread))
+}
+
 /// A semicolon ends a name in a folded stack.
 fn without_separator(name: &str) -> String {
     name.replace(';', ":")
@@ -210,7 +226,7 @@ mod tests {
         let addresses = |stack: u64| std::iter::once(first + stack).chain(vec![u64::MAX / 2; DEPTH - 1]);
         let stack = |n: u64| Stack {
             tid: u32::try_from(n % 2).unwrap(),
-            count: u32::try_from(stacks - n).unwrap(),
+            count: u32::try_from((stacks - n).min(100_000)).unwrap(),
             addresses: addresses(n).collect::<Vec<_>>().into(),
         };
         let thread = |(tid, name): (u32, &str)| Thread { tid, name: name.to_owned() };
@@ -258,14 +274,31 @@ mod tests {
 
     #[test]
     fn a_stack_is_told_of_both_spans_or_of_none() {
-        let (many, few) = ([second(0, 20_000)], [second(0, 10)]);
-        let mut symbolizer = Symbolizer::new(&[]);
-        for _ in 0..2 {
-            let [many, few] = Functions::of_each([&many[..], &few], &mut symbolizer);
-            let told: Vec<_> = few.folded.keys().filter(|stack| !stack.ends_with(OTHER_STACKS)).collect();
-            assert_eq!(told.len(), 10);
-            assert!(told.iter().all(|stack| many.folded.contains_key(*stack)));
-            assert!(many.folded.len() < 20_000);
+        const MANY: u64 = 20_000;
+        // The heaviest of many stacks are the only ones of another span, or the lightest are.
+        for (first, told) in [(0, 10), (MANY - 10, 0)] {
+            let (many, few) = ([second(0, MANY)], [second(first, 10)]);
+            let both = || Functions::of_each([&many[..], &few], &mut Symbolizer::new(&[]));
+            let [of_many, of_few] = both();
+            let is_told = |stack: &&String| !stack.ends_with(OTHER_STACKS);
+            let of_few: Vec<_> = of_few.folded.keys().filter(is_told).collect();
+            assert_eq!(of_few.len(), told, "from {first}");
+            assert!(of_few.iter().all(|stack| of_many.folded.contains_key(*stack)));
+            assert!(of_many.folded.len() < MANY as usize);
+            let [again, _] = both();
+            assert_eq!(again.folded, of_many.folded, "the same each time");
+            assert_eq!(again.by_name, of_many.by_name);
         }
+    }
+
+    #[test]
+    fn more_stacks_than_are_weighed_lose_no_cpu() {
+        let more = STACKS_MAX as u64 + 1_000;
+        let functions = Functions::of(&[second(0, more)], &mut Symbolizer::new(&[]));
+        let cores: f64 = functions.folded.values().sum();
+        let sampled = functions.samples as f64 / f64::from(SAMPLE_HZ);
+        assert!((cores / sampled - 1.0).abs() < 1e-9, "{cores} of {sampled}");
+        let own: f64 = functions.by_name.values().map(|cost| cost.self_cores).sum();
+        assert!((own / sampled - 1.0).abs() < 1e-9, "{own} of {sampled}");
     }
 }

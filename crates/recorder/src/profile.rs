@@ -14,7 +14,7 @@ use crate::functions::OTHER_STACKS;
 use crate::symbols::{SourceFrame, Symbolizer};
 use crate::wire::{Frame, Hello, SAMPLE_HZ};
 
-/// Bytes of a profile; samples beyond them are counted as [`OTHER_STACKS`], by thread and second.
+/// Bytes of a profile; samples that come when it has as many are counted as [`OTHER_STACKS`], by thread and second.
 const PROFILE_MAX_BYTES: usize = 8 * 1024 * 1024;
 const PERIOD_NANOS: i64 = 1_000_000_000 / SAMPLE_HZ as i64;
 
@@ -37,7 +37,8 @@ pub fn profile(hello: &Hello, frames: &[Arc<Frame>]) -> Result<Vec<u8>, ProfileE
     profile_with(&mut Symbolizer::new(&hello.mappings), hello, frames)
 }
 
-/// As [`profile`], with a symbolizer that knows some addresses already.
+/// As [`profile`], with a symbolizer that knows some addresses already. The frames that matter most come first, in whatever order
+/// of time: a profile has a bound.
 ///
 /// # Errors
 /// When it cannot be compressed.
@@ -48,6 +49,15 @@ pub fn profile_with(
 ) -> Result<Vec<u8>, ProfileError> {
     let stacks = || frames.iter().flat_map(|frame| &frame.stacks);
     symbolizer.prepare(stacks().flat_map(|stack| stack.addresses.iter().copied()));
+    bounded(symbolizer, hello, frames, PROFILE_MAX_BYTES)
+}
+
+fn bounded(
+    symbolizer: &mut Symbolizer,
+    hello: &Hello,
+    frames: &[Arc<Frame>],
+    max_bytes: usize,
+) -> Result<Vec<u8>, ProfileError> {
     let mut builder = Builder::new(hello)?;
     for frame in frames {
         let names: HashMap<u32, &str> = frame.threads.iter().map(|t| (t.tid, t.name.as_str())).collect();
@@ -55,7 +65,7 @@ pub fn profile_with(
         let mut untold: BTreeMap<&str, u64> = BTreeMap::new();
         for stack in &frame.stacks {
             let thread = names.get(&stack.tid).copied().unwrap_or("unknown");
-            if builder.is_full() {
+            if builder.written.get_ref().len() > max_bytes {
                 *untold.entry(thread).or_default() += u64::from(stack.count);
             } else {
                 let location = |address: &u64| builder.location(*address, symbolizer);
@@ -68,8 +78,9 @@ pub fn profile_with(
             builder.sample(vec![other], count, thread, second)?;
         }
     }
-    let (from, to) = (frames.first().map_or(0, |f| f.from_ms), frames.last().map_or(0, |f| f.to_ms));
-    builder.finish(from, to)
+    let from_ms = frames.iter().map(|frame| frame.from_ms).min();
+    let to_ms = frames.iter().map(|frame| frame.to_ms).max();
+    builder.finish(from_ms.unwrap_or(0), to_ms.unwrap_or(0))
 }
 
 /// Reads a profile back.
@@ -128,10 +139,6 @@ impl Builder {
             builder.write(&Profile { mapping: vec![mapping], ..Profile::default() })?;
         }
         Ok(builder)
-    }
-
-    fn is_full(&self) -> bool {
-        self.written.get_ref().len() > PROFILE_MAX_BYTES
     }
 
     fn text(&mut self, text: &str) -> Result<i64, ProfileError> {
@@ -229,5 +236,71 @@ impl Builder {
             ..Profile::default()
         })?;
         Ok(self.written.finish()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::wire::{Stack, Thread};
+
+    const SECONDS: u64 = 20;
+    const STACKS: u64 = 500;
+
+    /// Stacks that are all different, of two threads.
+    fn frames() -> Vec<Arc<Frame>> {
+        let frame = |n: u64| {
+            let stack = |at: u64| Stack {
+                tid: u32::from(at % 2 == 0),
+                count: 2,
+                addresses: (0..20).map(|depth| (n * STACKS + at) * 7_919 % 10_007 + depth * 20_000).collect(),
+            };
+            let threads = [(0, "odd"), (1, "even")].map(|(tid, name)| Thread { tid, name: name.to_owned() });
+            Arc::new(Frame {
+                from_ms: n * 1_000,
+                to_ms: (n + 1) * 1_000,
+                threads: threads.into(),
+                stacks: (0..STACKS).map(stack).collect(),
+                ..Frame::default()
+            })
+        };
+        (0..SECONDS).map(frame).collect()
+    }
+
+    #[test]
+    fn a_profile_keeps_its_bytes_and_counts_every_sample() {
+        let frames = frames();
+        let hello = Hello::default();
+        let most = 64 * 1024;
+        for (max_bytes, is_cut) in [(usize::MAX, false), (most, true)] {
+            let bytes = bounded(&mut Symbolizer::new(&[]), &hello, &frames, max_bytes).unwrap();
+            assert!(!is_cut || bytes.len() < 2 * most, "{} bytes", bytes.len());
+            let read = decode(&bytes).unwrap();
+            let text = |index: i64| read.string_table[usize::try_from(index).unwrap()].as_str();
+            let mut sums: HashMap<(&str, i64), i64> = HashMap::new();
+            for sample in &read.sample {
+                let [thread, second] = &sample.label[..] else { panic!("two labels") };
+                *sums.entry((text(thread.str), second.num)).or_default() += sample.value[0];
+            }
+            assert_eq!(sums.len() as u64, 2 * SECONDS);
+            assert!(sums.values().all(|sum| *sum == STACKS as i64), "{sums:?}");
+            let ids: HashSet<u64> = read.location.iter().map(|location| location.id).collect();
+            assert_eq!(ids.len(), read.location.len(), "each id is one location's");
+            let mut named = read.sample.iter().flat_map(|sample| &sample.location_id);
+            assert!(named.all(|id| ids.contains(id)));
+            let functions: HashSet<u64> = read.function.iter().map(|function| function.id).collect();
+            let mut lines = read.location.iter().flat_map(|location| &location.line);
+            assert!(lines.all(|line| functions.contains(&line.function_id)));
+            assert_eq!(read.function.iter().any(|f| text(f.name) == OTHER_STACKS), is_cut);
+            assert_eq!(
+                (text(0), read.time_nanos, read.duration_nanos),
+                ("", 0, SECONDS as i64 * 1_000_000_000)
+            );
+            // The first second is told whole.
+            let of_first = read.sample.iter().filter(|sample| sample.label[1].num == 0);
+            assert_eq!(of_first.count() as u64, STACKS);
+        }
     }
 }

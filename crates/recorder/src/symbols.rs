@@ -121,6 +121,9 @@ impl Symbolizer {
 
     /// The address that is known instead of this one: itself, or the start of its mapping where there was no room for it.
     pub fn known_as(&mut self, address: u64) -> u64 {
+        if self.known.contains_key(&address) {
+            return address;
+        }
         self.prepare(std::iter::once(address));
         if self.known.contains_key(&address) {
             return address;
