@@ -1,5 +1,6 @@
 //! What the rings of a busy machine and the bundle that is made of them take of memory, whatever its stacks are like. A test
 //! binary of its own: it counts the bytes of the whole process.
+#![expect(clippy::panic, reason = "what a test cannot read fails it, helpers included")]
 
 use std::alloc::System;
 use std::sync::Arc;

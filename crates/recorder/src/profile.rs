@@ -253,7 +253,7 @@ mod tests {
     fn frames() -> Vec<Arc<Frame>> {
         let frame = |n: u64| {
             let stack = |at: u64| Stack {
-                tid: u32::from(at % 2 == 0),
+                tid: u32::from(at.is_multiple_of(2)),
                 count: 2,
                 addresses: (0..20).map(|depth| (n * STACKS + at) * 7_919 % 10_007 + depth * 20_000).collect(),
             };
