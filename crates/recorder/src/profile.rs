@@ -299,7 +299,8 @@ mod tests {
                 ("", 0, SECONDS as i64 * 1_000_000_000)
             );
             // What comes first is told, and of the rest how much it was.
-            let told = |second: u64| read.sample.iter().filter(|sample| sample.label[1].num == second as i64);
+            let told =
+                |second: u64| read.sample.iter().filter(move |sample| sample.label[1].num == second as i64);
             assert!(told(0).count() > 100, "{} samples", told(0).count());
             assert_eq!(told(SECONDS - 1).count() as u64, if is_cut { 2 } else { STACKS });
         }
