@@ -8,8 +8,10 @@ mod cluster;
 mod demo;
 mod load;
 mod plan;
+mod queues;
 mod slowdown;
 mod stage;
+mod table;
 mod token;
 mod up;
 mod validate;
@@ -40,6 +42,8 @@ enum Command {
     Up(up::Flags),
     /// Put load on a server and measure it
     Load(load::Flags),
+    /// Queues of a server: list, show, pause, resume
+    Queues(queues::Flags),
     /// Check a manifest and say every mistake
     Validate(validate::Flags),
     /// TaskQueues of a cluster, and how they are
@@ -88,7 +92,7 @@ fn main() -> ExitCode {
     let at = cli.at;
     let result = match cli.command {
         #[cfg(feature = "cluster")]
-        Command::Up(_) | Command::Load(_) | Command::Validate(_) | Command::Token(_)
+        Command::Up(_) | Command::Load(_) | Command::Queues(_) | Command::Validate(_) | Command::Token(_)
             if at != cluster::Where::default() =>
         {
             Err(Failed::usage(
@@ -97,6 +101,7 @@ fn main() -> ExitCode {
         }
         Command::Up(flags) => up::run(flags),
         Command::Load(flags) => load::run(flags),
+        Command::Queues(flags) => queues::run(flags),
         Command::Validate(flags) => validate::run(&flags),
         Command::Token(command) => token::run(&command),
         #[cfg(feature = "cluster")]

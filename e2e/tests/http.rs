@@ -17,6 +17,8 @@ mod lists;
 mod metrics;
 #[path = "http/page.rs"]
 mod page;
+#[path = "http/pausing.rs"]
+mod pausing;
 #[path = "http/refusals.rs"]
 mod refusals;
 #[path = "http/relaxed.rs"]

@@ -90,7 +90,14 @@ fn held(http: &mut Http, queue: &str, lease_ms: u64) -> Value {
 
 #[test]
 fn what_falls_due_through_one_server_wakes_a_claim_parked_on_another() {
-    let cases: [(&str, bool, Later); 7] = [
+    let cases: [(&str, bool, Later); 8] = [
+        ("resume", true, |http, queue| {
+            enqueue(http, queue, &json!({"payload": 2, "delayMs": 60000}));
+            post(http, &format!("/v1/queues/{queue}/pause"), &json!({}));
+            enqueue(http, queue, &json!({"payload": 1}));
+            post(http, &format!("/v1/queues/{queue}/resume"), &json!({}));
+            Duration::ZERO
+        }),
         ("enqueue", true, |http, queue| {
             enqueue(http, queue, &json!({"payload": 1}));
             Duration::ZERO

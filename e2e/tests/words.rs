@@ -2,6 +2,8 @@
 
 #[path = "words/programs.rs"]
 mod programs;
+#[path = "words/queues.rs"]
+mod queues;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

@@ -26,7 +26,7 @@ pub enum Scope {
     TasksRead,
     /// Claim, and act on leases.
     Work,
-    /// Profiles and other insight into the process.
+    /// Pause and resume queues; profiles and other insight into the process.
     Admin,
 }
 
@@ -47,6 +47,8 @@ impl Scope {
 /// An authenticated caller.
 #[derive(Debug)]
 pub struct Caller {
+    /// Name of its token; empty where none is needed.
+    pub name: String,
     /// Whose queues it sees.
     pub tenant: TenantName,
     scopes: Vec<Scope>,
@@ -104,6 +106,9 @@ impl Pattern {
 /// Callers by the hash of their token.
 type Known = Arc<HashMap<[u8; 32], Arc<Caller>>>;
 
+/// Longest name of a token: it stands in the pauses that it asked for.
+const TOKEN_NAME_MAX_BYTES: usize = 128;
+
 /// How callers are told apart. All clones change together.
 #[derive(Clone)]
 pub enum Auth {
@@ -126,7 +131,12 @@ impl Auth {
     /// Without authentication.
     pub fn off() -> Self {
         let tenant = TenantName::new(DEFAULT_TENANT).expect("invariant: the default tenant's name is valid");
-        Self::Off(Arc::new(Caller { tenant, scopes: Scope::ALL.to_vec(), queues: Vec::new() }))
+        Self::Off(Arc::new(Caller {
+            name: String::new(),
+            tenant,
+            scopes: Scope::ALL.to_vec(),
+            queues: Vec::new(),
+        }))
     }
 
     /// Tenants that callers belong to, by name, at most `most` of them.
@@ -236,6 +246,9 @@ impl TokenEntry {
         if hash.is_none() {
             mistakes.push("sha256: not 64 hexadecimal digits".to_owned());
         }
+        if self.name.len() > TOKEN_NAME_MAX_BYTES {
+            mistakes.push(format!("name: longer than {TOKEN_NAME_MAX_BYTES} bytes"));
+        }
         let tenant = TenantName::new(&self.tenant);
         if let Err(error) = &tenant {
             mistakes.push(format!("tenant: {error}"));
@@ -262,7 +275,9 @@ impl TokenEntry {
             }
         }
         match (hash, tenant) {
-            (Some(hash), Ok(tenant)) if mistakes.is_empty() => Ok((hash, Caller { tenant, scopes, queues })),
+            (Some(hash), Ok(tenant)) if mistakes.is_empty() => {
+                Ok((hash, Caller { name: self.name, tenant, scopes, queues }))
+            }
             _ => Err(mistakes),
         }
     }

@@ -47,8 +47,10 @@ pub type Reply<O> = Result<(Vec<O>, CallTimes, Meta), StoreError>;
 pub struct Meta {
     /// The store's time of the call.
     pub now: UnixMs,
-    /// Tasks that are ready and unclaimed after the call.
+    /// Tasks that a claim may have after the call.
     pub ready: u64,
+    /// When the queue was resumed last.
+    pub resumed_at: Option<UnixMs>,
 }
 
 /// Size of an operation, for the bounds of the lane, of its calls and of the process.
@@ -274,7 +276,7 @@ fn deliver<I, O>(
     times: CallTimes,
     calls: &Arc<impl StoreCalls<I, O>>,
 ) {
-    let meta = Meta { now: answer.now, ready: answer.ready };
+    let meta = Meta { now: answer.now, ready: answer.ready, resumed_at: answer.resumed_at };
     let mut results = answer.results.into_iter();
     for asker in askers {
         let own: Vec<O> = results.by_ref().take(asker.ops).collect();
@@ -318,7 +320,7 @@ mod tests {
             if is_first {
                 self.goes_on.notified().await;
             }
-            Ok(Answer { results: ops, now: UnixMs(1), ready: 0, next_due: None, ended: Vec::new() })
+            Ok(Answer::of(ops, UnixMs(1)))
         }
 
         fn answered(self: &Arc<Self>, _: &Answer<usize>, _: CallTimes) {}
@@ -369,7 +371,7 @@ mod tests {
                 std::future::pending::<()>().await;
             }
             assert!(!ops.contains(&13), "the operation that panics");
-            Ok(Answer { results: ops, now: UnixMs(1), ready: 0, next_due: None, ended: Vec::new() })
+            Ok(Answer::of(ops, UnixMs(1)))
         }
 
         fn answered(self: &Arc<Self>, _: &Answer<usize>, _: CallTimes) {}

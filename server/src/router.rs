@@ -34,6 +34,7 @@ fn all_routes(app: Option<&App>) -> ScopedRouter {
     let read = Need::Scope(Scope::TasksRead);
     let write = Need::Scope(Scope::TasksWrite);
     let work = Need::Scope(Scope::Work);
+    let admin = Need::Scope(Scope::Admin);
     ScopedRouter::new(app, Document::openapi())
         .acts(write, routes!(tasks::enqueue))
         .routes(read, routes!(tasks::get))
@@ -51,6 +52,8 @@ fn all_routes(app: Option<&App>) -> ScopedRouter {
         .acts(work, routes!(leases::heartbeat_batch))
         .routes(read, routes!(queues::list))
         .routes(read, routes!(queues::get))
+        .acts(admin, routes!(queues::pause))
+        .acts(admin, routes!(queues::resume))
         .routes(Need::Open, routes!(service::healthz))
         .routes(Need::Open, routes!(service::readyz))
         .routes(Need::Open, routes!(openapi))

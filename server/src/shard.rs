@@ -170,7 +170,8 @@ impl Weight for WorkOp {
             Self::Complete { result, .. } => result.as_ref(),
             Self::Heartbeat(beat) => beat.progress.as_ref(),
             Self::Fail(fail) => fail.error.detail.as_ref(),
-            Self::Claim(_) | Self::Release { .. } | Self::Cancel { .. } => None,
+            Self::Pause { by, reason } => return by.len() + reason.len(),
+            Self::Claim(_) | Self::Release { .. } | Self::Cancel { .. } | Self::Resume => None,
         };
         sent.map_or(0, bytes::Bytes::len)
     }
@@ -233,7 +234,8 @@ impl StoreCalls<WorkOp, WorkResult> for ShardHandle {
         self.meter.moved(Moved::Completed, count(|done| matches!(done, WorkDone::Completed)));
         self.meter.moved(Moved::Failed, count(|done| matches!(done, WorkDone::Failed { .. })));
         self.note_weights(answer);
-        self.note(answer, times, 0);
+        let resumed = answer.results.contains(&Ok(WorkDone::Resumed));
+        self.note(answer, times, if resumed { answer.ready } else { 0 });
     }
 
     fn failed(self: &Arc<Self>, error: &StoreError, askers: usize) {
@@ -275,7 +277,11 @@ fn ended_by(op: &WorkOp) -> Option<TaskId> {
     match op {
         WorkOp::Complete { id, .. } | WorkOp::Cancel { id } => Some(*id),
         WorkOp::Fail(fail) => Some(fail.id),
-        WorkOp::Claim(_) | WorkOp::Release { .. } | WorkOp::Heartbeat(_) => None,
+        WorkOp::Claim(_)
+        | WorkOp::Release { .. }
+        | WorkOp::Heartbeat(_)
+        | WorkOp::Pause { .. }
+        | WorkOp::Resume => None,
     }
 }
 

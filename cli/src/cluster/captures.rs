@@ -3,7 +3,8 @@ use brisq_crd::ProfileCapture;
 use kube::ResourceExt;
 use kube::api::ListParams;
 
-use super::{Where, age, is, table};
+use super::{Where, age, is};
+use crate::table;
 
 #[derive(clap::Args)]
 pub struct Flags {

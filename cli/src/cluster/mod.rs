@@ -6,7 +6,6 @@ pub mod doctor;
 pub mod open;
 mod sidecar;
 pub mod status;
-mod table;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -18,7 +17,7 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource};
 
-use crate::Failed;
+use crate::{Failed, table};
 
 /// Which cluster, and where in it.
 #[derive(clap::Args, Clone, Debug, Default, PartialEq, Eq)]
@@ -125,14 +124,9 @@ fn say_partial(conditions: &[Condition]) {
     }
 }
 
-/// Such as `42s`, `7m`, `3h`, `12d`.
+/// How long ago it was.
 fn age(time: Option<&Time>) -> String {
     let Some(time) = time else { return String::new() };
-    let seconds = jiff::Timestamp::now().duration_since(time.0).as_secs().max(0);
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..7_200 => format!("{}m", seconds / 60),
-        7_200..172_800 => format!("{}h", seconds / 3_600),
-        _ => format!("{}d", seconds / 86_400),
-    }
+    let seconds = jiff::Timestamp::now().duration_since(time.0).as_secs();
+    table::age(u64::try_from(seconds).unwrap_or(0))
 }

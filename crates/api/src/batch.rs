@@ -75,6 +75,14 @@ pub struct Item<T> {
 #[serde(deny_unknown_fields)]
 pub struct Empty {}
 
+impl Request<'_> for Empty {
+    const FIELDS: &'static [&'static str] = &[];
+
+    fn of(_: &Fields<'_>) -> Result<Self, ApiError> {
+        Ok(Self {})
+    }
+}
+
 /// Answer of one item of a batch: what the single call answers, or an error.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]

@@ -25,7 +25,7 @@ mod work;
 pub use batch::{Batch, BatchRequest, BatchResults, CompleteBatch, Empty, Item, ItemResult, item};
 pub use enqueue::{EnqueueRequest, RetentionRequest, RetryRequest, TaskRequest};
 pub use error::{ApiError, ErrorBody, ErrorCode, ErrorEnvelope};
-pub use queue::{QueueList, QueueView, StateCounts};
+pub use queue::{PauseRequest, PauseView, QueueList, QueueView, StateCounts};
 pub use raw::{AnyJson, raw_value};
 pub use read::{Fields, Request, parse};
 pub use task::{

@@ -1,5 +1,11 @@
+use std::borrow::Cow;
+
+use brisq_model::{Pause, limits};
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::read::{Fields, Request};
+use crate::{ApiError, rfc3339};
 
 /// A queue.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -12,8 +18,65 @@ pub struct QueueView {
     /// For how long the first task in line has been ready; left out when none is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_ready_age_ms: Option<u64>,
+    /// Why it hands out nothing; left out while it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PauseView>,
     /// Claims parked at this server, waiting for a task.
     pub claimers_waiting: u64,
+}
+
+/// A pause: the queue takes tasks and every act on a lease, and hands out nothing.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct PauseView {
+    /// When it began, by the store's clock.
+    #[schema(format = DateTime)]
+    pub since: String,
+    /// Name of the token that asked for it last; left out where no tokens are needed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub by: String,
+    /// The reason that was given last.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+impl PauseView {
+    #[must_use]
+    pub fn of(pause: Pause) -> Self {
+        let Pause { since, by, reason } = pause;
+        Self { since: rfc3339(since), by, reason }
+    }
+}
+
+/// Body of a pause; `{}` gives no reason.
+#[derive(Debug, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PauseRequest<'a> {
+    /// For those who ask why nothing moves, 1,024 bytes at most.
+    #[schema(value_type = Option<String>)]
+    pub reason: Option<Cow<'a, str>>,
+}
+
+impl<'a> Request<'a> for PauseRequest<'a> {
+    const FIELDS: &'static [&'static str] = &["reason"];
+
+    fn of(fields: &Fields<'a>) -> Result<Self, ApiError> {
+        Ok(Self { reason: fields.text("reason")? })
+    }
+}
+
+impl PauseRequest<'_> {
+    /// The reason, empty where none is given.
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub fn into_reason(self) -> Result<String, ApiError> {
+        let reason = self.reason.map(Cow::into_owned).unwrap_or_default();
+        if reason.len() > limits::PAUSE_REASON_MAX_BYTES {
+            let message = format!("`reason` has at most {} bytes.", limits::PAUSE_REASON_MAX_BYTES);
+            return Err(ApiError::invalid_field("reason", message));
+        }
+        Ok(reason)
+    }
 }
 
 /// Number of tasks in each state.

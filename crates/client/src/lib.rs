@@ -6,5 +6,5 @@ mod calls;
 mod connection;
 pub mod load;
 
-pub use calls::{ClaimedTask, Lease, Queue, QueueCounts};
+pub use calls::{ClaimedTask, Lease, Paused, Queue, QueueCounts};
 pub use connection::{ClientError, Connection, Response, Target};

@@ -21,6 +21,8 @@ pub const ERROR_MESSAGE_MAX_BYTES: usize = 4 * 1024;
 pub const ERROR_KIND_MAX_BYTES: usize = 128;
 /// Largest `detail` of a task error that is kept as it was sent, bytes of JSON.
 pub const ERROR_DETAIL_MAX_BYTES: usize = 16 * 1024;
+/// Longest reason of a pause.
+pub const PAUSE_REASON_MAX_BYTES: usize = 1_024;
 /// Most items in one batch request.
 pub const BATCH_MAX_ITEMS: usize = 1_000;
 /// Longest queue name.

@@ -2,7 +2,7 @@
 //! their length as 32 bits; an optional field begins with 0 or 1.
 
 use brisq_model::{
-    Attempt, Backoff, Claim, DeadReason, IdempotencyKey, LeaseEnd, LeaseToken, Priority, Retention,
+    Attempt, Backoff, Claim, DeadReason, IdempotencyKey, LeaseEnd, LeaseToken, Pause, Priority, Retention,
     RetryPolicy, State, TaskError, TaskState,
 };
 use brisq_store::engine::{Body, Extra, Record};
@@ -82,6 +82,20 @@ fn body_with(bytes: &[u8], payload: impl FnOnce(&mut Reader<'_>) -> Read<Bytes>)
         idempotency_key: key,
         created_at,
     })
+}
+
+/// Why a queue hands out nothing.
+pub fn pause_bytes(pause: &Pause) -> Vec<u8> {
+    let mut w = Writer::versioned();
+    w.u64(pause.since.0);
+    w.bytes(pause.by.as_bytes());
+    w.bytes(pause.reason.as_bytes());
+    w.0
+}
+
+pub fn pause(bytes: &[u8]) -> Read<Pause> {
+    let mut r = Reader::versioned(bytes)?;
+    Ok(Pause { since: r.ms()?, by: r.text()?.to_owned(), reason: r.text()?.to_owned() })
 }
 
 /// What changes of a task.
@@ -254,6 +268,8 @@ mod tests {
         assert_eq!(body(&body_bytes(&b)), Ok(b.clone()));
         assert_eq!(body_without_payload(&body_bytes(&b)), Ok(Body { payload: Bytes::new(), ..b }));
         assert_eq!(extra(&extra_bytes(&e)), Ok(e));
+        let p = Pause { since: UnixMs(7), by: "me".into(), reason: "größer".into() };
+        assert_eq!(pause(&pause_bytes(&p)), Ok(p));
         for r in records() {
             assert_eq!(record(&record_bytes(&r)), Ok(r));
         }

@@ -6,14 +6,16 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use brisq_model::{QueueName, QueueNumber, Shard, TaskId, TenantName, UnixMs};
+use brisq_model::{Pause, QueueName, QueueNumber, Shard, TaskId, TenantName, UnixMs};
 use brisq_store::engine::{Record, Records, ShardTasks, Timetable};
 use brisq_store::{QueueInfo, Registry, StoreError};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError};
 
 use crate::codec;
 use crate::config::{OpenError, Progress};
-use crate::tables::{BODIES, CLOCK_KEY, META, QUEUES, RECORDS, SCHEMA, SCHEMA_KEY, Tables, failed};
+use crate::tables::{
+    BODIES, CLOCK_KEY, META, PAUSES, QUEUES, RECORDS, SCHEMA, SCHEMA_KEY, SCHEMA_OF_NEW, Tables, failed,
+};
 
 /// Memory that redb may use for pages of the file.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -96,7 +98,7 @@ fn found_tables(database: &Database) -> Result<(), StoreError> {
     let transaction = database.begin_write().map_err(failed)?;
     drop(Tables::open(&transaction)?);
     transaction.open_table(QUEUES).map_err(failed)?;
-    transaction.open_table(META).map_err(failed)?.insert(SCHEMA_KEY, SCHEMA).map_err(failed)?;
+    transaction.open_table(META).map_err(failed)?.insert(SCHEMA_KEY, SCHEMA_OF_NEW).map_err(failed)?;
     transaction.commit().map_err(failed)
 }
 
@@ -159,6 +161,7 @@ pub fn read(
         shards.entry(id.shard()).or_default().restore(now, id, key, record);
     }
     let registry = read_queues(&transaction)?;
+    read_pauses(&transaction, &mut shards)?;
     drop((records, bodies, transaction));
     bury(database, now, damaged, &mut shards)?;
     let mut sweeps = Timetable::default();
@@ -200,6 +203,31 @@ fn bury(
         }
     }
     transaction.commit().map_err(failed)
+}
+
+/// A pause that cannot be read goes on all the same: only a person ends it.
+fn read_pauses(
+    transaction: &ReadTransaction,
+    shards: &mut HashMap<Shard, ShardTasks>,
+) -> Result<(), StoreError> {
+    let pauses = match transaction.open_table(PAUSES) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        pauses => pauses.map_err(failed)?,
+    };
+    for entry in pauses.iter().map_err(failed)? {
+        let (number, value) = entry.map_err(failed)?;
+        let Some(queue) = QueueNumber::new(number.value()) else { continue };
+        let unreadable = || Pause { since: UnixMs(0), by: String::new(), reason: "unreadable".to_owned() };
+        let pause = codec::pause(value.value()).unwrap_or_else(|damage| {
+            tracing::error!(
+                queue = queue.get(),
+                "the pause of a queue on disk is damaged, and goes on: {damage}"
+            );
+            unreadable()
+        });
+        shards.entry(Shard::first(queue)).or_default().restore_pause(pause);
+    }
+    Ok(())
 }
 
 fn read_queues(transaction: &ReadTransaction) -> Result<Registry, StoreError> {

@@ -2,17 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use brisq_model::{QueueName, QueueNumber, Shard, TaskId, TenantName, UnixMs, limits};
+use brisq_model::{Pause, QueueName, QueueNumber, Shard, TaskId, TenantName, UnixMs, limits};
 use brisq_store::engine::{Records, ShardTasks};
 use brisq_store::{QueueCounts, QueueInfo, StoreError};
-use redb::{CompactionError, Database, Durability as Level, WriteTransaction};
+use redb::{CompactionError, Database, Durability as Level, ReadableTable, WriteTransaction};
 
 use crate::calls::{Call, Deliver, Read, later, later_or_full};
+use crate::codec;
 use crate::config::Durability;
 use crate::file::Contents;
 use crate::reserve::Room;
 use crate::stats::CommitStats;
-use crate::tables::{CLOCK_KEY, META, QUEUES, Tables, failed};
+use crate::tables::{
+    CLOCK_KEY, META, PAUSES, QUEUES, SCHEMA_KEY, SCHEMA_OF_NEW, SCHEMA_OF_PAUSES, Tables, failed,
+};
 
 /// The clock is written down, and a relaxed store synced, at most this often; a restart goes on at least this much
 /// later.
@@ -165,7 +168,13 @@ impl OpenStore {
                 later_or_full(reply, answer)
             }
             Call::Work(queue, ops, reply) => {
-                let answer = self.shard(queue.shard()).work(now, ops, tables)?;
+                let tasks = self.shard(queue.shard());
+                let before = tasks.paused().cloned();
+                let answer = tasks.work(now, ops, tables)?;
+                if tasks.paused() != before.as_ref() {
+                    write_pause(transaction, queue.number, tasks.paused())?;
+                    tables.wrote = true;
+                }
                 self.note_sweep(queue.shard());
                 later(reply, answer)
             }
@@ -202,7 +211,9 @@ impl OpenStore {
             }
             Read::Counts(shards, reply) => {
                 let none = QueueCounts { now, ..QueueCounts::default() };
-                let of = |shard| self.contents.shards.get(shard).map_or(none, |tasks| tasks.counts(now));
+                let of = |shard| {
+                    self.contents.shards.get(shard).map_or_else(|| none.clone(), |tasks| tasks.counts(now))
+                };
                 later(reply, shards.iter().map(of).collect())
             }
             Read::Number(tenant, name, reply) => later(reply, registry.find(&tenant, &name)),
@@ -256,6 +267,26 @@ impl OpenStore {
         // More is left: it goes with the next commit, which `next_wake` asks for at once.
         Ok(())
     }
+}
+
+/// Writes down whether a queue is paused. Programs that would hand its tasks out all the same are kept from the file from now on.
+fn write_pause(
+    transaction: &WriteTransaction,
+    queue: QueueNumber,
+    pause: Option<&Pause>,
+) -> Result<(), StoreError> {
+    let mut pauses = transaction.open_table(PAUSES).map_err(failed)?;
+    let Some(pause) = pause else {
+        pauses.remove(queue.get()).map_err(failed)?;
+        return Ok(());
+    };
+    pauses.insert(queue.get(), codec::pause_bytes(pause).as_slice()).map_err(failed)?;
+    let mut meta = transaction.open_table(META).map_err(failed)?;
+    let schema = meta.get(SCHEMA_KEY).map_err(failed)?.map_or(SCHEMA_OF_NEW, |value| value.value());
+    if schema < SCHEMA_OF_PAUSES {
+        meta.insert(SCHEMA_KEY, SCHEMA_OF_PAUSES).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// What the call's new tasks or queue cost on disk at most, bytes.

@@ -16,11 +16,17 @@ pub const RECORDS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("
 pub const EXTRAS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("extras");
 /// `tenant/queue` by number.
 pub const QUEUES: TableDefinition<'_, u32, &str> = TableDefinition::new("queues");
+/// Why nothing is handed out of a queue, by its number.
+pub const PAUSES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("pauses");
 /// Schema and clock.
 pub const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// The file's layout. A program refuses a newer one and reads all before it.
-pub const SCHEMA: u64 = 1;
+pub const SCHEMA: u64 = SCHEMA_OF_PAUSES;
+/// The layout of a file in which no queue was ever paused.
+pub const SCHEMA_OF_NEW: u64 = 1;
+/// Queues may be paused: a program of less would hand their tasks out.
+pub const SCHEMA_OF_PAUSES: u64 = 2;
 /// Key of [`SCHEMA`] in [`META`].
 pub const SCHEMA_KEY: &str = "format";
 /// Key of the clock in [`META`], Unix ms.

@@ -206,12 +206,44 @@ fn a_file_of_a_newer_program_is_refused() {
         transaction.open_table(META).unwrap().insert("format", schema).unwrap();
         transaction.commit().unwrap();
     };
-    set(2);
+    set(3);
     let error = LocalStore::open(folder.path(), LocalConfig::default()).unwrap_err();
-    assert!(matches!(error, OpenError::Newer(_, 2)), "{error}");
-    assert!(error.to_string().contains("schema 2") && error.to_string().contains("newer"), "{error}");
+    assert!(matches!(error, OpenError::Newer(_, 3)), "{error}");
+    assert!(error.to_string().contains("schema 3") && error.to_string().contains("newer"), "{error}");
     set(1);
     drop(open(folder.path()));
+}
+
+/// The number of the layout that the file has.
+fn schema(folder: &Path) -> u64 {
+    let database = Database::open(folder.join("brisq.redb")).unwrap();
+    let transaction = database.begin_read().unwrap();
+    transaction.open_table(META).unwrap().get("format").unwrap().unwrap().value()
+}
+
+#[tokio::test]
+async fn a_pause_survives_a_restart_and_keeps_older_programs_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let pause = || WorkOp::Pause { by: "me".to_owned(), reason: "why".to_owned() };
+    let (queue, paused) = {
+        let store = open(folder.path());
+        let queue = queue(&store).await;
+        store.enqueue(&queue, vec![task(queue.shard(), 0)]).await.unwrap();
+        drop(store);
+        assert_eq!(schema(folder.path()), 1, "an older program may have it still");
+        let store = open(folder.path());
+        store.work(&queue, vec![pause()]).await.unwrap();
+        let paused = store.counts(&[queue.shard()]).await.unwrap().remove(0).paused;
+        (queue, paused.unwrap())
+    };
+    assert_eq!(schema(folder.path()), 2);
+    let store = open(folder.path());
+    assert_eq!(store.counts(&[queue.shard()]).await.unwrap()[0].paused.as_ref(), Some(&paused));
+    assert!(claim(&store, &queue, 1).await.is_empty());
+    store.work(&queue, vec![WorkOp::Resume]).await.unwrap();
+    drop(store);
+    let store = open(folder.path());
+    assert_eq!(claim(&store, &queue, 1).await.len(), 1);
 }
 
 /// Clocks that a test sets.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use brisq_model::{
-    Attempt, Claim, DeadReason, Facts, IdempotencyKey, LeaseEnd, LeaseToken, Priority, State, Task,
+    Attempt, Claim, DeadReason, Facts, IdempotencyKey, LeaseEnd, LeaseToken, Pause, Priority, State, Task,
     TaskError, TaskId, TaskState, UnixMs, WorkerName,
 };
 use brisq_store::{Answer, Enqueued, QueueCounts, Refused, StoreError, WorkDone, WorkResult};
@@ -113,6 +113,7 @@ fn framed<T>(
     let Value::Array(results) = fields.next()? else { return Err(strange("results")) };
     let next_end = fields.optional_ms()?;
     let (ended, corrupt) = (fields.ids()?, fields.ids()?);
+    let resumed_at = fields.optional_ms()?;
     let unreadable = |error| {
         tracing::error!(%error, "a result of a call cannot be read");
         Err(Refused::Unreadable)
@@ -122,6 +123,7 @@ fn framed<T>(
         now,
         ready: u64::try_from(ready).unwrap_or(0),
         next_due: u64::try_from(next_due).ok().map(Duration::from_millis),
+        resumed_at,
         ended,
     };
     Ok(Framed { answer, next_end, corrupt })
@@ -181,6 +183,8 @@ pub(crate) fn worked(value: Value) -> Read<Framed<WorkResult>> {
             "R" => WorkDone::Released,
             "H" => WorkDone::Extended { expires_at: fields.ms()?, cancel_requested: fields.int()? == 1 },
             "X" => WorkDone::Cancelled(Box::new(task(fields.next()?)?)),
+            "P" => WorkDone::Paused,
+            "U" => WorkDone::Resumed,
             _ => return Err(strange("a result")),
         }))
     })
@@ -297,6 +301,13 @@ pub(crate) fn counts(value: Value) -> Read<QueueCounts> {
     for count in &mut counts.by_state {
         *count = u64::try_from(fields.int()?).unwrap_or(0);
     }
+    counts.paused = match fields.next()? {
+        Value::Nil => None,
+        pause => {
+            let mut fields = Fields::of(pause, "a pause")?;
+            Some(Pause { since: fields.ms()?, by: fields.text()?, reason: fields.text()? })
+        }
+    };
     Ok(counts)
 }
 

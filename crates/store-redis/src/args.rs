@@ -58,6 +58,12 @@ pub(crate) fn work(command: &mut Cmd, ops: &[WorkOp]) {
             WorkOp::Cancel { id } => {
                 command.arg("X").arg(&id.to_bytes());
             }
+            WorkOp::Pause { by, reason } => {
+                command.arg("P").arg(by).arg(reason);
+            }
+            WorkOp::Resume => {
+                command.arg("U");
+            }
         }
     }
 }

@@ -9,7 +9,11 @@ use crate::sweep::TAKEN_MS;
 
 /// The layout of shards that the library keeps; a shard of a higher one is refused. It is raised by the first change that an
 /// older library could not keep right.
-pub(crate) const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = SCHEMA_OF_PAUSES;
+/// The layout of a shard that was never paused.
+const SCHEMA_OF_NEW: u32 = 1;
+/// META may say that the queue is paused: a library of less would hand its tasks out.
+const SCHEMA_OF_PAUSES: u32 = 2;
 
 /// In this order: a part uses what those before it define.
 const PARTS: [&str; 10] = [
@@ -34,8 +38,10 @@ pub(crate) struct Library {
 
 /// The limits as locals of the library: servers with other limits load another library.
 fn limits_in_lua(bounds: &Bounds) -> String {
-    let values: [(&str, u64); 15] = [
+    let values: [(&str, u64); 17] = [
         ("SCHEMA", u64::from(SCHEMA)),
+        ("SCHEMA_OF_NEW", u64::from(SCHEMA_OF_NEW)),
+        ("SCHEMA_OF_PAUSES", u64::from(SCHEMA_OF_PAUSES)),
         ("SWEEP_SLICE", limits::SWEEP_SLICE as u64),
         ("KEPT_MAX", bounds.kept_max),
         ("EXPIRIES_MAX", u64::from(limits::EXPIRIES_MAX)),

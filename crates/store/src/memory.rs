@@ -275,7 +275,7 @@ impl Store for MemoryStore {
     async fn counts(&self, shards: &[Shard]) -> Result<Vec<QueueCounts>, StoreError> {
         self.locked(|now, inner| {
             let none = QueueCounts { now, ..QueueCounts::default() };
-            let of = |shard| inner.shards.get(shard).map_or(none, |(tasks, _)| tasks.counts(now));
+            let of = |shard| inner.shards.get(shard).map_or(none.clone(), |(tasks, _)| tasks.counts(now));
             shards.iter().map(of).collect()
         })
     }

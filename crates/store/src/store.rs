@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use brisq_model::{
-    LeaseToken, NewTask, QueueName, QueueNumber, Shard, Task, TaskError, TaskId, TaskState, TenantName,
-    UnixMs, WorkerName,
+    LeaseToken, NewTask, Pause, QueueName, QueueNumber, Shard, Task, TaskError, TaskId, TaskState,
+    TenantName, UnixMs, WorkerName,
 };
 use bytes::Bytes;
 use tokio::sync::mpsc::Receiver;
@@ -124,13 +124,23 @@ pub struct Answer<T> {
     pub results: Vec<T>,
     /// The store's time of the call.
     pub now: UnixMs,
-    /// Tasks that are ready and unclaimed after the call.
+    /// Tasks that a claim may have after the call: those that are ready, none while the queue is paused.
     pub ready: u64,
     /// Time from `now` until the next delay falls due or the next lease expires, if there is one.
     pub next_due: Option<Duration>,
+    /// When the queue was resumed last, as far as the store remembers: no task could be had before.
+    pub resumed_at: Option<UnixMs>,
     /// Tasks that the call ended beside what its results say: quarantined, corrupt, or cancelled when their lease expired or was
     /// released.
     pub ended: Vec<TaskId>,
+}
+
+impl<T> Answer<T> {
+    /// An answer after which nothing is to be had, and nothing falls due.
+    #[must_use]
+    pub fn of(results: Vec<T>, now: UnixMs) -> Self {
+        Self { results, now, ready: 0, next_due: None, resumed_at: None, ended: Vec::new() }
+    }
 }
 
 /// What became of an accepted enqueue.
@@ -175,6 +185,16 @@ pub enum WorkOp {
     Cancel {
         id: TaskId,
     },
+    /// Hand out nothing from now on; everything else goes on. Pausing a paused queue keeps since when, and replaces by whom and
+    /// why.
+    Pause {
+        /// Name of the token that asks for it; empty where none is needed.
+        by: String,
+        /// The reason that was given, empty without one.
+        reason: String,
+    },
+    /// Hand out tasks again, which is told to who waits.
+    Resume,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,16 +261,22 @@ pub enum WorkDone {
     },
     /// Cancelled, or asked to stop when it is leased: see the task's state. Left out is the same as in [`Enqueued::Existing`].
     Cancelled(Box<Task>),
+    /// Nothing is handed out any more.
+    Paused,
+    /// Tasks are handed out again; also where they were all the time.
+    Resumed,
 }
 
 /// Tasks of a shard by state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueueCounts {
     /// Number of tasks in each state, indexed by [`TaskState::code`].
     pub by_state: [u64; TaskState::ALL.len()],
     /// Since when the first task in line has been ready; `None` when none is. It is the head of the highest band that
     /// is not empty.
     pub head_ready_at: Option<UnixMs>,
+    /// Why nothing is handed out; `None` while tasks are.
+    pub paused: Option<Pause>,
     /// The store's time of the answer.
     pub now: UnixMs,
 }

@@ -34,6 +34,7 @@ fn a_page_without_claims_shows_no_number_that_there_is_not() {
             if what == "calm" {
                 enqueue(&mut http, "emails", &json!({"payload": 1}));
                 enqueue(&mut http, "later", &json!({"payload": 1, "delayMs": 60_000}));
+                ok(post(&mut http, "/v1/queues/later/pause", &json!({"reason": "<b>why</b>"})), 200);
             }
             let drawn = shown(
                 &mut browser,
@@ -44,6 +45,8 @@ fn a_page_without_claims_shows_no_number_that_there_is_not() {
             assert!(drawn.contains("no claims yet"), "{what}: {drawn}");
             assert!(drawn.contains("no objective armed") && !drawn.contains("armed ·"), "{what}: {drawn}");
             assert_eq!(drawn.contains("emails"), what == "calm", "{drawn}");
+            assert_eq!(drawn.contains("paused since 2"), what == "calm", "{drawn}");
+            assert_eq!(drawn.contains("Z: <b>why</b>"), what == "calm", "as text: {drawn}");
             for none in ["NaN", "undefined", "Infinity", "null"] {
                 assert!(!drawn.contains(none), "{what}: {none} in {drawn}");
             }

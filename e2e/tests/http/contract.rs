@@ -244,3 +244,19 @@ fn what_ends_a_task_answers_what_the_document_says() {
         strict.call("GET", "/readyz", "", &Value::Null, 200);
     });
 }
+
+#[test]
+fn a_pause_answers_what_the_document_says() {
+    on_each_store_strictly(|strict| {
+        let act = |what: &str| format!("/v1/queues/{{queue}}/{what}");
+        strict.call("POST", &act("pause"), "q", &json!({}), 404);
+        strict.call("POST", TASKS, "q", &json!({"payload": 1}), 201);
+        strict.call("POST", &act("pause"), "q", &json!({"reason": 1}), 400);
+        let paused = strict.call("POST", &act("pause"), "q", &json!({"reason": "why"}), 200);
+        assert_eq!(paused["paused"]["reason"], "why");
+        strict.call("GET", "/v1/queues/{queue}", "q", &Value::Null, 200);
+        strict.call("GET", "/v1/queues", "", &Value::Null, 200);
+        strict.call("POST", &act("resume"), "q", &json!({"until": 1}), 400);
+        strict.call("POST", &act("resume"), "q", &json!({}), 200);
+    });
+}

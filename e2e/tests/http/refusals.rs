@@ -72,11 +72,12 @@ fn a_slow_head_is_cut_and_an_idle_connection_is_not() {
 fn tokens_bound_what_a_caller_may_do() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("tokens.yaml");
-    // SHA-256 of "worker", "other" and "reader".
+    // SHA-256 of "worker", "other", "reader" and "boss".
     let yaml = "tokens:\n\
         - {name: w, sha256: 87eba76e7f3164534045ba922e7770fb58bbd14ad732bbf5ba6f11cc56989e6e, tenant: acme, scopes: [work, \"tasks:write\", \"tasks:read\"], queues: [\"orders.*\"]}\n\
         - {name: o, sha256: d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa, tenant: other, scopes: [work, \"tasks:write\", \"tasks:read\"]}\n\
-        - {name: r, sha256: 3d0941964aa3ebdcb00ccef58b1bb399f9f898465e9886d5aec7f31090a0fb30, tenant: acme, scopes: [\"tasks:read\"]}\n";
+        - {name: r, sha256: 3d0941964aa3ebdcb00ccef58b1bb399f9f898465e9886d5aec7f31090a0fb30, tenant: acme, scopes: [\"tasks:read\"]}\n\
+        - {name: night shift, sha256: a5e7c002443743c5836758c7d1cd8ddefd9fcf2061daa0efaac683fb99966057, tenant: acme, scopes: [admin, \"tasks:read\"], queues: [\"orders.*\"]}\n";
     std::fs::write(&file, yaml).expect("written");
     let server =
         Server::start(Store::Embedded, &["--tokens", &file.display().to_string()]).expect("a server");
@@ -96,6 +97,14 @@ fn tokens_bound_what_a_caller_may_do() {
     refused(&get(&mut other, &format!("/v1/tasks/{id}")), 404, "task_not_found");
     assert!(claim(&mut other, "orders.eu", &json!({})).is_empty(), "tenants have queues of their own");
     assert_eq!(claim(&mut worker, "orders.eu", &json!({})).len(), 1);
+    let mut boss = connect("boss");
+    for what in ["pause", "resume"] {
+        let path = format!("/v1/queues/orders.eu/{what}");
+        refused(&post(&mut worker, &path, &json!({})), 403, "forbidden");
+        refused(&post(&mut boss, &format!("/v1/queues/emails/{what}"), &json!({})), 403, "forbidden");
+        let view = ok(post(&mut boss, &path, &json!({})), 200);
+        assert_eq!(view["paused"].get("by"), (what == "pause").then_some(&json!("night shift")), "{view}");
+    }
     let mut admin = Http::connect(&server.program.admin).expect("a connection");
     refused(&get(&mut admin, "/debug/slo"), 401, "unauthorized");
     assert_eq!(get(&mut admin, "/metrics").status, 200);

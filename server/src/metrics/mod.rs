@@ -50,13 +50,14 @@ pub struct Metrics {
     /// By the states of [`GAUGED`].
     tasks: [Family<QueueLabel, Gauge<i64, AtomicI64>>; GAUGED.len()],
     head_age: Family<QueueLabel, Gauge<f64, AtomicU64>>,
+    paused: Family<QueueLabel, Gauge<i64, AtomicI64>>,
     /// 1 while wake-ups of other servers may be missed.
     pub wakeups_lost: Gauge<i64, AtomicI64>,
 }
 
 /// States of tasks that have a gauge for each queue.
 const GAUGED: [(&str, &str, TaskState); 4] = [
-    ("tasks_ready", "Tasks that can be claimed", TaskState::Ready),
+    ("tasks_ready", "Tasks that are ready; none of a paused queue is handed out", TaskState::Ready),
     ("tasks_leased", "Tasks that workers hold", TaskState::Leased),
     ("tasks_delayed", "Tasks that are not claimable yet", TaskState::Delayed),
     ("tasks_dead", "Dead letters that are kept", TaskState::Dead),
@@ -124,6 +125,8 @@ impl Default for Metrics {
             Unit::Seconds,
             head_age.clone(),
         );
+        let paused = Family::<QueueLabel, Gauge<i64, AtomicI64>>::default();
+        registry.register("queue_paused", "1 while the queue hands out nothing", paused.clone());
         let wakeups_lost = Gauge::default();
         registry.register(
             "wakeups_lost",
@@ -142,6 +145,7 @@ impl Default for Metrics {
             meters,
             tasks,
             head_age,
+            paused,
             wakeups_lost,
         }
     }
@@ -195,6 +199,7 @@ impl Metrics {
             family.clear();
         }
         self.head_age.clear();
+        self.paused.clear();
         for (label, counts) in queues {
             for (family, (.., state)) in self.tasks.iter().zip(GAUGED) {
                 let count = i64::try_from(counts.of(state)).unwrap_or(i64::MAX);
@@ -202,6 +207,7 @@ impl Metrics {
             }
             let age_ms = counts.head_ready_at.map_or(0, |at| counts.now.ms_since(at));
             self.head_age.get_or_create(label).set(age_ms as f64 / 1e3);
+            self.paused.get_or_create(label).set(counts.paused.is_some().into());
         }
     }
 }

@@ -176,9 +176,12 @@ fn item(acted: Acted, draining: bool) -> Result<ItemResult, ApiError> {
             cancel_requested,
             draining,
         })),
-        WorkDone::Completed | WorkDone::Released | WorkDone::Claimed(_) | WorkDone::Cancelled(_) => {
-            Ok(ItemResult::Done(Empty {}))
-        }
+        WorkDone::Completed
+        | WorkDone::Released
+        | WorkDone::Claimed(_)
+        | WorkDone::Cancelled(_)
+        | WorkDone::Paused
+        | WorkDone::Resumed => Ok(ItemResult::Done(Empty {})),
     }
 }
 

@@ -1,21 +1,24 @@
-//! Queues as a reader sees them.
+//! Queues: how much lies in them, and whether it is handed out.
 
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use brisq_api::{ApiError, ErrorCode, ErrorEnvelope, QueueList, QueueView, StateCounts};
+use brisq_api::{
+    ApiError, Empty, ErrorCode, ErrorEnvelope, PauseRequest, PauseView, QueueList, QueueView, StateCounts,
+};
 use brisq_model::{QueueName, TaskState};
-use brisq_store::{QueueCounts, QueueInfo, StoreError};
+use brisq_store::{QueueCounts, QueueInfo, StoreError, WorkOp};
 use hyper::StatusCode;
 use serde::Deserialize;
 
 use crate::answers::json;
 use crate::auth::Caller;
 use crate::error::{HandlerResult, noted};
+use crate::queue::Queue;
+use crate::routes::Call;
 use crate::state::{App, AppState};
-use crate::work::queue_name;
 
 /// Most queues of one page, and how many a page has that names no limit.
 pub const LIST_MAX: usize = 1_000;
@@ -77,15 +80,59 @@ pub async fn get(
     Extension(caller): Extension<Arc<Caller>>,
     Path(queue): Path<String>,
 ) -> HandlerResult {
-    let name = queue_name(&queue)?;
-    let queue = app.queue(&caller, name.as_str())?;
-    let shard = app.queues.find(&queue).await.map_err(noted)?.ok_or_else(|| {
-        ApiError::new(ErrorCode::QueueNotFound, "The queue was never used: the first enqueue makes it.")
-            .with("queue", &name)
-    })?;
-    let views = app.views(std::slice::from_ref(&shard.info)).await.map_err(noted)?;
+    let queue = app.queue(&caller, &queue)?;
+    let shard = app.queues.find(&queue).await.map_err(noted)?.ok_or_else(|| not_found(&queue))?;
+    answer(&app, &shard.info).await
+}
+
+/// Hand out nothing of a queue until it is resumed. It goes on to take tasks and every act on a lease. Pausing a paused queue keeps
+/// `since`, and replaces `by` and `reason`.
+#[utoipa::path(
+    post, path = "/v1/queues/{queue}/pause", tag = "queues",
+    params(("queue" = String, Path, description = "Queue")), request_body = PauseRequest,
+    responses(
+        (status = 200, description = "The queue", body = QueueView),
+        (status = 400, description = "`invalid_field`", body = ErrorEnvelope),
+        (status = 404, description = "`queue_not_found`", body = ErrorEnvelope),
+    )
+)]
+pub async fn pause(Path(queue): Path<String>, call: Call) -> HandlerResult {
+    let reason = call.body.parse::<PauseRequest<'_>>()?.into_reason()?;
+    let by = call.caller.name.clone();
+    act(call, &queue, WorkOp::Pause { by, reason }).await
+}
+
+/// Hand out the tasks of a queue again; claims that wait are woken at every server. Fine when it is not paused.
+#[utoipa::path(
+    post, path = "/v1/queues/{queue}/resume", tag = "queues",
+    params(("queue" = String, Path, description = "Queue")),
+    responses(
+        (status = 200, description = "The queue", body = QueueView),
+        (status = 404, description = "`queue_not_found`", body = ErrorEnvelope),
+    )
+)]
+pub async fn resume(Path(queue): Path<String>, call: Call) -> HandlerResult {
+    call.body.parse::<Empty>()?;
+    act(call, &queue, WorkOp::Resume).await
+}
+
+async fn act(call: Call, queue: &str, op: WorkOp) -> HandlerResult {
+    let Call { app, caller, body, .. } = call;
+    drop(body);
+    let queue = app.queue(&caller, queue)?;
+    let info = app.act_on_queue(&queue, op).await?.ok_or_else(|| not_found(&queue))?;
+    answer(&app, &info).await
+}
+
+async fn answer(app: &App, info: &QueueInfo) -> HandlerResult {
+    let views = app.views(std::slice::from_ref(info)).await.map_err(noted)?;
     let view = views.into_iter().next().ok_or_else(|| noted(no_counts()))?;
     Ok(json(StatusCode::OK, &view))
+}
+
+fn not_found(queue: &Queue) -> ApiError {
+    ApiError::new(ErrorCode::QueueNotFound, "The queue was never used: the first enqueue makes it.")
+        .with("queue", &queue.name)
 }
 
 fn no_counts() -> StoreError {
@@ -123,6 +170,7 @@ impl AppState {
                 cancelled: counts.of(TaskState::Cancelled),
             },
             oldest_ready_age_ms: counts.head_ready_at.map(|at| counts.now.ms_since(at)),
+            paused: counts.paused.map(PauseView::of),
             claimers_waiting: waiting as u64,
         }
     }

@@ -1,17 +1,17 @@
-//! Acts on leases: each goes to the shard that its task's id names, those of one shard together.
+//! Acts on queues, and on leases: each of these goes to the shard that its task's id names, those of one shard together.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use brisq_api::ApiError;
 use brisq_model::{QueueNumber, TaskId};
-use brisq_store::{StoreError, WorkDone, WorkOp, WorkResult};
+use brisq_store::{QueueInfo, StoreError, WorkDone, WorkOp, WorkResult};
 use futures_util::stream::{self, StreamExt};
 
-use super::{NotDone, reply};
+use super::{NotDone, REOPENS_MAX, reply};
 use crate::auth::Caller;
-use crate::error::refused;
-use crate::queue::LOOKUPS_MAX;
+use crate::error::{noted, refused};
+use crate::queue::{LOOKUPS_MAX, Queue};
 use crate::shard::ShardHandle;
 use crate::state::AppState;
 
@@ -87,6 +87,24 @@ impl AppState {
             }
         }
         Batch { results, first }
+    }
+
+    /// Acts on a queue itself, where the store has it; answers under which number.
+    ///
+    /// # Errors
+    /// When the store call failed.
+    pub async fn act_on_queue(&self, queue: &Arc<Queue>, op: WorkOp) -> Result<Option<QueueInfo>, ApiError> {
+        for _ in 0..REOPENS_MAX {
+            let Some(shard) = self.queues.find(queue).await.map_err(noted)? else { return Ok(None) };
+            match reply(shard.work(vec![op.clone()])).await {
+                Err(NotDone::Store(StoreError::UnknownQueue)) => self.queues.forget(&shard),
+                done => {
+                    let result = done?.0.into_iter().next().ok_or_else(ApiError::broke_off)?;
+                    return result.map(|_| Some(shard.info.clone())).map_err(refused);
+                }
+            }
+        }
+        Err(NotDone::Store(StoreError::UnknownQueue).into())
     }
 
     /// The shards of all numbers that the ids name, each looked up once.

@@ -67,7 +67,9 @@ struct Taken {
     store: (Instant, Instant),
     /// The store's time of the call.
     now: Option<UnixMs>,
-    /// Tasks that are ready, and nobody's.
+    /// When the queue was resumed last, by the same clock.
+    resumed_at: Option<UnixMs>,
+    /// Tasks that are still to be had.
     left: u64,
 }
 
@@ -255,6 +257,7 @@ impl AppState {
             asked,
             store: (times.sent, times.answered),
             now: Some(meta.now),
+            resumed_at: meta.resumed_at,
             left: meta.ready,
         })
     }
@@ -287,6 +290,7 @@ impl Taken {
             asked,
             store: (asked, asked),
             now: None,
+            resumed_at: None,
             left: 0,
         }
     }
@@ -302,9 +306,11 @@ impl Taken {
         }
     }
 
-    /// Since when the first task was claimable, on our clock: the store says for how long on its own.
+    /// Since when the first task was to be had, on our clock: the store says for how long on its own. A pause is nobody's latency.
     fn claimable_since(&self) -> Option<Instant> {
-        let dwell = Duration::from_millis(self.now?.ms_since(self.tasks.first()?.ready_at));
+        let ready_at = self.tasks.first()?.ready_at;
+        let since = self.resumed_at.map_or(ready_at, |resumed_at| resumed_at.max(ready_at));
+        let dwell = Duration::from_millis(self.now?.ms_since(since));
         self.store.1.checked_sub(dwell)
     }
 }

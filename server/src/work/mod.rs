@@ -84,7 +84,7 @@ impl AppState {
 ///
 /// # Errors
 /// When it is none.
-pub fn queue_name(text: &str) -> Result<QueueName, ApiError> {
+fn queue_name(text: &str) -> Result<QueueName, ApiError> {
     QueueName::new(text).map_err(|error| {
         ApiError::new(ErrorCode::InvalidName, format!("`{text}` is no queue name: {error}."))
     })
@@ -126,7 +126,7 @@ mod tests {
     impl StoreCalls<usize, usize> for Late {
         async fn call(&self, ops: Vec<usize>) -> Result<Answer<usize>, StoreError> {
             tokio::time::sleep(Duration::from_secs(60)).await;
-            Ok(Answer { results: ops, now: UnixMs(1), ready: 0, next_due: None, ended: Vec::new() })
+            Ok(Answer::of(ops, UnixMs(1)))
         }
 
         fn answered(self: &Arc<Self>, _: &Answer<usize>, _: CallTimes) {}

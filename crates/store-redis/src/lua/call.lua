@@ -1,9 +1,14 @@
--- One call: its keys, the store's time, and META, read once and written once. With a path, META must hold it: Redis may
+-- Tasks that a claim may have.
+local function ready_of(call)
+  return call.paused and 0 or call.counts[READY_STATE]
+end
+
+-- One call: its keys, the store's time, and META, read once and written once, but for pauses. With a path, META must hold it: Redis may
 -- have been emptied, or come back older, since the server learned the shard's number.
 local function begin(keys, path)
   local meta = redis.call('HMGET', keys[META], 'now', 'wall', 'seq', 'picks', 'due', 'path', 'schema', 'c0', 'c1', 'c2',
-    'c3', 'c4', 'c5', 'c6', 'of')
-  local schema = tonumber(meta[7] or SCHEMA)
+    'c3', 'c4', 'c5', 'c6', 'of', 'paused', 'resumed')
+  local schema = tonumber(meta[7] or SCHEMA_OF_NEW)
   if schema > SCHEMA then
     return nil, redis.error_reply(string.format('NEWER %d', schema))
   end
@@ -13,11 +18,12 @@ local function begin(keys, path)
   local now, wall, behind = store_time(meta[1], meta[2], meta[15])
   local call = { keys = keys, now = now, wall = wall, touched = behind, seq = tonumber(meta[3] or 0),
     picks = tonumber(meta[4] or 0), due = tonumber(meta[5] or -1), counts = {}, records = {}, changed = {}, order = {},
-    bytes = 0, finals = 0, ended = {}, corrupt = {} }
+    bytes = 0, finals = 0, ended = {}, corrupt = {}, schema = schema, paused = meta[16],
+    resumed = tonumber(meta[17] or -1) }
   for state = 0, 6 do
     call.counts[state] = tonumber(meta[state + 8] or 0)
   end
-  call.was_ready = call.counts[READY_STATE]
+  call.was_ready = ready_of(call)
   return call
 end
 
@@ -33,6 +39,12 @@ local function read_record(packed)
   end
   local read, record = pcall(cmsgpack.unpack, packed)
   return read and type(record) == 'table' and #record >= S_EXTRA and record
+end
+
+-- A pause that cannot be read goes on all the same: only a person ends it.
+local function read_pause(packed)
+  local read, pause = pcall(cmsgpack.unpack, packed)
+  return read and type(pause) == 'table' and #pause == 3 and pause or { 0, '', 'unreadable' }
 end
 
 local function load_record(call, id)

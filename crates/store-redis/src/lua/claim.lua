@@ -116,7 +116,7 @@ end
 
 local function claim(call, max, lease_ms, token, worker)
   local tasks, bytes = {}, 0
-  if call.bytes >= call.answer_max then
+  if call.paused or call.bytes >= call.answer_max then
     return { 'C', tasks }
   end
   local line = line_of(call, max)

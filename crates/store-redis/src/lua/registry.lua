@@ -71,7 +71,7 @@ local function settle(keys, argv)
   if written_before ~= (argv[2] == 'known') then
     return 'X'
   end
-  redis.call('HSET', keys[1], 'path', argv[1], 'schema', SCHEMA)
+  redis.call('HSET', keys[1], 'path', argv[1], 'schema', SCHEMA_OF_NEW)
   return 'O'
 end
 

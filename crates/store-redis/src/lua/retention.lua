@@ -55,7 +55,7 @@ local function forget_old(call, most)
 end
 
 -- Writes what changed, tells waiting claims, and answers {now, ready, next due, results, next end of a retention, ended,
--- corrupt}. A call takes away as many old tasks as it ended and a slice more, so that they do not pile up under batches.
+-- corrupt, when it was resumed or -1}. A call takes away as many old tasks as it ended and a slice more, so that they do not pile up under batches.
 -- META is written only when something changed, or when the wall is behind: time would stand still otherwise.
 local function finish(call, results, most)
   local next_end = forget_old(call, most or SWEEP_SLICE + call.finals)
@@ -73,7 +73,7 @@ local function finish(call, results, most)
     redis.call('HSET', call.keys[META], 'now', call.now, 'wall', call.wall, 'of', call.now, 'seq', call.seq, 'picks', call.picks,
       'due', due, 'c0', counts[0], 'c1', counts[1], 'c2', counts[2], 'c3', counts[3], 'c4', counts[4], 'c5', counts[5], 'c6', counts[6])
   end
-  local ready = counts[READY_STATE]
+  local ready = ready_of(call)
   if call.was_ready <= 0 and ready > 0 then
     publish(call.keys[CHANNEL], '')
   end
@@ -82,7 +82,7 @@ local function finish(call, results, most)
     publish(call.keys[CHANNEL], string.format('%.0f', math.max(0, due - call.now)))
   end
   local next_due = due >= 0 and math.max(0, due - call.now) or -1
-  return { call.now, ready, next_due, results, next_end, call.ended, call.corrupt }
+  return { call.now, ready, next_due, results, next_end, call.ended, call.corrupt, call.resumed }
 end
 
 -- Takes tasks away that are past their retention, for a queue that nobody calls. Answers the store's time and when the next

@@ -59,6 +59,7 @@ local function counts(keys)
   for state = 0, 6 do
     answer[state + 3] = call.counts[state]
   end
+  answer[10] = call.paused and read_pause(call.paused)
   return answer
 end
 

@@ -95,7 +95,7 @@ async fn an_older_library_shares_the_queue() {
         assert!(older.complete(queue, theirs, token), "claimed here, completed there");
         let done = store.work(queue, vec![WorkOp::Complete { id: ours, token, result: None }]).await.unwrap();
         assert_eq!(done.results, [Ok(WorkDone::Completed)], "claimed there, completed here");
-        let counts = store.counts(&[queue.shard()]).await.unwrap()[0];
+        let counts = store.counts(&[queue.shard()]).await.unwrap().remove(0);
         assert_eq!((counts.of(TaskState::Ready), counts.of(TaskState::Completed)), (0, 2));
         assert!(counts.now > UnixMs(1_700_000_000_000));
     }
@@ -167,9 +167,9 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     let store = connect(&redis).await;
     let queue = queue(&store).await;
     let id = add(&store, &queue, task(queue.shard(), 0, 1)).await;
-    redis.command(&format!("HSET {} schema 2", meta(&queue))).unwrap();
+    redis.command(&format!("HSET {} schema 3", meta(&queue))).unwrap();
     let before = redis.command(&format!("HGET {} now", meta(&queue))).unwrap();
-    let newer = |error: StoreError| matches!(error, StoreError::Newer { found: 2, known: 1 });
+    let newer = |error: StoreError| matches!(error, StoreError::Newer { found: 3, known: 2 });
     assert!(newer(store.enqueue(&queue, vec![task(queue.shard(), 1, 1)]).await.unwrap_err()));
     assert!(newer(store.work(&queue, vec![claim(1)]).await.unwrap_err()));
     assert!(newer(store.get(id).await.unwrap_err()));
@@ -177,6 +177,32 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     assert_eq!(redis.command(&format!("HGET {} now", meta(&queue))).unwrap(), before);
     redis.command(&format!("HSET {} schema 1", meta(&queue))).unwrap();
     assert_eq!(claimed(&store, &queue, claim(5)).await.len(), 1);
+}
+
+/// An older library would hand its tasks out: from the first pause on it is refused by the number.
+#[tokio::test]
+async fn a_pause_raises_the_schema_of_its_shard_alone() {
+    let redis = start(&[]);
+    let store = connect(&redis).await;
+    let (paused, other) = (queue(&store).await, named(&store, "other").await);
+    let schema = |queue: &QueueInfo| {
+        let mut connection = plainly(&redis);
+        redis::cmd("HGET").arg(meta(queue)).arg("schema").query::<u32>(&mut connection).unwrap()
+    };
+    for queue in [&paused, &other] {
+        add(&store, queue, task(queue.shard(), 0, 1)).await;
+        assert_eq!(schema(queue), 1);
+    }
+    let pause = WorkOp::Pause { by: String::new(), reason: String::new() };
+    store.work(&paused, vec![pause]).await.unwrap();
+    assert_eq!((schema(&paused), schema(&other)), (2, 1));
+    // A pause whose words are lost is one all the same.
+    redis.command(&format!("HSET {} paused damage", meta(&paused))).unwrap();
+    assert!(claimed(&store, &paused, claim(1)).await.is_empty());
+    let told = store.counts(&[paused.shard()]).await.unwrap().remove(0).paused.unwrap();
+    assert_eq!(told.reason, "unreadable");
+    store.work(&paused, vec![WorkOp::Resume]).await.unwrap();
+    assert_eq!(claimed(&store, &paused, claim(1)).await.len(), 1);
 }
 
 /// A number whose shard another queue has written to is not given to this one.
@@ -221,7 +247,7 @@ async fn a_damaged_task_is_a_dead_letter_and_its_queue_goes_on() {
         let corrupt = Some(brisq_model::DeadReason::Corrupt);
         assert_eq!((task.state, task.dead_reason), (TaskState::Dead, corrupt));
     }
-    let counts = store.counts(&[queue.shard()]).await.unwrap()[0];
+    let counts = store.counts(&[queue.shard()]).await.unwrap().remove(0);
     assert_eq!(
         [TaskState::Ready, TaskState::Delayed, TaskState::Leased].map(|state| counts.of(state)),
         [0, 0, 1]

@@ -1,7 +1,7 @@
 use brisq_model::{IdempotencyKey, NewTask, Priority, QueueNumber, Retention, TaskId, TaskState, limits};
 use bytes::Bytes;
 
-use super::queue::{LEASE_MS, Queue, pause, payloads};
+use super::queue::{LEASE_MS, Queue, payloads, sleep};
 use crate::{Enqueued, QueueInfo, Refused, StoreError};
 
 fn keyed(queue: &Queue, payload: &str, key: &str) -> NewTask {
@@ -96,7 +96,7 @@ pub(super) async fn a_key_is_free_once_its_tasks_retention_is_over(queue: &Queue
     let retention = Retention { completed_ms: 30, dead_ms: 1 };
     queue.enqueue(NewTask { retention, ..keyed(queue, "1", "k") }).await;
     queue.complete(&queue.one().await).await.unwrap();
-    pause(50).await;
+    sleep(50).await;
     queue.enqueue(keyed(queue, "2", "k")).await;
     assert_eq!(payloads(&queue.claim(10).await), ["2"]);
 }
@@ -106,7 +106,7 @@ pub(super) async fn a_key_that_was_given_anew_outlives_the_sweep_of_the_old_task
     queue.enqueue(NewTask { retention, ..keyed(queue, "1", "k") }).await;
     queue.complete(&queue.one().await).await.unwrap();
     let again = queue.enqueue(keyed(queue, "2", "k")).await;
-    pause(limits::REMEMBERED_MS + 1_000).await;
+    sleep(limits::REMEMBERED_MS + 1_000).await;
     let answer = queue.enqueue_all(vec![keyed(queue, "3", "k")]).await;
     let Ok(Enqueued::Existing(task)) = &answer.results[0] else { panic!("{:?}", answer.results) };
     assert_eq!(task.id, again);

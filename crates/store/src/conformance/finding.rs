@@ -1,7 +1,7 @@
 use brisq_model::{NewTask, QueueName, Start, TaskState, limits};
 use tokio::task::JoinSet;
 
-use super::queue::{LEASE_MS, Queue, pause};
+use super::queue::{LEASE_MS, Queue, sleep};
 use crate::{QueueInfo, Refused, StoreError, WorkDone};
 
 /// Counts in the order delayed, ready, leased, completed, failed, dead, cancelled.
@@ -28,7 +28,7 @@ pub(super) async fn counts_follow_every_change(queue: &Queue) {
 pub(super) async fn the_head_of_the_line_tells_since_when_it_is_ready(queue: &Queue) {
     assert_eq!(queue.counts().await.head_ready_at, None);
     let first = queue.enqueue_all(vec![queue.task("1")]).await.now;
-    pause(5).await;
+    sleep(5).await;
     queue.add(&["2"]).await;
     let counts = queue.counts().await;
     assert_eq!(counts.head_ready_at, Some(first));
@@ -126,7 +126,7 @@ pub(super) async fn cancelling_a_queued_task_ends_it(queue: &Queue) {
 pub(super) async fn cancelling_a_delayed_task_ends_it(queue: &Queue) {
     let id = queue.enqueue(NewTask { start: Start::InMs(10), ..queue.task("1") }).await;
     queue.cancel(id).await.unwrap();
-    pause(25).await;
+    sleep(25).await;
     assert!(queue.claim(1).await.is_empty());
     assert_eq!(queue.state(id).await, TaskState::Cancelled);
 }

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use brisq_model::{NewTask, Retention, Task, TaskState, limits};
 use bytes::Bytes;
 
-use super::queue::{Queue, complete, pause};
+use super::queue::{Queue, complete, sleep};
 use crate::{Refused, WorkDone, WorkOp};
 
 fn kept(queue: &Queue, completed_ms: u64, dead_ms: u64) -> NewTask {
@@ -26,7 +26,7 @@ pub(super) async fn a_completed_task_is_gone_when_its_retention_is_over(queue: &
     let id = queue.enqueue(kept(queue, 900, 60_000)).await;
     queue.complete(&queue.one().await).await.unwrap();
     assert!(queue.find(id).await.is_some());
-    pause(950).await;
+    sleep(950).await;
     assert_eq!(queue.find(id).await, None);
     assert_eq!(queue.cancel(id).await, Err(Refused::TaskNotFound));
 }
@@ -34,9 +34,9 @@ pub(super) async fn a_completed_task_is_gone_when_its_retention_is_over(queue: &
 pub(super) async fn a_dead_letter_is_kept_by_its_own_retention(queue: &Queue) {
     let id = queue.enqueue(NewTask { max_attempts: 1, ..kept(queue, 1, 900) }).await;
     queue.fail(&queue.one().await, None).await.unwrap();
-    pause(30).await;
+    sleep(30).await;
     assert_eq!(queue.state(id).await, TaskState::Dead);
-    pause(950).await;
+    sleep(950).await;
     assert_eq!(queue.find(id).await, None);
 }
 
@@ -60,7 +60,7 @@ pub(super) async fn retention_is_swept_without_a_call(queue: &Queue) {
             past < Duration::from_millis(50 + 3_000),
             "{kept} are left after {past:?}; the store answered within {slowest:?}"
         );
-        pause(100).await;
+        sleep(100).await;
     }
 }
 
@@ -81,7 +81,7 @@ pub(super) async fn a_remembered_end_answers_only_its_holder(queue: &Queue) {
 
 pub(super) async fn an_end_is_forgotten_after_a_while(queue: &Queue) {
     let task = completed_unkept(queue).await;
-    pause(limits::REMEMBERED_MS + 1_000).await;
+    sleep(limits::REMEMBERED_MS + 1_000).await;
     assert_eq!(outcome(queue, &task).await, None);
     assert_eq!(queue.complete(&task).await, Err(Refused::TaskNotFound));
 }

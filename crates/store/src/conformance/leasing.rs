@@ -1,7 +1,7 @@
 use brisq_model::TaskState;
 use bytes::Bytes;
 
-use super::queue::{LEASE_MS, Queue, claimed, complete, failure, pause, payloads, token_of};
+use super::queue::{LEASE_MS, Queue, claimed, complete, failure, payloads, sleep, token_of};
 use crate::{HeartbeatOp, Refused, WorkDone, WorkOp};
 
 pub(super) async fn a_completed_task_keeps_its_result(queue: &Queue) {
@@ -112,7 +112,7 @@ pub(super) async fn releasing_with_a_delay_waits_and_takes_a_new_place(queue: &Q
     queue.add(&["2"]).await;
     assert_eq!(queue.state(task.id).await, TaskState::Delayed);
     assert_eq!(payloads(&queue.claim(10).await), ["2"]);
-    pause(950).await;
+    sleep(950).await;
     assert_eq!(payloads(&queue.claim(10).await), ["1"]);
 }
 

@@ -15,6 +15,7 @@ mod finding;
 mod keeping;
 mod leasing;
 mod model;
+mod pausing;
 mod queue;
 mod retrying;
 mod sizes;
@@ -162,6 +163,14 @@ cases! {
         who_waits_learns_the_end_of_a_task_that_is_not_kept
         a_remembered_end_answers_only_its_holder
         an_end_is_forgotten_after_a_while;
+    pausing:
+        a_paused_queue_hands_out_nothing_until_it_is_resumed
+        a_paused_queue_takes_tasks_and_all_that_ends_leases
+        a_pause_tells_since_when_by_whom_and_why
+        resuming_a_queue_that_is_not_paused_changes_nothing
+        a_pause_and_a_resume_take_effect_in_their_call
+        what_falls_due_in_a_pause_waits_for_its_end
+        a_pause_is_of_its_queue_alone;
 }
 
 cases! {
@@ -173,5 +182,6 @@ cases! {
         a_lease_tells_when_it_ends
         a_later_time_is_not_told
         a_queue_that_opens_is_told
-        a_queue_that_nobody_asked_for_wakes_nobody;
+        a_queue_that_nobody_asked_for_wakes_nobody
+        a_resume_wakes_every_server_that_listens;
 }

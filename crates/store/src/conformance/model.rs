@@ -4,7 +4,7 @@ use std::sync::Arc;
 use brisq_model::{NewTask, Priority, Task, TaskId};
 
 use super::queue::{Queue, claimed, complete, failure, token_of};
-use crate::{FailOp, MemoryStore, Store, WorkDone, WorkOp};
+use crate::{FailOp, MemoryStore, QueueCounts, Store, WorkDone, WorkOp};
 
 /// Operations of one walk.
 const STEPS: usize = 600;
@@ -21,8 +21,9 @@ pub async fn walks_agree(queue: Queue, seed: u64) {
     let mut walk = Walk { queue, model, held: Vec::new(), twins: HashMap::new(), chance: seed | 1 };
     for step in 0..STEPS {
         walk.step().await;
-        let (real, expected) = (walk.queue.counts().await.by_state, walk.model.counts().await.by_state);
-        assert_eq!(real, expected, "counts at step {step} of seed {seed}");
+        let (real, expected) = (walk.queue.counts().await, walk.model.counts().await);
+        let see = |counts: &QueueCounts| (counts.by_state, counts.paused.is_some());
+        assert_eq!(see(&real), see(&expected), "counts at step {step} of seed {seed}");
     }
     for (real, twin) in &walk.twins {
         let (real, expected) = (walk.queue.find(*real).await, walk.model.find(*twin).await);
@@ -59,10 +60,24 @@ impl Walk {
     }
 
     async fn step(&mut self) {
-        match self.draw(10) {
-            0..=2 => self.enqueue().await,
-            3..=4 => self.claim().await,
+        match self.draw(40) {
+            0..=11 => self.enqueue().await,
+            12..=19 => self.claim().await,
+            20 => self.pause().await,
+            21..=22 => self.resume().await,
             _ => self.act().await,
+        }
+    }
+
+    async fn pause(&mut self) {
+        for side in [&self.queue, &self.model] {
+            side.pause_queue("", "").await;
+        }
+    }
+
+    async fn resume(&mut self) {
+        for side in [&self.queue, &self.model] {
+            side.resume_queue().await;
         }
     }
 

@@ -222,6 +222,6 @@ pub(super) fn payloads(tasks: &[Task]) -> Vec<&str> {
     tasks.iter().map(|task| std::str::from_utf8(&task.payload).unwrap()).collect()
 }
 
-pub(super) async fn pause(ms: u64) {
+pub(super) async fn sleep(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }

@@ -1,7 +1,7 @@
 use brisq_model::{Backoff, DeadReason, NewTask, Retention, RetryPolicy, Task, TaskError, TaskState};
 use bytes::Bytes;
 
-use super::queue::{Queue, failure, pause, payloads};
+use super::queue::{Queue, failure, payloads, sleep};
 use crate::{FailOp, WorkDone, WorkOp, WorkResult};
 
 fn failed(result: WorkResult) -> (TaskState, Option<u64>) {
@@ -25,7 +25,7 @@ pub(super) async fn a_failed_attempt_is_tried_again_after_its_delay(queue: &Queu
     let (state, next) = failed(queue.fail(&task, Some(40)).await);
     assert_eq!((state, next.is_some()), (TaskState::Delayed, true));
     assert!(queue.claim(1).await.is_empty());
-    pause(60).await;
+    sleep(60).await;
     let again = queue.one().await;
     assert_eq!((again.id, again.attempt, again.attempts.len()), (task.id, 2, 1));
 }

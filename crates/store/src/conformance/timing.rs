@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use brisq_model::{DeadReason, NewTask, Start, TaskState, UnixMs, limits};
 
-use super::queue::{LEASE_MS, Queue, pause, payloads, token_of};
+use super::queue::{LEASE_MS, Queue, payloads, sleep, token_of};
 use crate::{Enqueued, Refused, WorkDone, WorkOp};
 
 fn delayed(queue: &Queue, payload: &str, ms: u64) -> NewTask {
@@ -17,7 +17,7 @@ pub(super) async fn a_delayed_task_waits_for_its_time(queue: &Queue) {
     assert_eq!((&answer.results[..], answer.ready), (&[Ok(created)][..], 0));
     assert!(queue.claim(1).await.is_empty());
     assert_eq!(queue.state(id).await, TaskState::Delayed);
-    pause(70).await;
+    sleep(70).await;
     let task = queue.one().await;
     assert_eq!((task.id, task.ready_at), (id, answer.now.plus_ms(50)));
 }
@@ -42,14 +42,14 @@ pub(super) async fn next_due_tells_the_end_of_the_first_lease(queue: &Queue) {
 pub(super) async fn delayed_tasks_come_in_the_order_they_fall_due(queue: &Queue) {
     queue.enqueue(delayed(queue, "late", 900)).await;
     queue.enqueue(delayed(queue, "early", 200)).await;
-    pause(950).await;
+    sleep(950).await;
     assert_eq!(payloads(&queue.claim(10).await), ["early", "late"]);
 }
 
 pub(super) async fn an_expired_lease_gives_the_task_to_another_in_its_place(queue: &Queue) {
     queue.add(&["1", "2"]).await;
     assert_eq!(payloads(&queue.claim_for(1, 20).await), ["1"]);
-    pause(40).await;
+    sleep(40).await;
     let tasks = queue.claim(10).await;
     assert_eq!(payloads(&tasks), ["1", "2"]);
     assert_eq!((tasks[0].expiries, tasks[0].attempt), (1, 1));
@@ -58,7 +58,7 @@ pub(super) async fn an_expired_lease_gives_the_task_to_another_in_its_place(queu
 pub(super) async fn an_expired_holder_is_fenced(queue: &Queue) {
     queue.add(&["1"]).await;
     let late = queue.claim_for(1, 20).await.remove(0);
-    pause(40).await;
+    sleep(40).await;
     let holder = queue.one().await;
     assert_eq!(queue.complete(&late).await, Err(Refused::LeaseLost));
     assert_eq!(queue.fail(&late, None).await, Err(Refused::LeaseLost));
@@ -71,7 +71,7 @@ pub(super) async fn expiries_consume_no_attempt_and_quarantine_at_their_limit(qu
     for expiries in 0..limits::EXPIRIES_MAX {
         let task = queue.claim_for(1, 5).await.remove(0);
         assert_eq!((task.attempt, task.expiries), (1, expiries));
-        pause(15).await;
+        sleep(15).await;
     }
     assert!(queue.claim(1).await.is_empty());
     let task = queue.get(ids[0]).await;
@@ -83,7 +83,7 @@ pub(super) async fn a_heartbeat_keeps_a_lease_from_expiring(queue: &Queue) {
     queue.add(&["1"]).await;
     let task = queue.claim_for(1, 60).await.remove(0);
     for _ in 0..4 {
-        pause(25).await;
+        sleep(25).await;
         queue.heartbeat(&task, None).await.unwrap();
         assert!(queue.claim(1).await.is_empty());
     }
@@ -99,7 +99,7 @@ pub(super) async fn equal_due_times_keep_the_order_of_their_enqueues(queue: &Que
     let tasks: Vec<_> = tasks.map(|task| NewTask { id: queue.scattered_id(), ..task }).collect();
     let count = tasks.len();
     queue.enqueue_all(tasks).await;
-    pause(350).await;
+    sleep(350).await;
     let mut seen = Vec::new();
     while seen.len() < count {
         let tasks = queue.claim(256).await;
@@ -125,11 +125,11 @@ pub(super) async fn a_call_tells_which_tasks_it_ended(queue: &Queue) {
     assert_eq!((answer.results, answer.ended), (vec![Ok(WorkDone::Released)], vec![ids[2]]));
     for _ in 1..limits::EXPIRIES_MAX {
         assert_eq!(queue.claim_for(1, 5).await.len(), 1);
-        pause(15).await;
+        sleep(15).await;
     }
     assert_eq!(payloads(&queue.claim_for(2, 20).await), ["kills", "is taken back"]);
     queue.cancel(ids[1]).await.unwrap();
-    pause(40).await;
+    sleep(40).await;
     let mut ended = queue.work(vec![queue.claim_op(1, LEASE_MS)]).await.ended;
     ended.sort();
     let mut expected = vec![ids[0], ids[1]];
@@ -145,7 +145,7 @@ pub(super) async fn cancelling_a_leased_task_takes_effect_when_its_lease_ends(qu
     queue.cancel(expires.id).await.unwrap();
     queue.cancel(released.id).await.unwrap();
     queue.release(&released, 0).await.unwrap();
-    pause(950).await;
+    sleep(950).await;
     assert!(queue.claim(10).await.is_empty());
     assert_eq!(queue.state(expires.id).await, TaskState::Cancelled);
     assert_eq!(queue.state(released.id).await, TaskState::Cancelled);

@@ -4,7 +4,7 @@ use std::time::Duration;
 use brisq_model::{NewTask, QueueName, Start};
 use tokio::sync::mpsc::Receiver;
 
-use super::queue::{LEASE_MS, Queue, pause};
+use super::queue::{LEASE_MS, Queue, sleep};
 use crate::{QueueInfo, Wake};
 
 /// Longer than any message takes.
@@ -23,7 +23,7 @@ impl Listener {
         let (first, last) = (Arc::clone(&queue.handles[0]), Arc::clone(queue.handles.last().unwrap()));
         let wakes = last.wakeups().unwrap();
         last.listen(queue.shard);
-        pause(SETTLED_MS).await;
+        sleep(SETTLED_MS).await;
         let acting = Queue::open(vec![first], queue.tenant.clone(), queue.name.clone()).await;
         Self { acting, wakes }
     }
@@ -116,4 +116,18 @@ pub(super) async fn a_queue_that_nobody_asked_for_wakes_nobody(queue: &Queue) {
     while let Some(wake) = listener.hear().await {
         assert!(!of_other(&wake), "{wake:?}");
     }
+}
+
+pub(super) async fn a_resume_wakes_every_server_that_listens(queue: &Queue) {
+    let mut listener = Listener::of(queue).await;
+    let shard = queue.shard;
+    // To begin to listen is told as a wake-up too.
+    while listener.hear().await.is_some() {}
+    listener.acting.pause_queue("", "").await;
+    listener.acting.add(&["1"]).await;
+    while let Some(wake) = listener.hear().await {
+        assert_ne!(wake, Wake::Ready(shard), "nothing is to be had");
+    }
+    listener.acting.resume_queue().await;
+    listener.hears(|wake| *wake == Wake::Ready(shard)).await;
 }

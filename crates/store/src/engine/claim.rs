@@ -42,7 +42,7 @@ impl ShardTasks {
         let mut tasks = Vec::new();
         let mut own_room = Room::of(self.bounds.claim_bytes);
         let mut buried = 0;
-        while tasks.len() < usize::from(op.max) && buried < limits::SWEEP_SLICE {
+        while self.paused.is_none() && tasks.len() < usize::from(op.max) && buried < limits::SWEEP_SLICE {
             let ready_at = |id| self.live.get(&id).map(|record| record.ready_at);
             let Some(id) = self.ready.next(now, &self.bounds, ready_at) else { break };
             let (Some(body), Some(extra)) = (records.body(id)?, records.extra(id)?) else {

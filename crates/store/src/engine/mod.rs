@@ -9,6 +9,7 @@ mod claim;
 mod kept;
 mod keys;
 mod line;
+mod pause;
 mod place;
 mod record;
 mod shard;

@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use brisq_model::{IdempotencyKey, NewTask, Start, State, Task, TaskId, TaskState, UnixMs, limits};
+use brisq_model::{IdempotencyKey, NewTask, Pause, Start, State, Task, TaskId, TaskState, UnixMs, limits};
 
 use super::bounds::Bounds;
 use super::claim::Room;
@@ -28,6 +28,8 @@ pub struct ShardTasks {
     pub(super) leases: BTreeSet<(UnixMs, TaskId)>,
     pub(super) kept: Kept,
     pub(super) keys: Keys,
+    pub(super) paused: Option<Pause>,
+    pub(super) resumed_at: Option<UnixMs>,
     /// Tasks that this call ended beside what its answers say.
     pub(super) ended: Vec<TaskId>,
     /// How many tasks this call ended in all.
@@ -198,7 +200,12 @@ impl ShardTasks {
     #[must_use]
     pub fn counts(&self, now: UnixMs) -> QueueCounts {
         let head = self.ready.head().and_then(|id| self.live.get(&id));
-        QueueCounts { by_state: self.counts, head_ready_at: head.map(|record| record.ready_at), now }
+        QueueCounts {
+            by_state: self.counts,
+            head_ready_at: head.map(|record| record.ready_at),
+            paused: self.paused.clone(),
+            now,
+        }
     }
 
     /// How many tasks there are.
@@ -207,10 +214,10 @@ impl ShardTasks {
         self.counts.iter().sum()
     }
 
-    /// How many tasks are ready and unclaimed.
+    /// How many tasks a claim may have: those that are ready, none while the queue is paused.
     #[must_use]
     pub fn ready(&self) -> u64 {
-        self.ready.length()
+        if self.paused.is_some() { 0 } else { self.ready.length() }
     }
 
     /// When the next delay falls due or the next lease ends.
@@ -266,6 +273,7 @@ impl ShardTasks {
             now,
             ready: self.ready(),
             next_due: self.next_due().map(|at| Duration::from_millis(at.ms_since(now))),
+            resumed_at: self.resumed_at,
             ended: std::mem::take(&mut self.ended),
         })
     }

@@ -1,4 +1,4 @@
-//! Acts on leases, and cancels.
+//! Acts on leases, cancels, and pauses.
 
 use brisq_model::{Attempt, DeadReason, Ending, LeaseEnd, LeaseToken, State, TaskId, TaskState, UnixMs};
 
@@ -47,6 +47,14 @@ impl ShardTasks {
             }
             WorkOp::Heartbeat(op) => self.heartbeat(now, op, records),
             WorkOp::Cancel { id } => self.cancel(now, id, records),
+            WorkOp::Pause { by, reason } => {
+                self.pause(now, by, reason);
+                Ok(Ok(WorkDone::Paused))
+            }
+            WorkOp::Resume => {
+                self.resume(now);
+                Ok(Ok(WorkDone::Resumed))
+            }
         }
     }
 
