@@ -79,7 +79,7 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "backlog", budget_s: 90, fast: false, tools: &[], run: |_| e2e("backlog") },
     Stage {
         name: "operator",
-        budget_s: 360,
+        budget_s: 420,
         fast: false,
         tools: &[KUBE, HELM],
         run: |_| e2e_busy("operator"),
