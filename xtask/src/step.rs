@@ -70,7 +70,7 @@ pub fn folder_of(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).find(|folder| folder.join(program).is_file())
 }
 
-/// For tests that wait most of their time: as many at once as keep the machine busy.
+/// For tests of whole programs that wait most of their time. Those of a crate keep one a CPU: many of them measure.
 pub fn many_at_once() -> (&'static str, String) {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     ("RUST_TEST_THREADS", (WAITING_TESTS_PER_CPU * cpus).to_string())
