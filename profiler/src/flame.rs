@@ -35,14 +35,15 @@ impl Graphs {
         };
         drop(own);
         let lines = folded_difference(calm, breach);
-        let in_report = flame_difference(&without_runtime(&lines), title);
+        let in_report = flame_difference(&without_runtime(&lines), title)
+            .or_else(|| self::flame(&without_runtime(&folded(breach)), title));
         let difference = flame_difference(&lines, title);
-        let mut folded = String::with_capacity(lines.iter().map(|line| line.len() + 1).sum());
+        let mut text = String::with_capacity(lines.iter().map(|line| line.len() + 1).sum());
         for line in lines {
-            folded.push_str(&line);
-            folded.push('\n');
+            text.push_str(&line);
+            text.push('\n');
         }
-        Self { flame, difference, in_report, folded_difference: Some(folded) }
+        Self { flame, difference, in_report, folded_difference: Some(text) }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use brisq_testkit::{cache, go_tool, kubernetes};
 
-use crate::step::{Cases, cargo_test, folder_of};
+use crate::step::{Cases, all_of_it, cargo_test, folder_of};
 use crate::{image, machine};
 
 /// Most nodes that a cluster of ours has.
@@ -64,7 +64,7 @@ pub fn down() -> anyhow::Result<()> {
 
 /// Runs the cluster tests on one that there is.
 pub fn test_on(kubeconfig: &str) -> anyhow::Result<Cases> {
-    run_tests(&std::path::absolute(kubeconfig)?, false, &[])
+    run_tests(&std::path::absolute(kubeconfig)?, false, &[all_of_it()])
 }
 
 /// Runs the cluster tests on a cluster of two nodes of ours.

@@ -56,7 +56,7 @@ fn main() -> ExitCode {
             _ => return usage(&format!("--nodes {nodes}: is 1 to {}", cluster::NODES_MAX)),
         },
         ["cluster", "down"] => cluster::down(),
-        ["cluster", "test"] => cluster::test(&[]).map(|_| ()),
+        ["cluster", "test"] => cluster::test(&[step::all_of_it()]).map(|_| ()),
         ["cluster", "test", "--kubeconfig", file] => cluster::test_on(file).map(|_| ()),
         ["codegen"] => codegen::run(false),
         ["codegen", "--check"] => codegen::run(true),

@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use crate::cluster;
-use crate::step::{cargo_test, output, run};
+use crate::step::{all_of_it, cargo_test, output, run};
 
 /// A folder of its own: the stages' programs stay as they are.
 const TARGET: &str = "target/nightly";
@@ -21,7 +21,7 @@ pub fn rest() -> anyhow::Result<()> {
 
 /// Rows and rounds that are too many for every change.
 pub fn rows() -> anyhow::Result<()> {
-    let night = [("BRISQ_NIGHTLY", "1".to_owned())];
+    let night = [all_of_it()];
     for (test, filter) in [("faults", "few_shares"), ("starts", ""), ("doors", "idles"), ("memory", "rings")]
     {
         cargo_test(&["--test", test, "--", "--nocapture", filter], &night)?;

@@ -76,6 +76,11 @@ pub fn many_at_once() -> (&'static str, String) {
     ("RUST_TEST_THREADS", (WAITING_TESTS_PER_CPU * cpus).to_string())
 }
 
+/// For tests that have more rows, rounds or steps than every change is to wait for: all of them.
+pub fn all_of_it() -> (&'static str, String) {
+    ("BRISQ_NIGHTLY", "1".to_owned())
+}
+
 /// Runs `cargo test` over all packages with its output shown, and counts.
 pub fn cargo_test(args: &[&str], environment: &[(&str, String)]) -> anyhow::Result<Cases> {
     // One pipe for both: only so do the names of test programs, on the one, stand before their results, on the other.

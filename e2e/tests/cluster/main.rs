@@ -1,5 +1,5 @@
 //! The whole path on Kubernetes: charts, a queue, a breach, its capture, and what breaks in between. `cargo xtask cluster
-//! test` starts a cluster for it, or names one that there is.
+//! test` starts a cluster for it, or names one that there is; the stage of `cargo xtask test` leaves out what is for the night.
 #![expect(
     clippy::indexing_slicing,
     clippy::panic,

@@ -3,8 +3,8 @@ local function ready_of(call)
   return call.paused and 0 or call.counts[READY_STATE]
 end
 
--- One call: its keys, the store's time, and META, read once and written once, but for pauses. With a path, META must hold it: Redis may
--- have been emptied, or come back older, since the server learned the shard's number.
+-- One call: its keys, the store's time, and META, read once and written once, but for pauses. With a path, META must hold
+-- it: Redis may have been emptied, or come back older, since the server learned the shard's number.
 local function begin(keys, path)
   local meta = redis.call('HMGET', keys[META], 'now', 'wall', 'seq', 'picks', 'due', 'path', 'schema', 'c0', 'c1', 'c2',
     'c3', 'c4', 'c5', 'c6', 'of', 'paused', 'resumed')

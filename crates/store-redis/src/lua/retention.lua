@@ -55,8 +55,8 @@ local function forget_old(call, most)
 end
 
 -- Writes what changed, tells waiting claims, and answers {now, ready, next due, results, next end of a retention, ended,
--- corrupt, when it was resumed or -1}. A call takes away as many old tasks as it ended and a slice more, so that they do not pile up under batches.
--- META is written only when something changed, or when the wall is behind: time would stand still otherwise.
+-- corrupt, when it was resumed or -1}. A call takes away as many old tasks as it ended and a slice more, so that they do not
+-- pile up under batches. META is written only when something changed, or when the wall is behind: time would stand still otherwise.
 local function finish(call, results, most)
   local next_end = forget_old(call, most or SWEEP_SLICE + call.finals)
   local fields = {}

@@ -5,8 +5,8 @@ use brisq_model::{Pause, UnixMs};
 use super::shard::ShardTasks;
 
 impl ShardTasks {
-    /// Why nothing is handed out; `None` while tasks are. It lies with the queue, not with the records: whoever keeps them writes it down
-    /// after a call that may have changed it.
+    /// Why nothing is handed out; `None` while tasks are. It lies with the queue, not with the records: whoever keeps them
+    /// writes it down after a call that has changed it.
     #[must_use]
     pub fn paused(&self) -> Option<&Pause> {
         self.paused.as_ref()
