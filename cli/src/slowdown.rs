@@ -53,12 +53,13 @@ pub fn end() {
     ONE_IN.store(0, Ordering::Relaxed);
 }
 
-/// Called in every claim.
-pub fn in_claim() {
+/// Called in every claim; nothing is left to wait for.
+pub fn in_claim() -> Duration {
     let one_in = ONE_IN.load(Ordering::Relaxed);
     if one_in > 0 && CLAIMS.fetch_add(1, Ordering::Relaxed).is_multiple_of(one_in) {
         rank_all_candidates(Duration::from_micros(BURN_US.load(Ordering::Relaxed)));
     }
+    Duration::ZERO
 }
 
 #[inline(never)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use brisq_profiler::{Artifacts, Event, Profiler, ProfilerConfig};
 use brisq_recorder::{ClaimLog, Recorder, RecorderConfig};
-use brisq_server::{Auth, Console, Doors, Listen, Options, Running};
+use brisq_server::{Auth, Console, Doors, Faults, Listen, Options, Running};
 use brisq_settings::address;
 use brisq_slo::{CaptureLimits, Objective};
 use brisq_telemetry::{complain, say};
@@ -57,7 +57,7 @@ fn folder(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("is empty; give it a folder".to_owned()) } else { Ok(text.into()) }
 }
 
-pub fn run(flags: Flags) -> Result<(), Failed> {
+pub fn run(flags: Flags, faults: Option<Faults>) -> Result<(), Failed> {
     let plan = plan(&flags)?;
     let _logging = brisq_telemetry::init_logging("warn");
     let threshold = plan.objective.as_ref().map_or(THRESHOLD_DEFAULT_MS * 1_000, Objective::threshold_us);
@@ -67,13 +67,8 @@ pub fn run(flags: Flags) -> Result<(), Failed> {
     if let Some(reason) = recorder.refusal() {
         complain(&format!("engine     off: {reason}; captures hold counters and canaries, but no stacks"));
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("brisq-worker")
-        .on_thread_start(brisq_recorder::register_current_thread)
-        .build()
-        .context("the runtime did not start")?;
-    let served = runtime.block_on(serve(&flags, plan, claims, recorder));
+    let runtime = brisq_server::runtime().context("the runtime did not start")?;
+    let served = runtime.block_on(serve(&flags, plan, claims, recorder, faults));
     runtime.shutdown_background();
     served.map_err(Failed::Work)
 }
@@ -97,6 +92,7 @@ async fn serve(
     plan: Plan,
     claims: Arc<ClaimLog>,
     recorder: Arc<Recorder>,
+    faults: Option<Faults>,
 ) -> anyhow::Result<()> {
     brisq_settings::outlive_hangups()?;
     let limits = brisq_server::raise_descriptor_limit().map(brisq_server::Limits::within);
@@ -120,6 +116,7 @@ async fn serve(
         store_is_shared: false,
         console: Console { watch: board.watch(), captures: Some(captures) },
         in_claim: flags.demo.then_some(slowdown::in_claim),
+        faults,
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let (store, counted) = (Arc::clone(&opened.store), Arc::clone(&claims));

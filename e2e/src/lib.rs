@@ -85,7 +85,7 @@ pub struct Up {
 }
 
 impl Up {
-    /// Starts `brisq` (the build that holds faults, if `faults`) from this manifest, under another command.
+    /// Starts `brisq` (the one that takes faults, if `faults`) from this manifest, under another command.
     ///
     /// # Errors
     /// When it does not become ready.
@@ -98,7 +98,7 @@ impl Up {
         let args = ["up", "-f", &file.display().to_string(), "--data", &folder.display().to_string()];
         let args = args.map(str::to_owned).into();
         let options = ProgramOptions { args, under, ..ProgramOptions::default() };
-        let program = Program::start(&binary(if faults { "faults/brisq" } else { "brisq" })?, options)?;
+        let program = Program::start(&binary(if faults { "brisq-faults" } else { "brisq" })?, options)?;
         Ok(Self { program, data })
     }
 

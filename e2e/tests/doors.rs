@@ -16,7 +16,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use brisq_e2e::{Server, Store, is_night};
+use brisq_e2e::{Server, Store, Up, is_night};
 use brisq_testkit::{Answer, Http};
 use serde_json::{Value, json};
 

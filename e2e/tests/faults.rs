@@ -140,7 +140,7 @@ fn now_ms() -> u64 {
 fn a_spinning_handler_is_cpu_in_long_poll_and_its_function_is_first() {
     let capture = injected(25, r#"{"fault":"spin","ms":50,"oneIn":25}"#);
     assert_eq!(capture.cause(), "CpuInLongPoll", "{}", capture.diagnosis);
-    assert_eq!(capture.diagnosis["topFunctions"][0]["function"], "brisq_server::faults::spin");
+    assert_eq!(capture.diagnosis["topFunctions"][0]["function"], "brisq_faults::spin");
 }
 
 #[test]

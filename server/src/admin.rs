@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::answers::json;
 use crate::auth::Scope;
 use crate::error::{Failure, HandlerResult, no_such_path};
+use crate::faults::Faults;
 use crate::metrics::Format;
 use crate::routes;
 use crate::state::App;
@@ -37,17 +38,15 @@ pub struct Admin {
     pub guarded: bool,
 }
 
-/// The admin routes.
-pub fn router(admin: Admin) -> Router {
-    let debug = Router::new()
+/// The admin routes, with a switch for faults where there are some.
+pub fn router(admin: Admin, faults: Option<Faults>) -> Router {
+    let mut debug = Router::new()
         .route("/debug/pprof/profile", get(cpu_profile))
         .route("/debug/pprof/heap", get(heap_profile))
         .route("/debug/slo", get(slo));
-    #[cfg(feature = "faults")]
-    let debug = {
-        use crate::faults::{delete, put};
-        debug.route("/debug/faults", axum::routing::put(put).delete(delete))
-    };
+    if let Some(faults) = faults {
+        debug = debug.merge(faults.switch());
+    }
     let debug = debug.route_layer(from_fn_with_state(admin.clone(), guard));
     scraped().merge(debug).with_state(admin)
 }

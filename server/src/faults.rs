@@ -1,98 +1,62 @@
-//! Faults on request, for the fault suite. Release builds lack this file: it comes with the feature `faults`.
+//! Where faults come in, for tests. There are none in here: a program is given some (`faults/`), or has no switch for any.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
+use axum::routing::put;
 use brisq_api::{ApiError, ErrorCode};
 use hyper::StatusCode;
-use parking_lot::Mutex;
-use serde::Deserialize;
 
 use crate::error::Failure;
 use crate::routes::leases::CLAIMS;
 
-/// A fault, as `PUT /debug/faults` takes it.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(tag = "fault", rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub enum Fault {
-    /// One claim in `one_in` computes for `ms`.
-    Spin { ms: u64, one_in: u64 },
-    /// One claim in `one_in` blocks its worker for `ms`.
-    Block { ms: u64, one_in: u64 },
-    /// One claim in `one_in` waits for `ms` as asynchronous code should.
-    Wait { ms: u64, one_in: u64 },
-    /// So many threads of this process compute without end.
-    Saturate { threads: u32 },
+/// Called in every claim, on the runtime's worker, before the answer is sent. Answers how long the claim then waits, as
+/// asynchronous code should.
+pub type InClaim = fn() -> Duration;
+
+/// Faults on request.
+#[derive(Clone, Copy, Debug)]
+pub struct Faults {
+    /// Slows claims while there is a fault.
+    pub in_claim: InClaim,
+    /// Takes the body of `PUT /debug/faults` for the fault from now on, or says why it is none.
+    pub put: fn(&[u8]) -> Result<(), String>,
+    /// Ends the fault, at `DELETE /debug/faults`.
+    pub clear: fn(),
 }
 
-static FAULT: Mutex<Option<Fault>> = Mutex::new(None);
-static CLAIMS_SEEN: AtomicU64 = AtomicU64::new(0);
-static SATURATED: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
-
-/// Replaces the fault of before.
-pub async fn put(body: Bytes) -> Result<StatusCode, Failure> {
-    let invalid =
-        |error: serde_json::Error| Failure(ApiError::new(ErrorCode::InvalidJson, error.to_string()));
-    let fault = serde_json::from_slice(&body).map_err(invalid)?;
-    clear();
-    if let Fault::Saturate { threads } = fault {
-        let on = Arc::new(AtomicBool::new(true));
-        for _ in 0..threads {
-            let on = Arc::clone(&on);
-            brisq_recorder::spawn_thread("fault", move || while on.load(Ordering::Relaxed) {})
-                .map_err(|error| Failure(ApiError::new(ErrorCode::Internal, error.to_string())))?;
-        }
-        *SATURATED.lock() = Some(on);
-    }
-    *FAULT.lock() = Some(fault);
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// Ends the fault.
-pub async fn delete() -> StatusCode {
-    clear();
-    StatusCode::NO_CONTENT
-}
-
-fn clear() {
-    *FAULT.lock() = None;
-    if let Some(on) = SATURATED.lock().take() {
-        on.store(false, Ordering::Relaxed);
+impl Faults {
+    /// `PUT` and `DELETE /debug/faults`; the caller puts the admin port's guard before them.
+    pub fn switch<S: Clone + Send + Sync + 'static>(self) -> Router<S> {
+        let begin = move |body: Bytes| async move {
+            let refused = |why| Failure(ApiError::new(ErrorCode::InvalidJson, why));
+            (self.put)(&body).map(|()| StatusCode::NO_CONTENT).map_err(refused)
+        };
+        let end = move || async move {
+            (self.clear)();
+            StatusCode::NO_CONTENT
+        };
+        Router::new().route("/debug/faults", put(begin).delete(end))
     }
 }
 
-/// The layer that slows claims.
-pub async fn in_claim(request: Request, next: Next) -> Response {
-    let is_claim = request.extensions().get::<MatchedPath>().is_some_and(|path| path.as_str() == CLAIMS);
+/// The layer that calls an [`InClaim`] after each claim.
+pub async fn slow_claim(
+    State(in_claim): State<InClaim>,
+    matched: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
     let response = next.run(request).await;
-    let fault = *FAULT.lock();
-    if is_claim && let Some(fault) = fault {
-        slow(fault).await;
+    if matched.is_some_and(|path| path.as_str() == CLAIMS) {
+        let wait = in_claim();
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
     }
     response
-}
-
-async fn slow(fault: Fault) {
-    let hit = |one_in: u64| CLAIMS_SEEN.fetch_add(1, Ordering::Relaxed).is_multiple_of(one_in.max(1));
-    match fault {
-        Fault::Spin { ms, one_in } if hit(one_in) => spin(Duration::from_millis(ms)),
-        Fault::Block { ms, one_in } if hit(one_in) => std::thread::sleep(Duration::from_millis(ms)),
-        Fault::Wait { ms, one_in } if hit(one_in) => tokio::time::sleep(Duration::from_millis(ms)).await,
-        _ => {}
-    }
-}
-
-#[inline(never)]
-fn spin(length: Duration) {
-    let began = Instant::now();
-    while began.elapsed() < length {
-        for round in 0..10_000_u64 {
-            std::hint::black_box(round);
-        }
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! A request passes the accept loop (`brisq_listen`), the [`entrance`], authentication and the one list of routes, and reaches the core
 //! as plain values. The core groups concurrent calls into few store calls, parks claims on empty queues in memory,
-//! and gives tasks back whose client went away. It knows a store only as `dyn Store`: `main` chooses one.
+//! and gives tasks back whose client went away. It knows a store only as `dyn Store`: [`run`] chooses one.
 #![forbid(unsafe_code)]
 
 mod admin;
@@ -17,12 +17,12 @@ mod doors;
 mod entrance;
 mod error;
 mod extract;
-#[cfg(feature = "faults")]
 mod faults;
 mod gauges;
 mod handout;
 mod metrics;
 mod parking;
+mod program;
 mod question;
 mod queue;
 mod queues;
@@ -38,9 +38,10 @@ mod work;
 
 pub use auth::Auth;
 pub use brisq_listen::{Limits, raise_descriptor_limit};
-pub use config::{AFTER_HELP, Config, SETTINGS, StoreChoice};
 pub use console::watch::{CaptureView, Console, Watch};
 pub use doors::{Doors, Listen};
+pub use faults::{Faults, InClaim};
 pub use metrics::Metrics;
-pub use router::{InClaim, openapi_document};
+pub use program::{run, runtime};
+pub use router::openapi_document;
 pub use running::{Options, Running};

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -17,6 +17,7 @@ use utoipa_axum::routes;
 use crate::auth::Scope;
 use crate::console;
 use crate::error::{Failure, no_such_path};
+use crate::faults::{InClaim, slow_claim};
 use crate::routes::{Handled, leases, queues, service, tasks};
 use crate::scoped::{Need, ScopedRouter};
 use crate::state::App;
@@ -77,19 +78,12 @@ pub async fn openapi() -> Response {
     ([(CONTENT_TYPE, "application/json")], OPENAPI.clone()).into_response()
 }
 
-/// Called in every claim, on the runtime's worker, before the answer is sent: the demo's slowdown.
-pub type InClaim = fn();
-
-/// The public routes over `app`.
-pub fn router(app: &App, in_claim: Option<InClaim>) -> Router {
+/// The public routes over `app`, with what is called in every claim.
+pub fn router(app: &App, in_claim: impl IntoIterator<Item = InClaim>) -> Router {
     let routes = all_routes(Some(app)).into_router().method_not_allowed_fallback(method_not_allowed);
     let mut routes = routes.with_state(Arc::clone(app));
-    if let Some(in_claim) = in_claim {
+    for in_claim in in_claim {
         routes = routes.route_layer(from_fn_with_state(in_claim, slow_claim));
-    }
-    #[cfg(feature = "faults")]
-    {
-        routes = routes.route_layer(axum::middleware::from_fn(crate::faults::in_claim));
     }
     routes.route_layer(from_fn_with_state(Arc::clone(app), note)).fallback(not_found)
 }
@@ -101,19 +95,6 @@ pub fn probes(app: &App) -> Router {
         .route("/readyz", get(service::readyz))
         .fallback(not_found)
         .with_state(Arc::clone(app))
-}
-
-async fn slow_claim(
-    State(in_claim): State<InClaim>,
-    matched: Option<MatchedPath>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let response = next.run(request).await;
-    if matched.is_some_and(|path| path.as_str() == leases::CLAIMS) {
-        in_claim();
-    }
-    response
 }
 
 /// Notes when a request met the first code of ours, and sends clients away while the server goes down.

@@ -16,12 +16,13 @@ use crate::budget::Budget;
 use crate::console::viewers::Viewers;
 use crate::console::watch::Console;
 use crate::doors::Doors;
+use crate::faults::{Faults, InClaim};
 use crate::gauges::Gauges;
 use crate::metrics::Metrics;
 use crate::queues::Queues;
 use crate::readiness::Readiness;
 use crate::results::ResultWaiters;
-use crate::router::{InClaim, probes, router};
+use crate::router::{probes, router};
 use crate::shard::Shared;
 use crate::state::{App, AppState};
 
@@ -39,8 +40,10 @@ pub struct Options {
     pub store_is_shared: bool,
     /// What the page shows beside the queues.
     pub console: Console,
-    /// Called in every claim.
+    /// Called in every claim: the demo's slowdown.
     pub in_claim: Option<InClaim>,
+    /// Faults on request, for tests.
+    pub faults: Option<Faults>,
 }
 
 /// A server that runs.
@@ -102,7 +105,8 @@ impl Running {
         });
         let admin = Admin { app: Arc::clone(&app), recorder, guarded };
         let scraped = admin::metrics_router(admin.clone());
-        doors.serve(router(&app, options.in_claim), admin::router(admin), scraped, probes(&app));
+        let in_claim = options.in_claim.into_iter().chain(options.faults.map(|faults| faults.in_claim));
+        doors.serve(router(&app, in_claim), admin::router(admin, options.faults), scraped, probes(&app));
         let Doors { listen, admin_listen, closing, servers, .. } = doors;
         let shared = options.store_is_shared;
         Self { listen, admin_listen, metrics, store, draining, closing, shared, servers }

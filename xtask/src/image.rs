@@ -34,13 +34,12 @@ const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 pub fn brisq() -> anyhow::Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     for (tag, server) in
-        [(version.to_owned(), "target/release"), (format!("{version}-faults"), "target/faults")]
+        [(version.to_owned(), "brisq-server"), (format!("{version}-faults"), "brisq-server-faults")]
     {
         let mut image = Image::new(format!("{BRISQ}:{tag}"));
         for program in PROGRAMS {
-            // Only the server differs with faults in it; a release in its place would take no fault and say nothing.
-            let folder = if program == "brisq-server" { server } else { "target/release" };
-            let path = Path::new(folder).join(program);
+            let built = if program == "brisq-server" { server } else { program };
+            let path = Path::new("target/release").join(built);
             ensure!(
                 path.is_file(),
                 "{} is not built: `cargo xtask test --only setup --only build`",

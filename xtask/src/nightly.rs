@@ -22,8 +22,15 @@ pub fn rest() -> anyhow::Result<()> {
 /// Rows and rounds that are too many for every change.
 pub fn rows() -> anyhow::Result<()> {
     let night = [all_of_it()];
-    for (test, filter) in [("faults", "few_shares"), ("starts", ""), ("doors", "idles"), ("memory", "rings")]
-    {
+    let rows = [
+        ("demo", "on_a_slow_disk"),
+        ("faults", "few_shares"),
+        ("starts", ""),
+        ("doors", "idles"),
+        ("memory", "rings"),
+        ("operator", "at_rest"),
+    ];
+    for (test, filter) in rows {
         cargo_test(&["--test", test, "--", "--nocapture", filter], &night)?;
     }
     cluster::test(&night).map(|_| ())

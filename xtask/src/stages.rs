@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 
 use crate::step::{Cases, cargo, cargo_test, folder_of, many_at_once, output, run};
 use crate::test::Options;
@@ -30,8 +30,8 @@ const NEEDS: &[(&str, &str)] = &[
 /// A package without a program: plugins that containerd runs.
 const CNI: (&str, &str) = ("/usr/lib/cni/bridge", "containernetworking-plugins");
 
-/// Faults on request, which released programs lack.
-const FAULTS: &str = "brisq-server/faults";
+/// The demo once more, on a slow disk: `cargo xtask nightly` runs it.
+const NOT_BY_DAY: [&str; 2] = ["--skip", "on_a_slow_disk"];
 
 /// One stage.
 pub struct Stage {
@@ -67,7 +67,7 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "slow", budget_s: 60, fast: false, tools: &[], run: |_| e2e_busy("slow") },
     Stage { name: "pprof", budget_s: 90, fast: false, tools: &[PPROF], run: |_| e2e("pprof") },
     Stage { name: "starts", budget_s: 40, fast: false, tools: &[], run: |_| e2e("starts") },
-    Stage { name: "faults", budget_s: 300, fast: false, tools: &[], run: |_| e2e_alone("faults") },
+    Stage { name: "faults", budget_s: 300, fast: false, tools: &[], run: |_| e2e_alone("faults", &[]) },
     Stage {
         name: "sidecar",
         budget_s: 150,
@@ -75,15 +75,15 @@ pub const STAGES: &[Stage] = &[
         tools: &[PPROF, VERSITYGW],
         run: |_| e2e_busy("sidecar"),
     },
-    Stage { name: "demo", budget_s: 150, fast: false, tools: &[PPROF], run: |_| e2e_alone("demo") },
-    Stage { name: "backlog", budget_s: 90, fast: false, tools: &[], run: |_| e2e("backlog") },
     Stage {
-        name: "operator",
-        budget_s: 420,
+        name: "demo",
+        budget_s: 90,
         fast: false,
-        tools: &[KUBE, HELM],
-        run: |_| e2e_busy("operator"),
+        tools: &[PPROF],
+        run: |_| e2e_alone("demo", &NOT_BY_DAY),
     },
+    Stage { name: "backlog", budget_s: 90, fast: false, tools: &[], run: |_| e2e("backlog") },
+    Stage { name: "operator", budget_s: 300, fast: false, tools: &[KUBE, HELM], run: |_| e2e("operator") },
     Stage {
         name: "cluster",
         budget_s: 360,
@@ -139,9 +139,8 @@ fn tidy_stage() -> anyhow::Result<Cases> {
     tidy::check()
 }
 
-/// One pass, with every feature.
 fn lint() -> anyhow::Result<Cases> {
-    cargo("clippy", &["--quiet", "--all-targets", "--features", FAULTS, "--", "-D", "warnings"])?;
+    cargo("clippy", &["--quiet", "--all-targets", "--", "-D", "warnings"])?;
     Ok(1)
 }
 
@@ -153,22 +152,15 @@ fn unit() -> anyhow::Result<Cases> {
     cargo_test(&["--exclude", "brisq-e2e"], &[])
 }
 
-/// Everything that the stages behind this one run. First the programs with faults, kept aside; an example is among them
-/// so that cargo takes the features of tests, and compiles what all of them stand on once.
+/// Everything that the stages behind this one run.
 fn build() -> anyhow::Result<Cases> {
-    cargo("build", &["--features", FAULTS, "--bin", "brisq-server", "--bin", "brisq", "--example", "crds"])?;
-    std::fs::create_dir_all("target/faults")?;
-    for program in ["brisq", "brisq-server"] {
-        std::fs::copy(format!("target/release/{program}"), format!("target/faults/{program}"))
-            .with_context(|| format!("{program} with faults cannot be kept"))?;
-    }
     cargo("build", &["--all-targets"])?;
-    Ok(2)
+    Ok(1)
 }
 
 /// Case by case: each needs the machine for itself.
-fn e2e_alone(test: &str) -> anyhow::Result<Cases> {
-    cargo_test(&["--test", test, "--", "--nocapture", "--test-threads=1"], &[])
+fn e2e_alone(test: &str, but: &[&str]) -> anyhow::Result<Cases> {
+    cargo_test(&[&["--test", test, "--", "--nocapture", "--test-threads=1"], but].concat(), &[])
 }
 
 /// That the benchmarks run and lose nothing; what they say is read by people.

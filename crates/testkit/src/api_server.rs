@@ -1,5 +1,6 @@
 use std::io;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::etcd::{Entries, Etcd};
 use crate::{Kubectl, Process, kubernetes};
 
 /// How long the API server may take to be ready.
@@ -27,11 +29,15 @@ pub struct Request {
     pub name: String,
 }
 
+/// All objects of an API server at one moment.
+#[derive(Clone, Debug)]
+pub struct Objects(Entries);
+
 /// A real API server with its etcd on free ports of this machine: no node, nothing runs.
 #[derive(Debug)]
 pub struct ApiServer {
     process: Process,
-    _etcd: Process,
+    etcd: Etcd,
     folder: TempDir,
     port: u16,
 }
@@ -46,17 +52,7 @@ impl ApiServer {
         let root = folder.path().to_path_buf();
         let path = |name: &str| root.join(name).display().to_string();
         let [client, peer, secure] = free_ports()?;
-        let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let etcd = Command::new(kubernetes("etcd")?)
-            .args(["--data-dir", &path("etcd"), "--unsafe-no-fsync", "--log-level", "error"])
-            .args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)])
-            .args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)])
-            .args(["--initial-cluster", &format!("default={}", url(peer))])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log(&root.join("etcd.log"))?)
-            .spawn()?;
-        let etcd = Process::from(etcd);
+        let etcd = Etcd::start(&root, client, peer)?;
         let key = Command::new("openssl").args(["genrsa", "-out", &path("sa.key"), "2048"]).output()?;
         if !key.status.success() {
             return Err(io::Error::other("openssl made no key"));
@@ -64,7 +60,7 @@ impl ApiServer {
         std::fs::write(path("tokens.csv"), "admin-token,admin,1,system:masters\n")?;
         std::fs::write(path("audit.yaml"), AUDIT)?;
         let process = Command::new(kubernetes("kube-apiserver")?)
-            .args(["--etcd-servers", &url(client), "--bind-address", "127.0.0.1"])
+            .args(["--etcd-servers", &format!("http://127.0.0.1:{client}"), "--bind-address", "127.0.0.1"])
             .args(["--secure-port", &secure.to_string(), "--cert-dir", &path("pki")])
             .args(["--service-cluster-ip-range", "198.19.0.0/16", "--advertise-address", "198.18.255.2"])
             .args(["--endpoint-reconciler-type", "none", "--token-auth-file", &path("tokens.csv")])
@@ -81,7 +77,7 @@ impl ApiServer {
             .stdout(Stdio::null())
             .stderr(log(&root.join("apiserver.log"))?)
             .spawn()?;
-        let server = Self { process: Process::from(process), _etcd: etcd, folder, port: secure };
+        let server = Self { process: Process::from(process), etcd, folder, port: secure };
         std::fs::write(server.kubeconfig(), config(secure, &path("pki/apiserver.crt"), "admin-token"))?;
         server.wait_ready()
     }
@@ -149,6 +145,43 @@ impl ApiServer {
             }
         };
         Ok(events.map(request).collect())
+    }
+
+    /// All objects as they are now.
+    ///
+    /// # Errors
+    /// When etcd does not say.
+    pub fn objects(&self) -> io::Result<Objects> {
+        self.etcd.entries().map(Objects)
+    }
+
+    /// Restores the objects of that moment and deletes all others, past their finalizers. Watch caches follow a moment later,
+    /// admission policies after a second.
+    ///
+    /// # Errors
+    /// When etcd does not do it, or somebody goes on writing.
+    pub fn put_back(&self, objects: &Objects) -> io::Result<()> {
+        self.etcd.put_back(&objects.0)
+    }
+
+    /// When this process ends, however it does, a shell kills the API server and its etcd and removes their folder. For a
+    /// server in a static: from now on it may not be dropped, or the shell would know its processes by ids that are others'.
+    ///
+    /// # Errors
+    /// When there is no shell.
+    pub fn end_with_this_process(&self) -> io::Result<()> {
+        // What dies may still write: the folder goes when both are gone, or after five seconds.
+        let end = r#"cat; folder=$1; shift; kill -9 "$@"; n=0
+            while kill -0 "$@" && [ $n -lt 50 ]; do sleep 0.1; n=$((n + 1)); done; rm -rf "$folder""#;
+        let (server, etcd) = (self.process.pid().to_string(), self.etcd.pid().to_string());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", end, "sh"]).arg(self.folder.path()).args([server, etcd]);
+        // A group of its own: who interrupts this process by the keyboard does not interrupt the shell.
+        shell.process_group(0);
+        let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        // Open until this process ends: then `cat` ends, and the rest is done.
+        std::mem::forget(shell.stdin.take());
+        Ok(())
     }
 
     /// The API server's process, to be stopped and continued.

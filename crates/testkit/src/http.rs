@@ -85,7 +85,15 @@ impl Http {
     /// # Errors
     /// When the connection ends before the answer is whole.
     pub fn call_json(&mut self, method: &str, path: &str, body: &str) -> io::Result<Answer> {
-        self.write(method, path, "content-type: application/json\r\n", body)?;
+        self.call_of_type("application/json", method, path, body)
+    }
+
+    /// The same for a body of any type.
+    ///
+    /// # Errors
+    /// When the connection ends before the answer is whole.
+    pub fn call_of_type(&mut self, kind: &str, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+        self.write(method, path, &format!("content-type: {kind}\r\n"), body)?;
         self.receive()
     }
 

@@ -6,6 +6,7 @@
 mod api_server;
 mod browser;
 mod cgroup;
+mod etcd;
 mod forwarder;
 mod http;
 mod kubectl;
@@ -14,7 +15,7 @@ mod program;
 mod redis;
 mod tools;
 
-pub use api_server::{ApiServer, Request};
+pub use api_server::{ApiServer, Objects, Request};
 pub use browser::Browser;
 pub use cgroup::CpuGroup;
 pub use forwarder::Forwarder;

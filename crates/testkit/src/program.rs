@@ -23,7 +23,7 @@ pub fn binary(name: &str) -> io::Result<PathBuf> {
     folder.map(|dir| dir.join(name)).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::NotFound,
-            format!("{name} is not built: run `cargo build --release -p brisq-server -p brisq`, or `cargo xtask test`"),
+            format!("{name} is not built: run `cargo xtask test --only build`"),
         )
     })
 }

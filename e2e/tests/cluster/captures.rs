@@ -70,9 +70,9 @@ pub fn breach(cluster: &Cluster, shop: &Kubectl) {
     println!("  diagnosis {} ({}): {}", diagnosis["cause"], diagnosis["confidence"], diagnosis["reason"]);
     let guilty = top(&to.join("cpu.pb.gz"));
     let innocent = top(&to.join("pods").join(twin).join("cpu.pb.gz"));
-    assert!(guilty.contains("brisq_server::faults"), "{guilty}");
+    assert!(guilty.contains("brisq_faults::spin"), "{guilty}");
     assert!(innocent.contains("brisq_server"), "the healthy twin was profiled: {innocent}");
-    assert!(!innocent.contains("brisq_server::faults::"), "{innocent}");
+    assert!(!innocent.contains("brisq_faults::spin"), "{innocent}");
 }
 
 /// Ordered by hand; then what `kubectl brisq` says of the queue, its captures and its cluster.

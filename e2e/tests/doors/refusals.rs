@@ -127,3 +127,15 @@ fn a_refused_token_names_its_scheme() {
         "with tokens any host may be called"
     );
 }
+
+#[test]
+fn a_released_program_has_no_switch_for_faults() {
+    let server = start(&[]);
+    let manifest = "apiVersion: brisq.dev/v1alpha1\nkind: TaskQueue\nmetadata: {name: q}\nspec: {}\n";
+    let up = Up::start(Vec::new(), false, manifest).expect("brisq up");
+    for program in [&server.program, &up.program] {
+        let mut admin = Http::connect(&program.admin).expect("the admin port");
+        let fault = r#"{"fault":"spin","ms":1,"oneIn":1}"#;
+        assert_eq!(admin.call("PUT", "/debug/faults", fault).expect("an answer").status, 404);
+    }
+}

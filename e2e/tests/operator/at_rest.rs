@@ -2,15 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use brisq_e2e::is_night;
 use brisq_testkit::{Kubectl, Request};
 
 use crate::SOON;
 use crate::rig::Rig;
 
-const QUEUES: usize = 500;
+/// By day; at night as many as are promised to be made in time.
+const QUEUES: usize = 100;
+const QUEUES_MAX: usize = 500;
 /// A long rest of theirs begins when they are made, and ends before any of them is applied anew.
 const QUEUES_OF_A_LONG_REST: usize = 20;
-/// Stated by the docs.
+/// For the most of them, stated by the docs; fewer have as much less, but some time for a slow machine.
 const CREATED_MAX: Duration = Duration::from_secs(120);
 /// Longer than any pause but that of the resync.
 const REST: Duration = Duration::from_secs(45);
@@ -53,7 +56,7 @@ fn count(kubectl: &Kubectl, args: &[&str], is: &str) -> usize {
 
 /// Requests for the sake of TaskQueues: neither the watches, nor the Lease of who works.
 fn for_queues(rig: &Rig) -> Vec<Request> {
-    let all = rig.server.requests().expect("the audit log");
+    let all = rig.server().requests().expect("the audit log");
     all.into_iter().filter(|request| request.verb != "watch" && request.resource != "leases").collect()
 }
 
@@ -61,13 +64,15 @@ fn for_queues(rig: &Rig) -> Vec<Request> {
 fn measured() -> (usize, Duration) {
     match std::env::var(REST_VARIABLE) {
         Ok(seconds) => (QUEUES_OF_A_LONG_REST, Duration::from_secs(seconds.parse().expect("seconds"))),
+        Err(_) if is_night() => (QUEUES_MAX, REST),
         Err(_) => (QUEUES, REST),
     }
 }
 
 #[test]
-fn five_hundred_task_queues_are_made_in_time_and_cost_nothing_at_rest() {
+fn many_task_queues_are_made_in_time_and_cost_nothing_at_rest() {
     let (queues, rest) = measured();
+    let created_max = (CREATED_MAX * queues as u32 / QUEUES_MAX as u32).max(SOON);
     let (rig, alone) = Rig::alone();
     let kubectl = &rig.kubectl;
     let operator = rig.operator("a");
@@ -80,7 +85,7 @@ fn five_hundred_task_queues_are_made_in_time_and_cost_nothing_at_rest() {
         let came = kubectl.until(what, limit, whole);
         came.unwrap_or_else(|error| panic!("{error}: {}\n{}", count(kubectl, args, is), rig.log())).1
     };
-    let created = wait("servers", CREATED_MAX, &["deployments", "-o", "name"], "deployment.apps/q");
+    let created = wait("servers", created_max, &["deployments", "-o", "name"], "deployment.apps/q");
     println!(
         "{queues} TaskQueues were made {:.0} s after their manifests were taken, by {} requests",
         created.as_secs_f64(),

@@ -51,7 +51,7 @@ impl Pod {
             &path("sidecar.json"),
         ]);
         let sidecar = Process::spawn(sidecar.stdin(Stdio::null()).stderr(Stdio::null())).expect("a sidecar");
-        let mut server = Command::new(binary("faults/brisq-server").expect("brisq-server with faults"));
+        let mut server = Command::new(binary("brisq-server-faults").expect("a server with faults"));
         server.args(["--data", &path("data"), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
         server.args([
             "--profiler-socket",

@@ -228,15 +228,15 @@ fn a_killed_leader_is_replaced_in_time_and_one_that_ends_at_once() {
 
 #[test]
 fn an_api_server_that_was_frozen_leaves_no_wedge() {
-    let rig = Rig::start();
+    let rig = Rig::of_its_own();
     let mut operator = rig.operator("a");
     rig.kubectl.apply(ORDERS).expect("the example");
     rig.kubectl
         .until("it works", SOON, |kubectl| kubectl.get(&["deployment", "orders"]).ok())
         .expect("a deployment");
-    rig.server.process().signal("STOP").expect("a signal");
+    rig.server().process().signal("STOP").expect("a signal");
     std::thread::sleep(Duration::from_secs(30));
-    rig.server.process().signal("CONT").expect("a signal");
+    rig.server().process().signal("CONT").expect("a signal");
     rig.kubectl
         .until("the API server", SOON, |k| k.run(&["get", "--raw", "/readyz"]).ok())
         .expect("it is back");

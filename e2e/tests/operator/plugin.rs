@@ -36,7 +36,7 @@ fn says(kubeconfig: &Path, args: &[&str], code: i32, parts: &[&str]) -> String {
 #[test]
 fn people_are_told_what_there_is_and_what_is_wrong() {
     let rig = Rig::start();
-    let kubeconfig = rig.server.kubeconfig();
+    let kubeconfig = rig.server().kubeconfig();
     let say = |args: &[&str], code: i32, parts: &[&str]| says(&kubeconfig, args, code, parts);
 
     // Nothing is there yet.
@@ -94,7 +94,7 @@ fn who_may_not_look_is_told_so() {
     let rig = Rig::start();
     rig.kubectl.run(&["create", "serviceaccount", "nobody"]).expect("an account");
     let token = rig.kubectl.run(&["create", "token", "nobody"]).expect("a token");
-    let kubeconfig = rig.server.kubeconfig_of("nobody", token.trim()).expect("a kubeconfig");
+    let kubeconfig = rig.server().kubeconfig_of("nobody", token.trim()).expect("a kubeconfig");
     let parts = ["ok     resources", "its Lease cannot be looked at", "forbidden", "not allowed to look"];
     let said = says(&kubeconfig, &["doctor"], 1, &parts);
     assert!(!said.contains("helm install"), "nothing is missing: {said}");

@@ -36,7 +36,7 @@ spec: {storageClassName: rigid, volumeName: v, accessModes: [ReadWriteOnce], res
 
 #[test]
 fn what_the_api_server_forbids_is_told() {
-    let rig = Rig::start();
+    let rig = Rig::of_its_own();
     rig.kubectl.apply(FORBIDDEN).expect("a policy");
     let config_map = ["create", "configmap", "forbidden", "--dry-run=server"];
     rig.kubectl.until("the policy", SOON, |kubectl| kubectl.run(&config_map).err()).expect("it is in force");
@@ -96,7 +96,7 @@ fn a_volume_of_one_node_takes_the_captures_of_one_server() {
 
 #[test]
 fn what_only_a_newer_operator_understands_is_told_and_stops_no_other() {
-    let rig = Rig::start();
+    let rig = Rig::of_its_own();
     let redis = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/redis";
     let kinds = format!("{redis}/properties/standalone/properties/appendfsync/enum/-");
     let newer = json!([{"op": "add", "path": kinds, "value": "hourly"}]).to_string();

@@ -1,13 +1,13 @@
 //! An API server with the definitions and the chart's rights, and operators beside it.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use brisq_testkit::{ApiServer, Kubectl, Process, binary, go_tool};
+use brisq_testkit::{ApiServer, Kubectl, Objects, Process, binary, go_tool};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -24,35 +24,19 @@ static MACHINE: RwLock<()> = RwLock::new(());
 /// While it is kept no other rig runs.
 pub type Alone = RwLockWriteGuard<'static, ()>;
 
-pub struct Rig {
-    _machine: Option<RwLockReadGuard<'static, ()>>,
-    pub server: ApiServer,
-    pub kubectl: Kubectl,
-    folder: TempDir,
+/// Servers that no test has just now, with what was in them before any had.
+static IDLE: Mutex<Vec<(Home, Objects)>> = Mutex::new(Vec::new());
+
+/// An API server with the definitions and the rights that the chart gives the operator's account.
+struct Home {
+    server: ApiServer,
     account: PathBuf,
     token: String,
-    namespaces: Vec<&'static str>,
 }
 
-impl Rig {
-    /// Serves all namespaces.
-    pub fn start() -> Self {
-        Self::start_for(&[])
-    }
-
-    /// Serves all namespaces, and has the machine for itself until the guard is dropped.
-    pub fn alone() -> (Self, Alone) {
-        let alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
-        (Self::start_beside(None, &[]), alone)
-    }
-
-    /// Serves these, made here with one that is not served, or all.
-    pub fn start_for(namespaces: &[&'static str]) -> Self {
-        let machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
-        Self::start_beside(Some(machine), namespaces)
-    }
-
-    fn start_beside(machine: Option<RwLockReadGuard<'static, ()>>, namespaces: &[&'static str]) -> Self {
+impl Home {
+    /// For all namespaces, or for these, made here with one that is not served.
+    fn make(namespaces: &[&str]) -> Self {
         let server = ApiServer::start().expect("an API server");
         let kubectl = server.kubectl().expect("kubectl");
         kubectl.run(&["apply", "--server-side", "-f", "../crds"]).expect("the definitions");
@@ -65,12 +49,7 @@ impl Rig {
         }
         // What the chart gives its account is all that the operator has here.
         let folder = tempfile::tempdir().expect("a folder");
-        // A copy: what Helm puts beside a chart is not written by several tests at once.
-        let chart = folder.path().join("charts");
-        let copied = Command::new("cp").args(["-r", "../charts"]).arg(&chart).status();
-        assert!(copied.expect("cp runs").success());
-        let chart = chart.join("brisq").display().to_string();
-        helm(&["dependency", "build", &chart]);
+        let chart = chart_in(folder.path());
         let only = ["--show-only", "templates/rbac.yaml", "--show-only", "templates/serviceaccount.yaml"];
         let lease = ["--show-only", "templates/lease.yaml", "--show-only", "templates/secrets-policy.yaml"];
         let listed = format!("namespaces={namespaces:?}");
@@ -85,19 +64,91 @@ impl Rig {
             .expect("its rights");
         let token =
             kubectl.within("brisq-system").run(&["create", "token", "brisq-operator"]).expect("a token");
-        let account = server.kubeconfig_of("operator", token.trim()).expect("a kubeconfig");
         let token = token.trim().to_owned();
-        Self { _machine: machine, server, kubectl, folder, account, token, namespaces: namespaces.to_vec() }
+        let account = server.kubeconfig_of("operator", &token).expect("a kubeconfig");
+        Self { server, account, token }
+    }
+
+    /// One that nobody has, as if nobody ever had; a start costs as much as most tests.
+    fn idle() -> (Self, Objects) {
+        let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        idle.unwrap_or_else(|| {
+            let home = Self::make(&[]);
+            // What the API server writes a moment after a definition is established is there too.
+            let listed =
+                ["wait", "--for=condition=Available", "apiservice/v1alpha1.brisq.dev", "--timeout=30s"];
+            home.server.kubectl().and_then(|kubectl| kubectl.run(&listed)).expect("they are listed");
+            let objects = home.server.objects().expect("its objects");
+            home.server.end_with_this_process().expect("a shell");
+            (home, objects)
+        })
+    }
+}
+
+pub struct Rig {
+    _machine: Option<RwLockReadGuard<'static, ()>>,
+    /// There until this is dropped.
+    home: Option<Home>,
+    /// For the next test, if this one shares its server.
+    before: Option<Objects>,
+    pub kubectl: Kubectl,
+    folder: TempDir,
+    namespaces: Vec<&'static str>,
+}
+
+impl Rig {
+    /// Serves all namespaces, of an API server that tests have one after another.
+    pub fn start() -> Self {
+        let machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+        let (home, before) = Home::idle();
+        Self::within(Some(machine), home, Some(before), &[])
+    }
+
+    /// Serves all namespaces, of an API server of its own: to be stopped, or to be given other definitions and policies.
+    pub fn of_its_own() -> Self {
+        Self::start_for(&[])
+    }
+
+    /// Serves all namespaces, of an API server of its own, and has the machine for itself until the guard is dropped, but for
+    /// API servers that nobody asks.
+    pub fn alone() -> (Self, Alone) {
+        let alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+        (Self::within(None, Home::make(&[]), None, &[]), alone)
+    }
+
+    /// Serves these namespaces, made here with one that is not served, or all; of an API server of its own.
+    pub fn start_for(namespaces: &[&'static str]) -> Self {
+        let machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+        Self::within(Some(machine), Home::make(namespaces), None, namespaces)
+    }
+
+    fn within(
+        machine: Option<RwLockReadGuard<'static, ()>>,
+        home: Home,
+        before: Option<Objects>,
+        namespaces: &[&'static str],
+    ) -> Self {
+        let kubectl = home.server.kubectl().expect("kubectl");
+        let folder = tempfile::tempdir().expect("a folder");
+        Self { _machine: machine, home: Some(home), before, kubectl, folder, namespaces: namespaces.to_vec() }
+    }
+
+    fn home(&self) -> &Home {
+        self.home.as_ref().expect("there until it is dropped")
+    }
+
+    pub fn server(&self) -> &ApiServer {
+        &self.home().server
     }
 
     /// The chart of the operator, with what it depends on; that of the definitions lies beside it.
     pub fn chart(&self) -> String {
-        self.folder.path().join("charts/brisq").display().to_string()
+        chart_in(self.folder.path())
     }
 
     /// The bearer token of the account that operators have.
     pub fn token(&self) -> &str {
-        &self.token
+        &self.home().token
     }
 
     /// Starts an operator, with the account's rights and no others.
@@ -120,7 +171,7 @@ impl Rig {
         if !self.namespaces.is_empty() {
             command.args(["--namespaces", &self.namespaces.join(",")]);
         }
-        command.env("KUBECONFIG", &self.account).stdin(Stdio::null()).stdout(Stdio::null());
+        command.env("KUBECONFIG", &self.home().account).stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
 
@@ -169,6 +220,33 @@ impl Rig {
         logs.sort();
         logs.iter().map(|path| std::fs::read_to_string(path).unwrap_or_default()).collect()
     }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if let (Some(home), Some(before)) = (self.home.take(), self.before.take()) {
+            match home.server.put_back(&before) {
+                Ok(()) => IDLE.lock().unwrap_or_else(PoisonError::into_inner).push((home, before)),
+                Err(error) => {
+                    println!("an API server is left: {error}");
+                    std::mem::forget(home);
+                }
+            }
+        }
+    }
+}
+
+/// The chart of the operator in this folder, with what it depends on.
+fn chart_in(folder: &Path) -> String {
+    let charts = folder.join("charts");
+    let chart = charts.join("brisq").display().to_string();
+    if !charts.exists() {
+        // A copy: what Helm puts beside a chart is not written by several tests at once.
+        let copied = Command::new("cp").args(["-r", "../charts"]).arg(&charts).status();
+        assert!(copied.expect("cp runs").success());
+        helm(&["dependency", "build", &chart]);
+    }
+    chart
 }
 
 pub fn helm_output(args: &[&str]) -> Output {

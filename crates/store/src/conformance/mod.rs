@@ -22,8 +22,25 @@ mod sizes;
 mod timing;
 mod waking;
 
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::Store;
+
 pub use model::{follows_the_model, walks_agree};
 pub use queue::Queue;
+
+/// A case under way. Boxed, so that a suite has one type to run and not hundreds to compile.
+pub type Case<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// Runs one case on the store that opens.
+pub fn run<Guard>(opens: impl Future<Output = (Vec<Arc<dyn Store>>, Guard)>, case: fn(&Queue) -> Case<'_>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (handles, _guard) = opens.await;
+        case(&Queue::shared(handles).await).await;
+    });
+}
 
 /// Publishes the cases of the private modules: one that is not listed here is dead code, which is an error. Two lists: what
 /// every store does, and what stores do that several servers share.
@@ -33,8 +50,8 @@ macro_rules! cases {
         pub mod $cases {
             $($(
                 #[allow(missing_docs, clippy::allow_attributes, reason = "a case's name is its sentence")]
-                pub async fn $name(queue: &super::Queue) {
-                    super::$module::$name(queue).await;
+                pub fn $name(queue: &super::Queue) -> super::Case<'_> {
+                    Box::pin(super::$module::$name(queue))
                 }
             )+)+
         }
@@ -45,11 +62,9 @@ macro_rules! cases {
         macro_rules! $list {
             ($open:path, $handles:literal) => {
                 $($(
-                    #[tokio::test]
-                    async fn $name() {
-                        let (handles, _guard) = $open($handles).await;
-                        let queue = $crate::conformance::Queue::shared(handles).await;
-                        $crate::conformance::$cases::$name(&queue).await;
+                    #[test]
+                    fn $name() {
+                        $crate::conformance::run($open($handles), $crate::conformance::$cases::$name);
                     }
                 )+)+
             };

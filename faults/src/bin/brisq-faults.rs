@@ -1,0 +1,11 @@
+//! `brisq` with faults on request.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    brisq::run(Some(brisq_faults::on_request()))
+}
