@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use brisq_e2e::{Up, is_night, load};
+use brisq_e2e::{Up, load};
 use brisq_testkit::{CpuGroup, Http, Process};
 use serde_json::Value;
 
@@ -191,13 +191,12 @@ fn a_cpu_quota_is_cgroup_cpu_throttled() {
 /// too, a task goes out with the next call of the store, in 200 to 300 ms here: in the first second or two most claims end
 /// fast that were a second under way. Only when tasks lie ready are claims as late as all else. At 300 ms that took 1.5 s at
 /// most in five runs out of six, and 8 s in one. So the onset lies between the cut and the first slow second that was
-/// recorded; the 50 ms of the third row are broken by one call of the store. The first row is judged by day, all of them at
-/// night.
+/// recorded; the 50 ms of the third row are broken by one call of the store. `cargo xtask nightly` runs it.
 #[test]
 fn few_shares_beside_busy_neighbours_are_node_cpu_contention() {
     let _alone = machine();
     let rows = [(60, 4 * RATE, 300), (20, 4 * RATE, 300), (60, 6 * RATE, 50)];
-    for (shares, rate, threshold_ms) in rows.into_iter().take(if is_night() { rows.len() } else { 1 }) {
+    for (shares, rate, threshold_ms) in rows {
         let group = CpuGroup::new("shares").expect("a cgroup");
         let up = Up::start(group.under(), false, &manifest(threshold_ms)).expect("brisq up");
         // Before and after, the group weighs as much as the load, which wants CPU too. The neighbours leave once the tail is

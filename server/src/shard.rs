@@ -189,15 +189,15 @@ impl StoreCalls<NewTask, EnqueueResult> for ShardHandle {
     }
 
     fn answered(self: &Arc<Self>, answer: &Answer<EnqueueResult>, times: CallTimes) {
-        let created = |state: Option<TaskState>| {
-            let counts = |result: &&EnqueueResult| match result {
-                Ok(Enqueued::Created { state: is, .. }) => state.is_none_or(|state| state == *is),
-                _ => false,
-            };
-            answer.results.iter().filter(counts).count() as u64
+        let created = |result: &&EnqueueResult| matches!(result, Ok(Enqueued::Created { .. }));
+        let ready = |result: &&EnqueueResult| match result {
+            Ok(Enqueued::Created { state, .. } | Enqueued::Replaced { state, .. }) => {
+                *state == TaskState::Ready
+            }
+            _ => false,
         };
-        self.meter.moved(Moved::Enqueued, created(None));
-        self.note(answer, times, created(Some(TaskState::Ready)));
+        self.meter.moved(Moved::Enqueued, answer.results.iter().filter(created).count() as u64);
+        self.note(answer, times, answer.results.iter().filter(ready).count() as u64);
     }
 
     fn failed(self: &Arc<Self>, error: &StoreError, askers: usize) {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use brisq_model::{
-    Backoff, IdempotencyKey, NewTask, Priority, Retention, RetryPolicy, Start, TaskId, limits,
+    Backoff, Idempotency, IdempotencyKey, NewTask, Priority, Retention, RetryPolicy, Start, TaskId, limits,
 };
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -43,6 +43,7 @@ impl<'a> Request<'a> for EnqueueRequest<'a> {
         "runAt",
         "maxAttempts",
         "idempotencyKey",
+        "idempotency",
         "retry",
         "retention",
     ];
@@ -81,9 +82,14 @@ pub struct TaskRequest<'a> {
     /// Attempts before it is dead, 1 to 100; 5 when absent.
     #[schema(minimum = 1, maximum = 100)]
     pub max_attempts: Option<u64>,
-    /// While a task with this key is kept in the queue, the call answers that task instead.
+    /// Of all tasks that are kept in the queue one has this key.
     #[schema(value_type = Option<String>)]
     pub idempotency_key: Option<Cow<'a, str>>,
+    /// Where a task has the key: `existing` (default) answers that task, `reject` is 409 `idempotency_conflict` with its id, and
+    /// `replace` puts this one in its place while it is delayed or ready: under its id, all else new, at the end of the line;
+    /// one that is leased or has ended is answered.
+    #[schema(value_type = Option<String>)]
+    pub idempotency: Option<Cow<'a, str>>,
     /// When a failed attempt is tried again.
     pub retry: Option<RetryRequest>,
     /// How long it can be looked up when finished.
@@ -91,18 +97,19 @@ pub struct TaskRequest<'a> {
 }
 
 impl<'a> Request<'a> for TaskRequest<'a> {
-    const FIELDS: &'static [&'static str] =
-        &["payload", "priority", "delayMs", "runAt", "maxAttempts", "idempotencyKey", "retry", "retention"];
-    const NOT_YET: &'static [&'static str] = &[
-        "deadlineMs",
+    const FIELDS: &'static [&'static str] = &[
+        "payload",
+        "priority",
+        "delayMs",
+        "runAt",
+        "maxAttempts",
+        "idempotencyKey",
         "idempotency",
-        "idempotencyTtlMs",
-        "orderingKey",
-        "fairnessKey",
-        "limitKey",
-        "cost",
-        "callbackUrl",
+        "retry",
+        "retention",
     ];
+    const NOT_YET: &'static [&'static str] =
+        &["deadlineMs", "idempotencyTtlMs", "orderingKey", "fairnessKey", "limitKey", "cost", "callbackUrl"];
 
     fn of(fields: &Fields<'a>) -> Result<Self, ApiError> {
         Ok(Self {
@@ -112,6 +119,7 @@ impl<'a> Request<'a> for TaskRequest<'a> {
             run_at: fields.text("runAt")?,
             max_attempts: fields.whole("maxAttempts")?,
             idempotency_key: fields.text("idempotencyKey")?,
+            idempotency: fields.text("idempotency")?,
             retry: fields.object("retry")?,
             retention: fields.object("retention")?,
         })
@@ -179,6 +187,7 @@ impl TaskRequest<'_> {
     pub fn into_task(self, id: TaskId) -> Result<NewTask, ApiError> {
         let payload =
             self.payload.ok_or_else(|| ApiError::invalid_field("payload", "A task has a `payload`."))?;
+        let idempotency = idempotency(self.idempotency.as_deref(), self.idempotency_key.is_some())?;
         Ok(NewTask {
             id,
             payload: checked_payload(payload)?,
@@ -194,6 +203,7 @@ impl TaskRequest<'_> {
                 .map(|key| IdempotencyKey::new(&key))
                 .transpose()
                 .map_err(|e| ApiError::invalid_field("idempotencyKey", e.to_string()))?,
+            idempotency,
         })
     }
 }
@@ -225,6 +235,19 @@ fn max_attempts(asked: Option<u64>) -> Result<u32, ApiError> {
     let (max, default) = (u64::from(limits::ATTEMPTS_MAX), u64::from(limits::ATTEMPTS_DEFAULT));
     let attempts = within("maxAttempts", asked, 1..=max, default)?;
     Ok(u32::try_from(attempts).unwrap_or(limits::ATTEMPTS_MAX))
+}
+
+fn idempotency(asked: Option<&str>, keyed: bool) -> Result<Idempotency, ApiError> {
+    let wrong = |message| ApiError::invalid_field("idempotency", message);
+    match asked {
+        Some(_) if !keyed => {
+            Err(wrong("`idempotency` is about an `idempotencyKey`; give one, or leave it out."))
+        }
+        None | Some("existing") => Ok(Idempotency::Existing),
+        Some("reject") => Ok(Idempotency::Reject),
+        Some("replace") => Ok(Idempotency::Replace),
+        Some(other) => Err(wrong("`idempotency` is existing, reject or replace.").with("value", other)),
+    }
 }
 
 /// A time is held against that of the task's id, which the server has just drawn.
@@ -336,6 +359,8 @@ mod tests {
             (r#"{"payload":1,"maxAttempts":4294967301}"#.into(), "maxAttempts", "1 to 100"),
             (r#"{"payload":1,"delayMs":31536000001}"#.into(), "delayMs", "31536000000"),
             (r#"{"payload":1,"idempotencyKey":"\udfff"}"#.into(), "idempotencyKey", "surrogate"),
+            (r#"{"payload":1,"idempotency":"reject"}"#.into(), "idempotency", "idempotencyKey"),
+            (r#"{"payload":1,"idempotencyKey":"k","idempotency":"drop"}"#.into(), "idempotency", "replace"),
             (
                 format!(r#"{{"payload":1,"retry":{{"policy":"list","delaysMs":{long}}}}}"#),
                 "retry.delaysMs",

@@ -77,6 +77,8 @@ codes! {
     LeaseLost => "lease_lost", 409;
     /// The task has ended.
     AlreadyFinished => "already_finished", 409;
+    /// The enqueue was to be refused where a task with its idempotency key is kept, and one is.
+    IdempotencyConflict => "idempotency_conflict", 409;
     /// The server has as many calls or bytes waiting as it takes.
     Overloaded => "overloaded", 429;
     /// The store has no room for new tasks.

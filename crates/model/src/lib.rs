@@ -22,5 +22,7 @@ pub use life::{Claim, Ending, Facts, LeaseEnd, PastLease, State};
 pub use name::{IdempotencyKey, NameError, QueueName, TenantName, WorkerName};
 pub use pause::Pause;
 pub use retry::{Backoff, RetryPolicy};
-pub use task::{Attempt, DeadReason, Lease, NewTask, Priority, Retention, Start, Task, TaskError, TaskState};
+pub use task::{
+    Attempt, DeadReason, Idempotency, Lease, NewTask, Priority, Retention, Start, Task, TaskError, TaskState,
+};
 pub use time::UnixMs;

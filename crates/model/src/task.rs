@@ -90,8 +90,23 @@ pub struct NewTask {
     pub retry: RetryPolicy,
     /// How long it is kept when finished.
     pub retention: Retention,
-    /// While a task with this key exists in the queue, enqueueing answers that task.
+    /// Of all tasks of the queue that are kept one has this key.
     pub idempotency_key: Option<IdempotencyKey>,
+    /// What an enqueue does where a task has the key.
+    pub idempotency: Idempotency,
+}
+
+/// What an enqueue does where a task with its idempotency key is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Idempotency {
+    /// Answers that task.
+    #[default]
+    Existing,
+    /// Is refused.
+    Reject,
+    /// Takes the place of that task while it is queued, delayed or ready: under its id, all else new, at the end of the line.
+    /// One that is leased or has ended is answered.
+    Replace,
 }
 
 impl NewTask {
@@ -107,6 +122,7 @@ impl NewTask {
             retry: RetryPolicy::default(),
             retention: Retention::default(),
             idempotency_key: None,
+            idempotency: Idempotency::default(),
         }
     }
 }

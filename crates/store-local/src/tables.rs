@@ -82,7 +82,8 @@ impl Records for Tables<'_> {
     fn insert(&mut self, id: TaskId, body: &Body, record: &Record) -> Result<(), StoreError> {
         let bytes = codec::body_bytes(body);
         self.grew += bytes.len() as i64;
-        self.bodies.insert(id.to_bytes(), bytes.as_slice()).map_err(failed)?;
+        let before = self.bodies.insert(id.to_bytes(), bytes.as_slice()).map_err(failed)?;
+        self.grew -= before.map_or(0, |bytes| bytes.value().len() as i64);
         self.put(id, record)
     }
 

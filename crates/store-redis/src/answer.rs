@@ -160,6 +160,10 @@ pub(crate) fn enqueued(value: Value) -> Read<Framed<Result<Enqueued, Refused>>> 
         let mut fields = Fields::of(value, "an enqueue's result")?;
         match fields.text()?.as_str() {
             "N" => Ok(Ok(Enqueued::Created { state: fields.state()?, ready_at: fields.ms()? })),
+            "W" => {
+                let (id, state, ready_at) = (fields.id()?, fields.state()?, fields.ms()?);
+                Ok(Ok(Enqueued::Replaced { id, state, ready_at }))
+            }
             "E" => Ok(Ok(Enqueued::Existing(Box::new(task(fields.next()?)?)))),
             _ => Err(strange("an enqueue's result")),
         }

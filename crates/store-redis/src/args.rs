@@ -1,6 +1,6 @@
 //! Operations as arguments of the library's functions.
 
-use brisq_model::{Backoff, NewTask, RetryPolicy, Start, WorkerName};
+use brisq_model::{Backoff, Idempotency, NewTask, RetryPolicy, Start, WorkerName};
 use brisq_store::WorkOp;
 use redis::Cmd;
 
@@ -21,6 +21,7 @@ pub(crate) fn enqueue(command: &mut Cmd, tasks: &[NewTask]) {
         command.arg(task.max_attempts).arg(retry(&task.retry));
         command.arg(task.retention.completed_ms).arg(task.retention.dead_ms);
         command.arg(task.idempotency_key.as_ref().map_or("", |key| key.as_str()));
+        command.arg(if task.idempotency == Idempotency::Replace { "r" } else { "" });
     }
 }
 

@@ -154,6 +154,8 @@ pub enum Enqueued {
         /// When it becomes claimable.
         ready_at: UnixMs,
     },
+    /// It took the place of the task that had its idempotency key, under that task's id; all else as in [`Self::Created`].
+    Replaced { id: TaskId, state: TaskState, ready_at: UnixMs },
     /// A task with the same idempotency key is kept. Its payload, attempts, progress and result are left out: a thousand of
     /// them fit one answer.
     Existing(Box<Task>),

@@ -61,10 +61,17 @@ impl Browser {
     /// # Errors
     /// When the browser refuses.
     pub fn open(&mut self, url: &str, dark: bool) -> io::Result<()> {
-        let scheme = if dark { "dark" } else { "light" };
-        let feature = json!({"name": "prefers-color-scheme", "value": scheme});
-        self.command("Emulation.setEmulatedMedia", &json!({ "features": [feature] }))?;
+        self.scheme(dark)?;
         self.command("Page.navigate", &json!({ "url": url })).map(|_| ())
+    }
+
+    /// Shows the page that is open in the light or the dark scheme.
+    ///
+    /// # Errors
+    /// When the browser refuses.
+    pub fn scheme(&mut self, dark: bool) -> io::Result<()> {
+        let feature = json!({"name": "prefers-color-scheme", "value": if dark { "dark" } else { "light" }});
+        self.command("Emulation.setEmulatedMedia", &json!({ "features": [feature] })).map(|_| ())
     }
 
     /// Waits until an expression of the page is true.
@@ -91,6 +98,38 @@ impl Browser {
         let asked = json!({"expression": expression, "returnByValue": true});
         let answer = self.command("Runtime.evaluate", &asked)?;
         Ok(answer.pointer("/result/value").cloned().unwrap_or_default())
+    }
+
+    /// Makes the page so many CSS pixels wide.
+    ///
+    /// # Errors
+    /// When the browser refuses.
+    pub fn width(&mut self, width: u32) -> io::Result<()> {
+        let metrics = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
+        self.command("Emulation.setDeviceMetricsOverride", &metrics).map(|_| ())
+    }
+
+    /// Presses a key of the keyboard, `Enter` or `Escape`, on whatever has the focus.
+    ///
+    /// # Errors
+    /// When the browser refuses, or the key is another.
+    pub fn press(&mut self, key: &str) -> io::Result<()> {
+        let (code, text) = match key {
+            "Enter" => (13, "\r"),
+            "Escape" => (27, ""),
+            other => return Err(io::Error::new(io::ErrorKind::InvalidInput, other)),
+        };
+        let event = |kind: &str| json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text});
+        self.command("Input.dispatchKeyEvent", &event("keyDown"))?;
+        self.command("Input.dispatchKeyEvent", &event("keyUp")).map(|_| ())
+    }
+
+    /// Types a text.
+    ///
+    /// # Errors
+    /// When the browser refuses.
+    pub fn write(&mut self, text: &str) -> io::Result<()> {
+        self.command("Input.insertText", &json!({ "text": text })).map(|_| ())
     }
 
     /// Writes a picture of the whole page.

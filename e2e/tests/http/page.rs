@@ -1,6 +1,9 @@
 //! The live page's events: shared by all who look, bounded, and of one tenant.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use brisq_testkit::Browser;
 
 use super::*;
 
@@ -115,4 +118,69 @@ fn a_drain_ends_the_pages() {
         page.0.read_to_end(&mut rest).expect("an end");
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     });
+}
+
+/// Nothing on a page takes longer.
+const SHOWN: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_queue_is_paused_and_resumed_on_the_page_by_keyboard() {
+    let server = Server::start(Store::Embedded, &[]).expect("a server");
+    let mut http = server.program.http().expect("a connection");
+    let mut browser = Browser::start().expect("a browser");
+    enqueue(&mut http, "orders", &json!({"payload": 1}));
+    browser.open(&format!("http://{}/", server.program.listen), false).expect("it opens");
+    let until = |browser: &mut Browser, shown: &str| browser.wait_until(shown, SHOWN).expect(shown);
+    let button = "document.querySelector('#queues button')";
+    let (open, closed) = ("document.querySelector('#ask').open", "!document.querySelector('#ask').open");
+    let focused = format!("document.activeElement === {button}");
+
+    // Numbers change and another queue comes before it: who stands on the button stays there.
+    until(&mut browser, &format!("{button}?.textContent === 'Pause'"));
+    browser.evaluate(&format!("{button}.focus()")).expect("focused");
+    enqueue(&mut http, "orders", &json!({"payload": 2}));
+    until(&mut browser, "document.querySelector('#queues').rows[0].cells[1].textContent === '2'");
+    until(&mut browser, &focused);
+
+    // Who thinks better of it has changed nothing.
+    browser.press("Enter").expect("pressed");
+    until(&mut browser, open);
+    browser.press("Escape").expect("pressed");
+    until(&mut browser, closed);
+    assert!(ok(get(&mut http, "/v1/queues/orders"), 200)["paused"].is_null());
+
+    until(&mut browser, &focused);
+    browser.press("Enter").expect("pressed");
+    until(&mut browser, open);
+    pictures(&mut browser, "pause");
+    browser.write("a <b>deploy</b>").expect("typed");
+    browser.press("Enter").expect("pressed");
+    until(&mut browser, "document.body.innerText.includes(': a <b>deploy</b>')");
+    let paused = ok(get(&mut http, "/v1/queues/orders"), 200)["paused"].take();
+    assert_eq!(paused["reason"], "a <b>deploy</b>");
+    assert_eq!(claim(&mut http, "orders", &json!({})).len(), 0);
+    pictures(&mut browser, "paused");
+
+    until(&mut browser, &format!("{button}.textContent === 'Resume' && {focused}"));
+    browser.press("Enter").expect("pressed");
+    until(&mut browser, open);
+    browser.press("Enter").expect("pressed");
+    until(&mut browser, &format!("{closed} && {button}.textContent === 'Pause'"));
+    assert_eq!(claim(&mut http, "orders", &json!({"max": 9})).len(), 2);
+}
+
+/// Of what is shown, in both schemes and at two widths, for people to look at; nothing stands out of the window.
+fn pictures(browser: &mut Browser, name: &str) {
+    for width in [1_200, 420] {
+        browser.width(width).expect("resized");
+        let fits =
+            browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth").expect("a width");
+        assert_eq!(fits, true, "{name} at {width}");
+        for dark in [false, true] {
+            browser.scheme(dark).expect("a scheme");
+            let scheme = if dark { "dark" } else { "light" };
+            let file = format!("../target/screenshots/{name}-{width}-{scheme}.png");
+            browser.picture(&Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("a picture");
+        }
+    }
 }

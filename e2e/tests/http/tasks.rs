@@ -165,3 +165,26 @@ fn an_idempotency_key_answers_the_task_that_is_there() {
         assert_ne!(enqueue(http, "other", &task), id);
     });
 }
+
+#[test]
+fn a_task_whose_key_is_taken_is_answered_refused_or_put_in_its_place() {
+    on_each_store(|http, _| {
+        let task = |payload: u32, mode: &str| json!({"payload": payload, "idempotencyKey": "order-7", "idempotency": mode});
+        let id = enqueue(http, "i", &task(1, "reject"));
+        let answer = post(http, "/v1/queues/i/tasks", &task(2, "reject"));
+        refused(&answer, 409, "idempotency_conflict");
+        assert_eq!(answer.json()["error"]["detail"]["id"], *id);
+        assert_eq!(ok(post(http, "/v1/queues/i/tasks", &task(3, "existing")), 200)["id"], *id);
+        let new = ok(post(http, "/v1/queues/i/tasks", &task(4, "replace")), 200);
+        assert_eq!((&new["id"], &new["state"]), (&json!(id), &json!("ready")));
+
+        let items = json!({"tasks": [task(5, "reject"), {"payload": 6}, task(7, "replace"), {"payload": 8, "idempotency": "reject"}]});
+        let results = ok(post(http, "/v1/queues/i/tasks", &items), 200)["results"].take();
+        assert_eq!(results[0]["error"]["detail"]["id"], *id, "{results}");
+        assert_eq!(results[2]["task"]["id"], *id, "{results}");
+        assert_eq!(results[3]["error"]["detail"]["field"], "idempotency", "{results}");
+        let line = claim(http, "i", &json!({"max": 9}));
+        let payloads: Vec<&Value> = line.iter().map(|task| &task["payload"]).collect();
+        assert_eq!(payloads, [6, 7], "what replaces a task stands where it came");
+    });
+}

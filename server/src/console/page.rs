@@ -15,8 +15,8 @@ const PAGE: &str = include_str!("page.html");
 const FILE_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 pub async fn page() -> Response {
-    let policy =
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
+    // In no frame of another page, whose clicks would be its own.
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'";
     ([(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, policy)], PAGE).into_response()
 }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::{Path, Query, State};
 use brisq_api::{
-    ApiError, EnqueueItem, EnqueueRequest, EnqueueResponse, EnqueueResults, ErrorEnvelope, ResultView,
-    TaskRequest, TaskView, task_id,
+    ApiError, EnqueueItem, EnqueueRequest, EnqueueResponse, EnqueueResults, ErrorCode, ErrorEnvelope,
+    ResultView, TaskRequest, TaskView, task_id,
 };
 use brisq_model::{
-    Facts, NewTask, QueueNumber, Shard, State as Life, Task, TaskId, TaskState, UnixMs, limits,
+    Facts, Idempotency, NewTask, QueueNumber, Shard, State as Life, Task, TaskId, TaskState, UnixMs, limits,
 };
 use brisq_recorder::unix_ms;
 use brisq_store::{Enqueued, StoreError, WorkDone, WorkOp};
@@ -42,7 +42,7 @@ fn unplaced() -> TaskId {
     request_body = EnqueueRequest,
     responses(
         (status = 201, description = "The new task", body = TaskView),
-        (status = 200, description = "The task kept under the idempotency key; or, for a batch, `results` by index", body = EnqueueResponse),
+        (status = 200, description = "The task kept under the idempotency key, or the new one in its place; or, for a batch, `results` by index", body = EnqueueResponse),
         (status = "4XX", description = "Refused", body = ErrorEnvelope),
         (status = "5XX", description = "Not carried out, or not known", body = ErrorEnvelope),
     )
@@ -72,9 +72,9 @@ async fn enqueue_one(app: &App, queue: &Arc<Queue>, task: NewTask) -> HandlerRes
     let result = result.map_err(refused)?;
     let status = match result {
         Enqueued::Created { .. } => StatusCode::CREATED,
-        Enqueued::Existing(_) => StatusCode::OK,
+        Enqueued::Replaced { .. } | Enqueued::Existing(_) => StatusCode::OK,
     };
-    let task = kept(id, &task, result, meta);
+    let task = kept(id, &task, result, meta)?;
     Ok(json(status, &told(queue.name.as_str(), &task)))
 }
 
@@ -93,7 +93,7 @@ async fn enqueue_batch(
     let mut answer = |task: Result<NewTask, ApiError>| {
         let task = task?;
         let ((id, result), meta) = stored.next().zip(now).ok_or_else(broke_off)?;
-        Ok(kept(id, &task, result.map_err(refused)?, meta))
+        kept(id, &task, result.map_err(refused)?, meta)
     };
     let answers: Vec<Result<Task, ApiError>> = parsed.into_iter().map(&mut answer).collect();
     let results = answers.iter().map(|answer| match answer {
@@ -107,11 +107,17 @@ fn broke_off() -> ApiError {
     noted(StoreError::Corrupt("no answer to an enqueue".into()))
 }
 
-/// The task under which the enqueue's work is done: the new one, or the one of its key.
-fn kept(id: TaskId, task: &NewTask, enqueued: Enqueued, meta: Meta) -> Task {
+/// The task under which the enqueue's work is done: the new one, or the one of its key, unless the caller wants none other.
+fn kept(id: TaskId, task: &NewTask, enqueued: Enqueued, meta: Meta) -> Result<Task, ApiError> {
     match enqueued {
-        Enqueued::Created { state, ready_at } => created(id, task, state, ready_at, meta),
-        Enqueued::Existing(existing) => *existing,
+        Enqueued::Created { state, ready_at } => Ok(created(id, task, state, ready_at, meta)),
+        Enqueued::Replaced { id, state, ready_at } => Ok(created(id, task, state, ready_at, meta)),
+        Enqueued::Existing(existing) if task.idempotency == Idempotency::Reject => {
+            let message =
+                "A task with this idempotency key is kept; `detail.id` names it. Nothing was added.";
+            Err(ApiError::new(ErrorCode::IdempotencyConflict, message).with("id", existing.id.to_string()))
+        }
+        Enqueued::Existing(existing) => Ok(*existing),
     }
 }
 

@@ -1,5 +1,6 @@
--- Arguments of one task: id, payload, band, start (n|i|a), start ms, max attempts, retry, kept ms, dead ms, key.
-local ENQUEUE_ARGS = 10
+-- Arguments of one task: id, payload, band, start (n|i|a), start ms, max attempts, retry, kept ms, dead ms, key, and 'r' where
+-- it replaces the queued task of its key.
+local ENQUEUE_ARGS = 11
 
 -- Reads all records and keys that the tasks may meet: two commands for the whole batch. Answers the ids by key.
 local function read_ahead(call, argv)
@@ -52,41 +53,60 @@ local function holder_of(call, holders, key)
   return id, record
 end
 
--- ARGV: path, then the tasks. Bodies, keys and places are written when all answers are known.
+local function stand(places, id, record)
+  local index, score = index_of(record)
+  local place = places[index]
+  place[#place + 1], place[#place + 2] = score, id
+end
+
+-- Writes the places that were collected; answers an empty collection.
+local function write_places(call, places)
+  bulk('ZADD', call.keys[READY], places[READY] or {})
+  bulk('ZADD', call.keys[DELAYED], places[DELAYED] or {})
+  return { [READY] = {}, [DELAYED] = {} }
+end
+
+-- ARGV: path, then the tasks. Bodies, keys and places are written when all answers are known, but for those of a call that
+-- also replaces a task: it may be one of its own.
 local function enqueue(keys, argv)
   local call, refused = begin(keys, argv[1])
   if not call then
     return refused
   end
   local holders = read_ahead(call, argv)
-  local results, bodies, idem, places = {}, {}, {}, { [READY] = {}, [DELAYED] = {} }
+  local results, bodies, idem, extra, places = {}, {}, {}, {}, write_places(call, {})
   for at = 2, #argv, ENQUEUE_ARGS do
     local id, key = argv[at], argv[at + 9]
     local existing, seen = holder_of(call, holders, key)
-    if existing then
+    local replaces = existing and argv[at + 10] == 'r' and seen[S_STATE] <= READY_STATE
+    if existing and not replaces then
       results[#results + 1] = { 'E', outline(existing, seen) }
-    elseif load_record(call, id) then
+    elseif not replaces and load_record(call, id) then
       results[#results + 1] = 'T'
     else
       local record = new_record(call, argv, at)
+      if replaces then
+        id, places = existing, write_places(call, places)
+        lift(call, id, seen)
+        name_extra(extra, id, seen)
+      end
       call.records[id] = record
       call.counts[record[S_STATE]] = call.counts[record[S_STATE]] + 1
       save(call, id)
       bodies[#bodies + 1], bodies[#bodies + 2] = id, argv[at + 1]
-      local index, score = index_of(record)
-      local place = places[index]
-      place[#place + 1], place[#place + 2] = score, id
+      stand(places, id, record)
       if key ~= '' then
         holders[key] = id
         idem[#idem + 1], idem[#idem + 2] = key, id
       end
-      results[#results + 1] = { 'N', record[S_STATE], record[S_READY_AT] }
+      results[#results + 1] = replaces and { 'W', id, record[S_STATE], record[S_READY_AT] }
+        or { 'N', record[S_STATE], record[S_READY_AT] }
     end
   end
   bulk('HSET', keys[BODY], bodies)
   bulk('HSET', keys[IDEM], idem)
-  bulk('ZADD', keys[READY], places[READY])
-  bulk('ZADD', keys[DELAYED], places[DELAYED])
+  bulk('HDEL', keys[EXTRA], extra)
+  write_places(call, places)
   return finish(call, results)
 end
 

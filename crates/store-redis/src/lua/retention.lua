@@ -1,3 +1,12 @@
+-- Adds the fields of what a task has in EXTRA: attempts, progress and result.
+local function name_extra(fields, id, record)
+  if record[S_EXTRA] == 1 then
+    for _, suffix in ipairs({ 'a', 'p', 'r' }) do
+      fields[#fields + 1] = id .. suffix
+    end
+  end
+end
+
 -- Forgets tasks that stand in `key`, ENDED or DEAD. What stands there without a record, or as a live task, is damage: its
 -- place goes, and with it only what nobody can reach.
 local function forget(call, key, ids)
@@ -17,11 +26,7 @@ local function forget(call, key, ids)
         if record[S_KEY] ~= '' then
           idem[#idem + 1] = record[S_KEY]
         end
-        if record[S_EXTRA] == 1 then
-          for _, suffix in ipairs({ 'a', 'p', 'r' }) do
-            extra[#extra + 1] = id .. suffix
-          end
-        end
+        name_extra(extra, id, record)
       end
     end
   end

@@ -1,4 +1,6 @@
-use brisq_model::{IdempotencyKey, NewTask, Priority, QueueNumber, Retention, TaskId, TaskState, limits};
+use brisq_model::{
+    Idempotency, IdempotencyKey, NewTask, Priority, QueueNumber, Retention, Start, TaskId, TaskState, limits,
+};
 use bytes::Bytes;
 
 use super::queue::{LEASE_MS, Queue, payloads, sleep};
@@ -110,6 +112,83 @@ pub(super) async fn a_key_that_was_given_anew_outlives_the_sweep_of_the_old_task
     let answer = queue.enqueue_all(vec![keyed(queue, "3", "k")]).await;
     let Ok(Enqueued::Existing(task)) = &answer.results[0] else { panic!("{:?}", answer.results) };
     assert_eq!(task.id, again);
+}
+
+fn replacing(queue: &Queue, payload: &str, key: &str) -> NewTask {
+    NewTask { idempotency: Idempotency::Replace, ..keyed(queue, payload, key) }
+}
+
+pub(super) async fn a_queued_task_is_replaced_under_its_id_in_a_new_place(queue: &Queue) {
+    // Also where what is replaced waits for its time, or what replaces it.
+    for (key, before, after) in [("a", 0, 0), ("b", 60_000, 0), ("c", 0, 60_000), ("d", 60_000, 60_000)] {
+        let delayed = queue.counts().await.of(TaskState::Delayed);
+        let first = queue.enqueue(NewTask { start: Start::InMs(before), ..keyed(queue, "1", key) }).await;
+        queue.add(&["2"]).await;
+        let new = NewTask { start: Start::InMs(after), max_attempts: 7, ..replacing(queue, "3", key) };
+        let answer = queue.enqueue_all(vec![new]).await;
+        let (state, line) =
+            if after == 0 { (TaskState::Ready, vec!["2", "3"]) } else { (TaskState::Delayed, vec!["2"]) };
+        let ready_at = answer.now.plus_ms(after);
+        assert_eq!(answer.results, [Ok(Enqueued::Replaced { id: first, state, ready_at })], "{key}");
+        let task = queue.get(first).await;
+        assert_eq!((&task.payload[..], task.max_attempts, task.state), (&b"3"[..], 7, state), "{key}");
+        assert_eq!((task.created_at, task.ready_at), (answer.now, ready_at), "{key}");
+        let counts = queue.counts().await;
+        let queued = [TaskState::Ready, TaskState::Delayed].map(|state| counts.of(state));
+        assert_eq!(queued, [line.len() as u64, delayed + 2 - line.len() as u64], "{key}");
+        assert_eq!(payloads(&queue.claim(10).await), line, "{key}");
+    }
+}
+
+pub(super) async fn what_replaces_a_task_begins_anew(queue: &Queue) {
+    let id = queue.enqueue(keyed(queue, "1", "k")).await;
+    let before = queue.one().await;
+    queue.fail(&before, Some(60_000)).await.unwrap();
+    queue.enqueue_all(vec![replacing(queue, "2", "k")]).await;
+    let task = queue.get(id).await;
+    assert_eq!((task.attempt, task.attempts.len(), task.started_at), (0, 0, None));
+    assert_eq!(queue.complete(&before).await, Err(Refused::LeaseLost), "who had the other has not this one");
+    let task = queue.one().await;
+    assert_eq!((task.id, task.attempt, &task.payload[..]), (id, 1, &b"2"[..]));
+    queue.complete(&task).await.unwrap();
+}
+
+pub(super) async fn a_task_that_is_leased_or_has_ended_is_not_replaced(queue: &Queue) {
+    queue.enqueue(keyed(queue, "1", "k")).await;
+    let held = queue.one().await;
+    for state in [TaskState::Leased, TaskState::Completed] {
+        let answer = queue.enqueue_all(vec![replacing(queue, "2", "k")]).await;
+        let Ok(Enqueued::Existing(task)) = &answer.results[0] else { panic!("{:?}", answer.results) };
+        assert_eq!((task.id, task.state), (held.id, state));
+        queue.complete(&held).await.unwrap();
+    }
+    assert!(queue.claim(1).await.is_empty());
+}
+
+pub(super) async fn tasks_of_one_batch_replace_each_other(queue: &Queue) {
+    let later = NewTask { start: Start::InMs(60_000), ..replacing(queue, "2", "k") };
+    let answer = queue
+        .enqueue_all(vec![replacing(queue, "1", "k"), later, replacing(queue, "3", "k"), queue.task("4")])
+        .await;
+    let first = queue.claim(10).await;
+    assert_eq!(payloads(&first), ["3", "4"]);
+    let replaced = |result: &Result<Enqueued, Refused>| match result {
+        Ok(Enqueued::Replaced { id, .. }) => Some(*id),
+        _ => None,
+    };
+    let replaced: Vec<_> = answer.results.iter().map(replaced).collect();
+    assert_eq!(replaced, [None, Some(first[0].id), Some(first[0].id), None]);
+    let counts = queue.counts().await;
+    assert_eq!(counts.by_state.iter().sum::<u64>(), 2, "{counts:?}");
+}
+
+pub(super) async fn a_key_that_nobody_has_is_taken_in_every_mode(queue: &Queue) {
+    for mode in [Idempotency::Existing, Idempotency::Reject, Idempotency::Replace] {
+        let key = format!("{mode:?}");
+        queue.enqueue(NewTask { idempotency: mode, ..keyed(queue, "1", &key) }).await;
+        let answer = queue.enqueue_all(vec![keyed(queue, "2", &key)]).await;
+        assert!(matches!(answer.results[..], [Ok(Enqueued::Existing(_))]), "{mode:?}: {:?}", answer.results);
+    }
 }
 
 pub(super) async fn a_queue_that_the_store_does_not_know_is_refused(queue: &Queue) {

@@ -89,6 +89,11 @@ cases! {
         an_empty_batch_is_answered
         a_key_is_free_once_its_tasks_retention_is_over
         a_key_that_was_given_anew_outlives_the_sweep_of_the_old_task
+        a_queued_task_is_replaced_under_its_id_in_a_new_place
+        what_replaces_a_task_begins_anew
+        a_task_that_is_leased_or_has_ended_is_not_replaced
+        tasks_of_one_batch_replace_each_other
+        a_key_that_nobody_has_is_taken_in_every_mode
         a_queue_that_the_store_does_not_know_is_refused;
     claiming:
         an_empty_queue_answers_no_task

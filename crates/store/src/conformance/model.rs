@@ -1,10 +1,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use brisq_model::{NewTask, Priority, Task, TaskId};
+use brisq_model::{Idempotency, IdempotencyKey, NewTask, Priority, Task, TaskId};
 
 use super::queue::{Queue, claimed, complete, failure, token_of};
-use crate::{FailOp, MemoryStore, QueueCounts, Store, WorkDone, WorkOp};
+use crate::{Enqueued, FailOp, MemoryStore, QueueCounts, Refused, Store, WorkDone, WorkOp};
 
 /// Operations of one walk.
 const STEPS: usize = 600;
@@ -87,7 +87,16 @@ impl Walk {
             let priority = Priority::new(self.draw(3) as u8 * 4).unwrap();
             let max_attempts = 1 + self.draw(3) as u32;
             let payload = self.draw(1_000_000).to_string();
-            let task = |queue: &Queue| NewTask { priority, max_attempts, ..queue.task(&payload) };
+            // Every second one has one of four keys, and takes the place of the task that has it.
+            let key = self.draw(8);
+            let idempotency_key = (key < 4).then(|| IdempotencyKey::new(&key.to_string()).unwrap());
+            let task = |queue: &Queue| NewTask {
+                priority,
+                max_attempts,
+                idempotency_key: idempotency_key.clone(),
+                idempotency: Idempotency::Replace,
+                ..queue.task(&payload)
+            };
             let (real, twin) = (task(&self.queue), task(&self.model));
             self.twins.insert(real.id, twin.id);
             sides.0.push(real);
@@ -95,6 +104,14 @@ impl Walk {
         }
         let (real, expected) = (self.queue.enqueue_all(sides.0).await, self.model.enqueue_all(sides.1).await);
         assert_eq!(real.ready, expected.ready);
+        let kind = |result: &Result<Enqueued, Refused>| match result {
+            Ok(Enqueued::Created { state, .. }) => format!("created {state:?}"),
+            Ok(Enqueued::Replaced { state, .. }) => format!("replaced {state:?}"),
+            Ok(Enqueued::Existing(task)) => format!("existing {}", visible(task)),
+            Err(refused) => format!("{refused:?}"),
+        };
+        let kinds = |results: &[_]| results.iter().map(kind).collect::<Vec<_>>();
+        assert_eq!(kinds(&real.results), kinds(&expected.results));
     }
 
     async fn claim(&mut self) {

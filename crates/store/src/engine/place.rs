@@ -145,7 +145,7 @@ impl ShardTasks {
         }
     }
 
-    fn unindex(&mut self, id: TaskId, record: &Record) {
+    pub(super) fn unindex(&mut self, id: TaskId, record: &Record) {
         match record.state {
             State::Ready => self.ready.remove(record.band, record.seq),
             State::Delayed => {

@@ -2,7 +2,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use brisq_model::{IdempotencyKey, NewTask, Pause, Start, State, Task, TaskId, TaskState, UnixMs, limits};
+use brisq_model::{
+    Idempotency, IdempotencyKey, NewTask, Pause, Start, State, Task, TaskId, TaskState, UnixMs, limits,
+};
 
 use super::bounds::Bounds;
 use super::claim::Room;
@@ -85,14 +87,44 @@ impl ShardTasks {
     ) -> Result<Result<Enqueued, Refused>, StoreError> {
         if let Some(holder) = task.idempotency_key.as_ref().and_then(|key| self.keys.holder(key))
             && self.is_kept(now, holder, records)?
-            && let Some(task) = self.outline(holder, records)?
+            && let Some(existing) = self.outline(holder, records)?
         {
-            return Ok(Ok(Enqueued::Existing(Box::new(task))));
+            let is_queued = matches!(existing.state, TaskState::Delayed | TaskState::Ready);
+            if task.idempotency != Idempotency::Replace || !is_queued {
+                return Ok(Ok(Enqueued::Existing(Box::new(existing))));
+            }
+            self.take_out(holder, records)?;
+            let (state, ready_at) = self.put_in(now, holder, task, records)?;
+            return Ok(Ok(Enqueued::Replaced { id: holder, state, ready_at }));
         }
         let id = task.id;
         if self.look_up(id, records)?.is_some() {
             return Ok(Err(Refused::IdTaken));
         }
+        let (state, ready_at) = self.put_in(now, id, task, records)?;
+        Ok(Ok(Enqueued::Created { state, ready_at }))
+    }
+
+    /// Takes a queued task out of the line, with what its attempts left, for another under its id.
+    fn take_out<R: Records>(&mut self, id: TaskId, records: &mut R) -> Result<(), StoreError> {
+        if let Some(before) = self.live.remove(&id) {
+            self.unindex(id, &before);
+            self.count(before.state.kind(), -1);
+        }
+        if records.extra(id)? != Some(Extra::default()) {
+            records.put_extra(id, &Extra::default())?;
+        }
+        Ok(())
+    }
+
+    /// Puts a new task into the line, under an id that no other has. Answers its state and when it is claimable.
+    fn put_in<R: Records>(
+        &mut self,
+        now: UnixMs,
+        id: TaskId,
+        task: NewTask,
+        records: &mut R,
+    ) -> Result<(TaskState, UnixMs), StoreError> {
         let ready_at = match task.start {
             Start::Now => now,
             Start::InMs(ms) => now.plus_ms(ms),
@@ -120,7 +152,7 @@ impl ShardTasks {
         self.count(kind, 1);
         self.index(id, &record);
         self.live.insert(id, record);
-        Ok(Ok(Enqueued::Created { state: kind, ready_at }))
+        Ok((kind, ready_at))
     }
 
     /// Carries operations out, in order.
