@@ -6,15 +6,15 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use brisq_testkit::{cache, go_tool, kubernetes};
+use brisq_testkit::{cache, kubernetes};
 
 use crate::step::{Cases, all_of_it, cargo_test, folder_of};
 use crate::{image, machine};
 
 /// Most nodes that a cluster of ours has.
 pub const NODES_MAX: u32 = 3;
-/// Programs that a node runs.
-const PROGRAMS: [&str; 7] = [
+/// Programs that a node runs, and those of its user.
+const PROGRAMS: [&str; 9] = [
     "etcd",
     "kube-apiserver",
     "kube-controller-manager",
@@ -22,6 +22,8 @@ const PROGRAMS: [&str; 7] = [
     "kube-proxy",
     "kubelet",
     "kubectl",
+    "coredns",
+    "helm",
 ];
 
 /// Held while a cluster is started, tested or ended: a machine has one. It is let go of when its holder dies.
@@ -43,10 +45,7 @@ fn start(words: &[&str]) -> anyhow::Result<()> {
     image::brisq()?;
     script(words, Some(&programs))?;
     println!("kubeconfig   {}", kubeconfig()?.display());
-    let helm = go_tool("helm")?;
-    let path = [Some(programs.as_path()), helm.parent()].into_iter().flatten();
-    let path: Vec<String> = path.map(|folder| folder.display().to_string()).collect();
-    println!("             export KUBECONFIG={} PATH={}:$PATH", kubeconfig()?.display(), path.join(":"));
+    println!("             export KUBECONFIG={} PATH={}:$PATH", kubeconfig()?.display(), programs.display());
     println!("next         helm dependency build charts/brisq");
     println!(
         "             helm install brisq charts/brisq -n brisq-system --create-namespace --set redis.image={} --wait",
@@ -122,11 +121,8 @@ fn kubeconfig() -> anyhow::Result<PathBuf> {
 fn programs() -> anyhow::Result<PathBuf> {
     let folder = cache()?.join("cluster-programs");
     std::fs::create_dir_all(&folder)?;
-    let coredns = ("coredns", go_tool("coredns")?);
-    let kubernetes = PROGRAMS.map(|name| kubernetes(name).map(|program| (name, program)));
-    for found in kubernetes.into_iter().chain([Ok(coredns)]) {
-        let (name, program) = found?;
-        let program = std::path::absolute(program)?;
+    for name in PROGRAMS {
+        let program = std::path::absolute(kubernetes(name)?)?;
         let link = folder.join(name);
         if std::fs::read_link(&link).is_ok_and(|to| to == program) {
             continue;

@@ -6,7 +6,7 @@ use anyhow::ensure;
 
 use crate::step::{Cases, cargo, cargo_test, folder_of, many_at_once, output, run};
 use crate::test::Options;
-use crate::tools::{COREDNS, DENY, HELM, KUBE, MACHETE, PPROF, Tool, VERSITYGW};
+use crate::tools::{DENY, KUBE, MACHETE, PPROF, Tool, VERSITYGW};
 use crate::{advisories, cluster, codegen, tidy};
 
 /// Programs that the stages need, and the Debian packages that bring them.
@@ -86,12 +86,12 @@ pub const STAGES: &[Stage] = &[
         run: |_| e2e_alone("demo", &["--skip", "on_a_slow_disk"]),
     },
     Stage { name: "backlog", budget_s: 90, fast: false, tools: &[], run: |_| e2e("backlog") },
-    Stage { name: "operator", budget_s: 300, fast: false, tools: &[KUBE, HELM], run: |_| e2e("operator") },
+    Stage { name: "operator", budget_s: 300, fast: false, tools: &[KUBE], run: |_| e2e("operator") },
     Stage {
         name: "cluster",
         budget_s: 360,
         fast: false,
-        tools: &[KUBE, COREDNS, HELM, VERSITYGW, PPROF],
+        tools: &[KUBE, VERSITYGW, PPROF],
         run: |_| cluster::test(&[]),
     },
     Stage { name: "bench", budget_s: 120, fast: false, tools: &[], run: |_| bench() },

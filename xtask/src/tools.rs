@@ -17,8 +17,6 @@ pub enum Tool {
 
 pub const PPROF: Tool = Tool::Go("pprof");
 pub const KUBE: Tool = Tool::Go("kube");
-pub const COREDNS: Tool = Tool::Go("coredns");
-pub const HELM: Tool = Tool::Go("helm");
 pub const VERSITYGW: Tool = Tool::Go("versitygw");
 pub const DENY: Tool = Tool::Cargo("cargo-deny", "0.20.2");
 pub const MACHETE: Tool = Tool::Cargo("cargo-machete", "0.9.2");

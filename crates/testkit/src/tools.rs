@@ -8,15 +8,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A tool written in Go, built if absent: once for each state of `tools/<name>` and version of Go. A module without
-/// sources names the program it is for in its `tool` line; a file `ldflags` beside it is handed to the linker.
+/// A tool written in Go, built if absent: once for each state of `tools/<name>` and version of Go. The module's other programs
+/// are built beside it, with the packages that they share: its commands, and what its `tool` lines name. A file `ldflags` is
+/// handed to the linker.
 ///
 /// # Errors
 /// When Go is not installed or the module cannot be built.
 pub fn go_tool(name: &str) -> io::Result<PathBuf> {
     let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools").join(name);
     let folder = cache()?.join("tools").join(format!("{name}-{:016x}", key(&module)?));
-    let tool = folder.join(name);
+    let programs = folder.join("bin");
+    let tool = programs.join(name);
     if tool.is_file() {
         return Ok(tool);
     }
@@ -26,17 +28,18 @@ pub fn go_tool(name: &str) -> io::Result<PathBuf> {
     }
     // Built beside and renamed, so that a build that is killed leaves no half tool.
     let beside = tempfile::tempdir_in(&folder)?;
-    let built = beside.path().join(name);
+    let built = beside.path().join("bin");
     let manifest = std::fs::read_to_string(module.join("go.mod"))?;
-    let package = manifest.lines().find_map(|line| line.strip_prefix("tool ")).unwrap_or(".");
+    let own = module.join("main.go").is_file().then_some("./...");
+    let packages = manifest.lines().filter_map(|line| line.strip_prefix("tool ")).chain(own);
     let ldflags = std::fs::read_to_string(module.join("ldflags")).unwrap_or_default();
     // At the lowest priority: it is often built beside something that somebody waits for.
     let output = Command::new("nice")
         .args(["-n", "19", "go", "build", "-trimpath", "-buildvcs=false", "-ldflags"])
         .arg(format!("-s -w {}", ldflags.trim()))
         .arg("-o")
-        .arg(&built)
-        .arg(package)
+        .arg(built.join(""))
+        .args(packages)
         .current_dir(&module)
         .env("GOFLAGS", "-mod=readonly")
         .env("CGO_ENABLED", "0")
@@ -46,12 +49,12 @@ pub fn go_tool(name: &str) -> io::Result<PathBuf> {
         let text = String::from_utf8_lossy(&output.stderr);
         return Err(io::Error::other(format!("tools/{name} cannot be built:\n{text}")));
     }
-    std::fs::rename(&built, &tool)?;
+    std::fs::rename(&built, &programs)?;
     Ok(tool)
 }
 
-/// A program of Kubernetes (`kube-apiserver`, `etcd`, `kubectl`, ...): from `KUBEBUILDER_ASSETS` where that is set and has
-/// it, else from the one program of `tools/kube`, which is whichever its name says.
+/// A program of Kubernetes (`kube-apiserver`, `etcd`, `kubectl`, `helm`, ...): from `KUBEBUILDER_ASSETS` where that is set and
+/// has it, else from `tools/kube`: one of its programs, or the one of all daemons, which is whichever its name says.
 ///
 /// # Errors
 /// As [`go_tool`].
@@ -117,7 +120,7 @@ pub fn cache() -> io::Result<PathBuf> {
 
 fn key(module: &Path) -> io::Result<u64> {
     let mut hasher = DefaultHasher::new();
-    for file in ["go.mod", "go.sum", "main.go", "ldflags"] {
+    for file in ["go.mod", "go.sum", "main.go", "coredns/main.go", "ldflags"] {
         // Not every module has all of them.
         std::fs::read(module.join(file)).unwrap_or_default().hash(&mut hasher);
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use brisq_testkit::{Answer, Http, Kubectl, Process, binary, go_tool};
+use brisq_testkit::{Answer, Http, Kubectl, Process, binary, kubernetes};
 use serde_json::Value;
 
 use crate::MINUTE;
@@ -48,7 +48,7 @@ impl Cluster {
             kubectl: Kubectl::new(&kubeconfig).expect("kubectl"),
             ours: std::env::var("BRISQ_CLUSTER_IS_OURS").is_ok_and(|ours| ours == "true"),
             kubeconfig,
-            helm: go_tool("helm").expect("helm"),
+            helm: kubernetes("helm").expect("helm"),
         }
     }
 
@@ -78,7 +78,7 @@ impl Cluster {
         std::os::unix::fs::symlink(binary("brisq").expect("brisq"), folder.path().join("kubectl-brisq"))
             .expect("a link");
         let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap_or_default());
-        let program = brisq_testkit::kubernetes("kubectl").expect("kubectl");
+        let program = kubernetes("kubectl").expect("kubectl");
         let mut command = Command::new(program);
         command.arg("brisq").args(args);
         let output = command.env("PATH", path).env("KUBECONFIG", &self.kubeconfig).output().expect("it runs");

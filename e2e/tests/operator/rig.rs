@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use brisq_testkit::{ApiServer, Kubectl, Objects, Process, binary, go_tool};
+use brisq_testkit::{ApiServer, Kubectl, Objects, Process, binary, kubernetes};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -250,7 +250,7 @@ fn chart_in(folder: &Path) -> String {
 }
 
 pub fn helm_output(args: &[&str]) -> Output {
-    Command::new(go_tool("helm").expect("helm")).args(args).output().expect("helm runs")
+    Command::new(kubernetes("helm").expect("helm")).args(args).output().expect("helm runs")
 }
 
 /// What helm prints.
