@@ -75,7 +75,7 @@ async fn cycle(store: &Arc<dyn Store>, queue: &QueueInfo, n: u64) -> anyhow::Res
     let claimed = store.work(queue, vec![claim]).await?.results.remove(0)?;
     let WorkDone::Claimed(tasks) = claimed else { anyhow::bail!("a claim answered something else") };
     let id = tasks.first().context("the task is there")?.id;
-    let complete = WorkOp::Complete { id, token, result: None };
+    let complete = WorkOp::Complete { id, token, result: None, used_cost: None };
     let done = store.work(queue, vec![complete]).await?.results.remove(0)?;
     ensure!(done == WorkDone::Completed, "a complete answered something else");
     Ok(())

@@ -6,13 +6,16 @@ mod board;
 #[cfg(feature = "cluster")]
 mod cluster;
 mod demo;
+mod explain;
 mod load;
 mod plan;
 mod program;
 mod queues;
+mod remote;
 mod slowdown;
 mod stage;
 mod table;
+mod tasks;
 mod token;
 mod up;
 mod validate;

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "cluster")]
 use crate::cluster;
-use crate::{load, queues, token, up, validate};
+use crate::{load, queues, tasks, token, up, validate};
 
 /// A task queue that tells you why it got slow
 #[derive(Parser)]
@@ -28,8 +28,10 @@ enum Command {
     Up(up::Flags),
     /// Put load on a server and measure it
     Load(load::Flags),
-    /// Queues of a server: list, show, pause, resume
+    /// Queues of a server: list, show, explain, pause, resume, purge, redrive
     Queues(queues::Flags),
+    /// Tasks of a server: list, show, explain, events, cancel
+    Tasks(tasks::Flags),
     /// Check a manifest and say every mistake
     Validate(validate::Flags),
     /// TaskQueues of a cluster, and how they are
@@ -79,7 +81,12 @@ pub fn run(faults: Option<Faults>) -> ExitCode {
     let at = cli.at;
     let result = match cli.command {
         #[cfg(feature = "cluster")]
-        Command::Up(_) | Command::Load(_) | Command::Queues(_) | Command::Validate(_) | Command::Token(_)
+        Command::Up(_)
+        | Command::Load(_)
+        | Command::Queues(_)
+        | Command::Tasks(_)
+        | Command::Validate(_)
+        | Command::Token(_)
             if at != cluster::Where::default() =>
         {
             Err(Failed::usage(
@@ -89,6 +96,7 @@ pub fn run(faults: Option<Faults>) -> ExitCode {
         Command::Up(flags) => up::run(flags, faults),
         Command::Load(flags) => load::run(flags),
         Command::Queues(flags) => queues::run(flags),
+        Command::Tasks(flags) => tasks::run(flags),
         Command::Validate(flags) => validate::run(&flags),
         Command::Token(command) => token::run(&command),
         #[cfg(feature = "cluster")]

@@ -1,48 +1,15 @@
 //! `brisq queues`: what lies in the queues of a server, and a hand on them.
 
-use std::time::Duration;
-
-use anyhow::{Context, anyhow};
-use brisq_client::{Connection, Queue, Target};
+use brisq_client::{Queue, RedriveWish};
 use brisq_telemetry::say;
-use tokio::time::timeout;
 
-use crate::{Failed, table};
-
-/// Longer than a server takes to say that its store does not answer.
-const ANSWER_MAX: Duration = Duration::from_secs(40);
-
-/// A server, and how to be let in.
-#[derive(clap::Args)]
-pub struct Server {
-    /// The server
-    #[arg(
-        long,
-        env = "BRISQ_SERVER",
-        hide_env_values = true,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:7070",
-        global = true
-    )]
-    server: String,
-    /// Token to call it with
-    #[arg(long, env = "BRISQ_TOKEN", hide_env_values = true, global = true)]
-    token: Option<String>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    Table,
-    Json,
-}
+use crate::remote::{Remote, one_line};
+use crate::{Failed, explain, table};
 
 #[derive(clap::Args)]
 pub struct Flags {
     #[command(flatten)]
-    at: Server,
-    /// What is printed: a table for people, or JSON
-    #[arg(short = 'o', long, value_name = "FORM", default_value = "table", global = true)]
-    output: Output,
+    at: Remote,
     #[command(subcommand)]
     command: Command,
 }
@@ -69,34 +36,110 @@ enum Command {
         /// Its name
         queue: String,
     },
+    /// Why its first task is where it is
+    Explain {
+        /// Its name
+        queue: String,
+    },
+    /// Take its tasks in some states away, for good
+    Purge {
+        /// Its name
+        queue: String,
+        /// A state whose tasks go: ready, delayed, leased (their workers are asked to stop), dead, completed, failed, cancelled
+        #[arg(long = "state", value_name = "STATE", required = true)]
+        states: Vec<String>,
+        /// Only count
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Make its dead letters tasks again
+    Redrive {
+        /// Its name
+        queue: String,
+        #[command(flatten)]
+        wish: Wish,
+    },
+}
+
+#[derive(clap::Args)]
+struct Wish {
+    /// Only this task; may be given again
+    #[arg(long = "id", value_name = "ID")]
+    ids: Vec<String>,
+    /// Only those whose last error is of this kind
+    #[arg(long, value_name = "KIND")]
+    error_kind: Option<String>,
+    /// Only those that are dead for this reason: exhausted, non_retryable, quarantined, deadline, corrupt
+    #[arg(long)]
+    reason: Option<String>,
+    /// Only those that are dead since this time or later, RFC 3339
+    #[arg(long, value_name = "TIME")]
+    failed_after: Option<String>,
+    /// Only those that are dead since before this time, RFC 3339
+    #[arg(long, value_name = "TIME")]
+    failed_before: Option<String>,
+    /// Most tasks, 1 to 10,000
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    limit: u64,
+    /// Tasks that become claimable a second; all at once when absent
+    #[arg(long, value_name = "N")]
+    rate: Option<f64>,
+    /// Only count
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub fn run(flags: Flags) -> Result<(), Failed> {
-    let Flags { at: Server { server, token }, output, command } = flags;
-    let target = Target::new(&server, token.as_deref()).map_err(|error| Failed::usage(error.to_string()))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let queues = runtime.block_on(async {
-        let late = || anyhow!("{} did not answer within {} s", target.address(), ANSWER_MAX.as_secs());
-        timeout(ANSWER_MAX, ask(&mut Connection::new(&target), &command)).await.map_err(|_| late())?
-    })?;
-    match (output, &command) {
-        (Output::Json, Command::List) => say(&serde_json::to_string_pretty(&queues)?),
-        (Output::Json, _) => say(&serde_json::to_string_pretty(queues.first().context("no answer")?)?),
-        (Output::Table, Command::List) if queues.is_empty() => {
-            say("no queue yet: the first enqueue makes one");
+    let Flags { at, command } = flags;
+    let one = |queue: &Queue| print(std::slice::from_ref(queue));
+    match command {
+        Command::List => at.tell(&*at.ask(async |server| Ok(server.queues().await?))?, |queues| {
+            if queues.is_empty() {
+                say("no queue yet: the first enqueue makes one");
+            } else {
+                print(queues);
+            }
+        }),
+        Command::Show { queue } => at.tell(&at.ask(async |server| Ok(server.queue(&queue).await?))?, one),
+        Command::Pause { queue, reason } => {
+            at.tell(&at.ask(async |server| Ok(server.pause(&queue, &reason).await?))?, one)
         }
-        (Output::Table, _) => print(&queues),
+        Command::Resume { queue } => at.tell(&at.ask(async |server| Ok(server.resume(&queue).await?))?, one),
+        Command::Explain { queue } => {
+            explain::tell(&at, &at.ask(async |server| Ok(server.explain_queue(&queue).await?))?)
+        }
+        Command::Purge { queue, states, dry_run } => {
+            let done = at.ask(async |server| Ok(server.purge(&queue, &states, dry_run).await?))?;
+            at.tell(&done, |done| {
+                say(&format!("{queue}: {} matched, {} purged", done.matched, done.purged));
+            })
+        }
+        Command::Redrive { queue, wish } => {
+            let wish = wish.into_wish();
+            let done = at.ask(async |server| Ok(server.redrive(&queue, &wish).await?))?;
+            at.tell(&done, |done| {
+                let more = if done.cursor.is_some() { "; more are left: run it again" } else { "" };
+                say(&format!("{queue}: {} matched, {} redriven{more}", done.matched, done.redriven));
+            })
+        }
     }
-    Ok(())
 }
 
-async fn ask(server: &mut Connection, command: &Command) -> anyhow::Result<Vec<Queue>> {
-    Ok(match command {
-        Command::List => server.queues().await?,
-        Command::Show { queue } => vec![server.queue(queue).await?],
-        Command::Pause { queue, reason } => vec![server.pause(queue, reason).await?],
-        Command::Resume { queue } => vec![server.resume(queue).await?],
-    })
+impl Wish {
+    fn into_wish(self) -> RedriveWish {
+        RedriveWish {
+            filter: brisq_client::RedriveFilter {
+                ids: if self.ids.is_empty() { None } else { Some(self.ids) },
+                error_kind: self.error_kind,
+                reason: self.reason,
+                failed_after: self.failed_after,
+                failed_before: self.failed_before,
+            },
+            limit: self.limit,
+            rate_per_second: self.rate,
+            dry_run: self.dry_run,
+        }
+    }
 }
 
 fn print(queues: &[Queue]) {
@@ -124,9 +167,4 @@ fn row(queue: &Queue) -> Vec<String> {
         queue.claimers_waiting.to_string(),
         queue.paused.as_ref().map_or("", |_| "yes").to_owned(),
     ]
-}
-
-/// What somebody wrote moves no cursor and makes no further lines.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -7,18 +7,24 @@ mod calm;
 mod closes;
 #[path = "http/contract.rs"]
 mod contract;
+#[path = "http/explained.rs"]
+mod explained;
 #[path = "http/followed.rs"]
 mod followed;
 #[path = "http/leaving.rs"]
 mod leaving;
 #[path = "http/lists.rs"]
 mod lists;
+#[path = "http/many.rs"]
+mod many;
 #[path = "http/metrics.rs"]
 mod metrics;
 #[path = "http/page.rs"]
 mod page;
 #[path = "http/pausing.rs"]
 mod pausing;
+#[path = "http/policies.rs"]
+mod policies;
 #[path = "http/refusals.rs"]
 mod refusals;
 #[path = "http/relaxed.rs"]

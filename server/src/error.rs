@@ -36,6 +36,9 @@ pub fn refused(refused: Refused) -> ApiError {
             ErrorCode::AlreadyFinished,
             "The task has ended and cannot be cancelled. Read its result instead.",
         ),
+        Refused::NotDead => {
+            ApiError::new(ErrorCode::Internal, "The task is no dead letter.").with("cause", "not_dead")
+        }
         Refused::IdTaken => ApiError::new(ErrorCode::Internal, "No free task id was found; try again.")
             .with("cause", "id_taken"),
         Refused::NoRoom => store_full(),

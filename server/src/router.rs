@@ -18,7 +18,7 @@ use crate::auth::Scope;
 use crate::console;
 use crate::error::{Failure, no_such_path};
 use crate::faults::{InClaim, slow_claim};
-use crate::routes::{Handled, leases, queues, service, tasks};
+use crate::routes::{Handled, explain, leases, many, queues, service, tasks};
 use crate::scoped::{Need, ScopedRouter};
 use crate::state::App;
 
@@ -41,6 +41,8 @@ fn all_routes(app: Option<&App>) -> ScopedRouter {
         .routes(read, routes!(tasks::get))
         .acts(write, routes!(tasks::cancel))
         .routes(read, routes!(tasks::result))
+        .routes(read, routes!(explain::task))
+        .routes(read, routes!(explain::events))
         .routes(work, routes!(leases::claim))
         .acts(work, routes!(leases::complete))
         .acts(work, routes!(leases::fail))
@@ -53,6 +55,11 @@ fn all_routes(app: Option<&App>) -> ScopedRouter {
         .acts(work, routes!(leases::heartbeat_batch))
         .routes(read, routes!(queues::list))
         .routes(read, routes!(queues::get))
+        .routes(read, routes!(explain::queue))
+        .routes(read, routes!(many::list))
+        .acts(write, routes!(many::redrive))
+        .acts(admin, routes!(many::purge))
+        .acts(admin, routes!(queues::put))
         .acts(admin, routes!(queues::pause))
         .acts(admin, routes!(queues::resume))
         .routes(Need::Open, routes!(service::healthz))

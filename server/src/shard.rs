@@ -171,7 +171,13 @@ impl Weight for WorkOp {
             Self::Heartbeat(beat) => beat.progress.as_ref(),
             Self::Fail(fail) => fail.error.detail.as_ref(),
             Self::Pause { by, reason } => return by.len() + reason.len(),
-            Self::Claim(_) | Self::Release { .. } | Self::Cancel { .. } | Self::Resume => None,
+            Self::Claim(_)
+            | Self::Release { .. }
+            | Self::Cancel { .. }
+            | Self::Purge { .. }
+            | Self::Redrive { .. }
+            | Self::Govern(_)
+            | Self::Resume => None,
         };
         sent.map_or(0, bytes::Bytes::len)
     }
@@ -234,8 +240,10 @@ impl StoreCalls<WorkOp, WorkResult> for ShardHandle {
         self.meter.moved(Moved::Completed, count(|done| matches!(done, WorkDone::Completed)));
         self.meter.moved(Moved::Failed, count(|done| matches!(done, WorkDone::Failed { .. })));
         self.note_weights(answer);
-        let resumed = answer.results.contains(&Ok(WorkDone::Resumed));
-        self.note(answer, times, if resumed { answer.ready } else { 0 });
+        let opened = [WorkDone::Resumed, WorkDone::Governed].map(Ok);
+        let resumed = answer.results.iter().any(|result| opened.contains(result));
+        let redriven = count(|done| matches!(done, WorkDone::Redriven(TaskState::Ready)));
+        self.note(answer, times, if resumed { answer.ready } else { redriven });
     }
 
     fn failed(self: &Arc<Self>, error: &StoreError, askers: usize) {
@@ -275,11 +283,13 @@ impl Drop for MayEnd<'_> {
 /// The task that an operation may end.
 fn ended_by(op: &WorkOp) -> Option<TaskId> {
     match op {
-        WorkOp::Complete { id, .. } | WorkOp::Cancel { id } => Some(*id),
+        WorkOp::Complete { id, .. } | WorkOp::Cancel { id } | WorkOp::Purge { id, .. } => Some(*id),
         WorkOp::Fail(fail) => Some(fail.id),
         WorkOp::Claim(_)
         | WorkOp::Release { .. }
         | WorkOp::Heartbeat(_)
+        | WorkOp::Redrive { .. }
+        | WorkOp::Govern(_)
         | WorkOp::Pause { .. }
         | WorkOp::Resume => None,
     }

@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 
 use brisq_model::{
-    Backoff, Idempotency, IdempotencyKey, NewTask, Priority, Retention, RetryPolicy, Start, TaskId, limits,
+    Backoff, Idempotency, IdempotencyKey, NewTask, Priority, RetentionWish, RetryPolicy, Start, TaskId,
+    limits,
 };
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -44,6 +46,9 @@ impl<'a> Request<'a> for EnqueueRequest<'a> {
         "maxAttempts",
         "idempotencyKey",
         "idempotency",
+        "idempotencyTtlMs",
+        "deadlineMs",
+        "cost",
         "retry",
         "retention",
     ];
@@ -90,9 +95,20 @@ pub struct TaskRequest<'a> {
     /// one that is leased or has ended is answered.
     #[schema(value_type = Option<String>)]
     pub idempotency: Option<Cow<'a, str>>,
-    /// When a failed attempt is tried again.
+    /// The key is free this many ms after the enqueue, 1 to a year, or once its task is gone, whichever comes first; when absent
+    /// it holds while its task is kept.
+    #[schema(minimum = 1, maximum = 31_536_000_000_u64)]
+    pub idempotency_ttl_ms: Option<u64>,
+    /// Dead with the reason `deadline` this many ms after the enqueue, 1 to a year, unless a worker holds it then. Who holds it may
+    /// still complete it; it is not tried again.
+    #[schema(minimum = 1, maximum = 31_536_000_000_u64)]
+    pub deadline_ms: Option<u64>,
+    /// Tokens that its start takes of the queue's `limits.perSecond`, 1 to 1,000,000; 1 when absent.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub cost: Option<u64>,
+    /// When a failed attempt is tried again; as its queue's policy says when absent.
     pub retry: Option<RetryRequest>,
-    /// How long it can be looked up when finished.
+    /// How long it can be looked up when finished; as its queue's policy says what is absent.
     pub retention: Option<RetentionRequest>,
 }
 
@@ -105,11 +121,13 @@ impl<'a> Request<'a> for TaskRequest<'a> {
         "maxAttempts",
         "idempotencyKey",
         "idempotency",
+        "idempotencyTtlMs",
+        "deadlineMs",
+        "cost",
         "retry",
         "retention",
     ];
-    const NOT_YET: &'static [&'static str] =
-        &["deadlineMs", "idempotencyTtlMs", "orderingKey", "fairnessKey", "limitKey", "cost", "callbackUrl"];
+    const NOT_YET: &'static [&'static str] = &["orderingKey", "fairnessKey", "limitKey", "callbackUrl"];
 
     fn of(fields: &Fields<'a>) -> Result<Self, ApiError> {
         Ok(Self {
@@ -120,6 +138,9 @@ impl<'a> Request<'a> for TaskRequest<'a> {
             max_attempts: fields.whole("maxAttempts")?,
             idempotency_key: fields.text("idempotencyKey")?,
             idempotency: fields.text("idempotency")?,
+            idempotency_ttl_ms: fields.whole("idempotencyTtlMs")?,
+            deadline_ms: fields.whole("deadlineMs")?,
+            cost: fields.whole("cost")?,
             retry: fields.object("retry")?,
             retention: fields.object("retention")?,
         })
@@ -187,25 +208,57 @@ impl TaskRequest<'_> {
     pub fn into_task(self, id: TaskId) -> Result<NewTask, ApiError> {
         let payload =
             self.payload.ok_or_else(|| ApiError::invalid_field("payload", "A task has a `payload`."))?;
-        let idempotency = idempotency(self.idempotency.as_deref(), self.idempotency_key.is_some())?;
+        let keyed = self.idempotency_key.is_some();
+        let idempotency = idempotency(self.idempotency.as_deref(), keyed)?;
+        let start = start(self.delay_ms, self.run_at.as_deref(), id)?;
         Ok(NewTask {
             id,
             payload: checked_payload(payload)?,
             priority: priority(self.priority)?,
-            start: start(self.delay_ms, self.run_at.as_deref(), id)?,
+            deadline_ms: deadline(self.deadline_ms, start, id)?,
+            start,
             max_attempts: max_attempts(self.max_attempts)?,
-            retry: self.retry.map_or_else(|| Ok(RetryPolicy::default()), RetryRequest::into_policy)?,
-            retention: self
-                .retention
-                .map_or_else(|| Ok(Retention::default()), RetentionRequest::into_retention)?,
+            retry: self.retry.map(RetryRequest::into_policy).transpose()?,
+            retention: self.retention.unwrap_or_default().into_wish()?,
+            cost: cost("cost", self.cost, 1)?,
             idempotency_key: self
                 .idempotency_key
                 .map(|key| IdempotencyKey::new(&key))
                 .transpose()
                 .map_err(|e| ApiError::invalid_field("idempotencyKey", e.to_string()))?,
             idempotency,
+            idempotency_ttl_ms: key_ttl(self.idempotency_ttl_ms, keyed)?,
         })
     }
+}
+
+fn key_ttl(asked: Option<u64>, keyed: bool) -> Result<Option<u64>, ApiError> {
+    if asked.is_some() && !keyed {
+        let message = "`idempotencyTtlMs` is about an `idempotencyKey`; give one, or leave it out.";
+        return Err(ApiError::invalid_field("idempotencyTtlMs", message));
+    }
+    span("idempotencyTtlMs", asked)
+}
+
+/// A task that can be claimed only past its deadline is a mistake.
+fn deadline(asked: Option<u64>, start: Start, id: TaskId) -> Result<Option<u64>, ApiError> {
+    let deadline = span("deadlineMs", asked)?;
+    let delay_ms = match start {
+        Start::Now => 0,
+        Start::InMs(ms) => ms,
+        Start::At(at) => at.0.saturating_sub(id.unix_ms()),
+    };
+    match deadline {
+        Some(ms) if ms <= delay_ms => {
+            let message = "`deadlineMs` ends before the task can be claimed: it would be dead by then. It counts from the enqueue; make it longer than the delay.";
+            Err(ApiError::invalid_field("deadlineMs", message).with("value", ms))
+        }
+        deadline => Ok(deadline),
+    }
+}
+
+fn span(field: &str, asked: Option<u64>) -> Result<Option<u64>, ApiError> {
+    asked.map(|_| within(field, asked, 1..=limits::DEADLINE_MAX_MS, 1)).transpose()
 }
 
 fn checked_payload(raw: &RawValue) -> Result<Bytes, ApiError> {
@@ -268,7 +321,7 @@ fn start(delay_ms: Option<u64>, run_at: Option<&str>, id: TaskId) -> Result<Star
 }
 
 impl RetryRequest {
-    fn into_policy(self) -> Result<RetryPolicy, ApiError> {
+    pub(crate) fn into_policy(self) -> Result<RetryPolicy, ApiError> {
         let delay = |field, value, default| within(field, value, 0..=limits::DELAY_MAX_MS, default);
         let backoff = match self.policy.as_deref().unwrap_or("exponential") {
             "exponential" => Backoff::Exponential {
@@ -303,18 +356,53 @@ fn delays(asked: Option<Vec<u64>>) -> Result<Vec<u64>, ApiError> {
 }
 
 impl RetentionRequest {
-    fn into_retention(self) -> Result<Retention, ApiError> {
-        let default = Retention::default();
-        let bound = 0..=limits::RETENTION_MAX_MS;
-        Ok(Retention {
-            completed_ms: within(
-                "retention.completedMs",
-                self.completed_ms,
-                bound.clone(),
-                default.completed_ms,
-            )?,
-            dead_ms: within("retention.deadMs", self.dead_ms, bound, default.dead_ms)?,
+    pub(crate) fn into_wish(self) -> Result<RetentionWish, ApiError> {
+        let span = |field, asked: Option<u64>| {
+            asked.map(|_| within(field, asked, 0..=limits::RETENTION_MAX_MS, 0)).transpose()
+        };
+        Ok(RetentionWish {
+            completed_ms: span("retention.completedMs", self.completed_ms)?,
+            dead_ms: span("retention.deadMs", self.dead_ms)?,
         })
+    }
+}
+
+/// A number of tokens.
+pub(crate) fn cost(field: &str, asked: Option<u64>, least: u64) -> Result<u32, ApiError> {
+    let cost = within(field, asked, least..=u64::from(limits::BURST_MAX), 1)?;
+    Ok(u32::try_from(cost).unwrap_or(limits::BURST_MAX))
+}
+
+/// When a failed attempt is tried again.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryView {
+    /// `exponential`, `fixed` or `list`.
+    pub policy: &'static str,
+    /// First or only delay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
+    /// Longest delay of `exponential`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_delay_ms: Option<u64>,
+    /// Delays of `list`; the last one repeats.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub delays_ms: Vec<u64>,
+    /// Share of the delay that is drawn at random, 0 to 1.
+    pub jitter: f64,
+}
+
+impl RetryView {
+    pub(crate) fn of(retry: &RetryPolicy) -> Self {
+        let jitter = f64::from(retry.jitter_permille) / 1_000.0;
+        let (policy, delay_ms, max_delay_ms, delays_ms) = match &retry.backoff {
+            Backoff::Exponential { delay_ms, max_delay_ms } => {
+                ("exponential", Some(*delay_ms), Some(*max_delay_ms), Vec::new())
+            }
+            Backoff::Fixed { delay_ms } => ("fixed", Some(*delay_ms), None, Vec::new()),
+            Backoff::List { delays_ms } => ("list", None, None, delays_ms.clone()),
+        };
+        Self { policy, delay_ms, max_delay_ms, delays_ms, jitter }
     }
 }
 

@@ -12,7 +12,10 @@ mod batch;
 mod cut;
 mod enqueue;
 mod error;
+mod explain;
 mod last_words;
+mod many;
+mod policy;
 mod queue;
 mod raw;
 mod read;
@@ -23,8 +26,13 @@ mod value;
 mod work;
 
 pub use batch::{Batch, BatchRequest, BatchResults, CompleteBatch, Empty, Item, ItemResult, item};
-pub use enqueue::{EnqueueRequest, RetentionRequest, RetryRequest, TaskRequest};
+pub use enqueue::{EnqueueRequest, RetentionRequest, RetryRequest, RetryView, TaskRequest};
 pub use error::{ApiError, ErrorBody, ErrorCode, ErrorEnvelope};
+pub use explain::{EventView, Events, Evidence, ExplainView, Reason};
+pub use many::{
+    PurgeRequest, PurgeView, Redrive, RedriveFilter, RedriveRequest, RedriveView, TaskList, task_state,
+};
+pub use policy::{KeepRequest, KeepView, LimitsRequest, LimitsView, PolicyRequest, PolicyView};
 pub use queue::{PauseRequest, PauseView, QueueList, QueueView, StateCounts};
 pub use raw::{AnyJson, raw_value};
 pub use read::{Fields, Request, parse};

@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::read::{Fields, Request};
-use crate::{ApiError, rfc3339};
+use crate::{ApiError, PolicyView, rfc3339};
 
 /// A queue.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -23,6 +23,9 @@ pub struct QueueView {
     pub paused: Option<PauseView>,
     /// Claims parked at this server, waiting for a task.
     pub claimers_waiting: u64,
+    /// What holds for its tasks; left out in lists of queues.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyView>,
 }
 
 /// A pause: the queue takes tasks and every act on a lease, and hands out nothing.

@@ -72,10 +72,13 @@ pub struct TaskView<'a> {
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<String>,
+    /// From when on it is dead unless a worker holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_at: Option<String>,
     /// Its producer wants it back.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cancel_requested: bool,
-    /// Why it is dead or failed: `exhausted`, `non_retryable`, `quarantined`.
+    /// Why it is dead or failed: `exhausted`, `non_retryable`, `quarantined`, `deadline`, `corrupt`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_reason: Option<&'static str>,
     /// Key it was enqueued with.
@@ -171,6 +174,7 @@ impl<'a> TaskView<'a> {
             ready_at: Some(rfc3339(task.ready_at)),
             started_at: task.started_at.map(rfc3339),
             finished_at: task.finished_at.map(rfc3339),
+            deadline_at: task.deadline_at.map(rfc3339),
             cancel_requested: task.cancel_requested,
             dead_reason: task.dead_reason.map(brisq_model::DeadReason::name),
             idempotency_key: task.idempotency_key.as_ref().map(IdempotencyKey::as_str),

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::enqueue::cost;
 use crate::last_words::{cut_detail, cut_text};
 use crate::raw::bytes_of;
 use crate::read::{Fields, Request};
@@ -87,15 +88,17 @@ pub struct CompleteRequest<'a> {
     /// Any JSON, at most 1 MiB; comes back byte for byte.
     #[schema(value_type = AnyJson, required = false)]
     pub result: Option<&'a RawValue>,
+    /// Tokens that it used of its queue's `limits.perSecond`, 0 to 1,000,000, where its `cost` was a guess.
+    #[schema(maximum = 1_000_000)]
+    pub used_cost: Option<u64>,
 }
 
 impl<'a> Request<'a> for CompleteRequest<'a> {
-    const FIELDS: &'static [&'static str] = &["id", "token", "result"];
-    const NOT_YET: &'static [&'static str] = &["usedCost"];
+    const FIELDS: &'static [&'static str] = &["id", "token", "result", "usedCost"];
 
     fn of(fields: &Fields<'a>) -> Result<Self, ApiError> {
         let (id, token) = (fields.text("id")?, fields.needed_text("token")?);
-        Ok(Self { id, token, result: fields.raw("result") })
+        Ok(Self { id, token, result: fields.raw("result"), used_cost: fields.whole("usedCost")? })
     }
 }
 
@@ -273,6 +276,14 @@ impl CompleteRequest<'_> {
     /// When it is too large.
     pub fn result(&self) -> Result<Option<Bytes>, ApiError> {
         bounded("result", self.result, limits::RESULT_MAX_BYTES)
+    }
+
+    /// The tokens that it used, if it says so.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn checked_cost(&self) -> Result<Option<u32>, ApiError> {
+        self.used_cost.map(|used| cost("usedCost", Some(used), 0)).transpose()
     }
 }
 

@@ -75,6 +75,128 @@ pub struct QueueCounts {
     pub cancelled: u64,
 }
 
+/// What a purge did.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Purged {
+    /// Tasks that were in the states.
+    pub matched: u64,
+    /// Those that are gone.
+    pub purged: u64,
+}
+
+/// Which dead letters are to be tasks again, and how.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RedriveWish {
+    /// Which; all that is given must hold.
+    pub filter: RedriveFilter,
+    /// Most tasks, 1 to 10,000.
+    pub limit: u64,
+    /// Tasks that become claimable a second; all at once when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_per_second: Option<f64>,
+    /// Only count.
+    pub dry_run: bool,
+}
+
+/// Which dead letters.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RedriveFilter {
+    /// These.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ids: Option<Vec<String>>,
+    /// Kind of the last error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_kind: Option<String>,
+    /// Why they are dead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_after: Option<String>,
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_before: Option<String>,
+}
+
+/// What a redrive did.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Redriven {
+    /// Dead letters that match, counted up to 10,000.
+    pub matched: u64,
+    /// Those that are tasks again.
+    pub redriven: u64,
+    /// Where the next call would go on, if something is left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// Why a task, or the first task of a queue, is where it is.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// State of the task; `empty` where a queue has none.
+    pub state: String,
+    /// The one reason that explains most.
+    pub reason: String,
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// One sentence.
+    pub summary: String,
+    /// What it is concluded from.
+    pub evidence: Vec<Evidence>,
+    /// What to do about it.
+    pub next_step: String,
+    /// Place of a ready task in the line, 1 for the head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
+}
+
+/// A fact.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Evidence {
+    /// Such as `worker`.
+    pub name: String,
+    /// As text.
+    pub value: String,
+}
+
+#[derive(Deserialize)]
+struct Events {
+    events: Vec<Event>,
+}
+
+/// Something that happened to a task.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Event {
+    /// RFC 3339.
+    pub at: String,
+    /// Such as `claimed`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Who held the lease.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    /// Number of the attempt that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// Why it is dead, or the kind of the error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What the worker said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TaskPage {
+    tasks: Vec<Box<RawValue>>,
+    next_cursor: Option<String>,
+}
+
 #[derive(Deserialize)]
 struct Tasks {
     tasks: Vec<ClaimedTask>,
@@ -156,14 +278,108 @@ impl Connection {
     pub async fn resume(&mut self, queue: &str) -> Result<Queue, ClientError> {
         read(self.call("POST", &path_of(queue, "/resume"), b"").await?)
     }
+
+    /// At most `limit` tasks of a queue, those in `state` or all, each as the server says it.
+    ///
+    /// # Errors
+    /// When the server refuses or cannot be reached.
+    pub async fn tasks(
+        &mut self,
+        queue: &str,
+        state: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Box<RawValue>>, ClientError> {
+        let state = state.map_or_else(String::new, |state| format!("&state={}", segment(state)));
+        let mut all = Vec::new();
+        let mut cursor = String::new();
+        while all.len() < limit {
+            let most = PAGE_MAX.min(limit - all.len());
+            let path = path_of(queue, &format!("/tasks?limit={most}{state}{cursor}"));
+            let page: TaskPage = read(self.call("GET", &path, b"").await?)?;
+            all.extend(page.tasks);
+            let Some(next) = page.next_cursor else { break };
+            cursor = format!("&cursor={next}");
+        }
+        Ok(all)
+    }
+
+    /// One task, as the server says it.
+    ///
+    /// # Errors
+    /// When the server refuses or cannot be reached.
+    pub async fn task(&mut self, id: &str) -> Result<Box<RawValue>, ClientError> {
+        read(self.call("GET", &format!("/v1/tasks/{}", segment(id)), b"").await?)
+    }
+
+    /// Why a task is where it is.
+    ///
+    /// # Errors
+    /// When the server refuses or cannot be reached.
+    pub async fn explain_task(&mut self, id: &str) -> Result<Explanation, ClientError> {
+        read(self.call("GET", &format!("/v1/tasks/{}/explain", segment(id)), b"").await?)
+    }
+
+    /// Why the first task of a queue is where it is.
+    ///
+    /// # Errors
+    /// When the server refuses or cannot be reached.
+    pub async fn explain_queue(&mut self, queue: &str) -> Result<Explanation, ClientError> {
+        read(self.call("GET", &path_of(queue, "/explain"), b"").await?)
+    }
+
+    /// What happened to a task, oldest first.
+    ///
+    /// # Errors
+    /// When the server refuses or cannot be reached.
+    pub async fn events(&mut self, id: &str) -> Result<Vec<Event>, ClientError> {
+        let answer: Events =
+            read(self.call("GET", &format!("/v1/tasks/{}/events", segment(id)), b"").await?)?;
+        Ok(answer.events)
+    }
+
+    /// Takes a task back, and answers it as the server says it.
+    ///
+    /// # Errors
+    /// When the server refuses or cannot be reached.
+    pub async fn cancel(&mut self, id: &str) -> Result<Box<RawValue>, ClientError> {
+        read(self.call("DELETE", &format!("/v1/tasks/{}", segment(id)), b"").await?)
+    }
+
+    /// Takes the tasks of a queue away that are in some states.
+    ///
+    /// # Errors
+    /// When the server refuses or cannot be reached.
+    pub async fn purge(
+        &mut self,
+        queue: &str,
+        states: &[String],
+        dry_run: bool,
+    ) -> Result<Purged, ClientError> {
+        let body = serde_json::json!({ "states": states, "dryRun": dry_run }).to_string();
+        read(self.call("POST", &path_of(queue, "/purge"), body.as_bytes()).await?)
+    }
+
+    /// Makes dead letters of a queue tasks again.
+    ///
+    /// # Errors
+    /// When the server refuses or cannot be reached.
+    pub async fn redrive(&mut self, queue: &str, wish: &RedriveWish) -> Result<Redriven, ClientError> {
+        let body = serde_json::to_vec(wish).map_err(|error| ClientError::Answer(error.to_string()))?;
+        read(self.call("POST", &path_of(queue, "/redrive"), &body).await?)
+    }
 }
 
-/// What a person typed as a queue's name is one segment of a path, whatever it is.
+/// Most tasks that the server answers in a page.
+const PAGE_MAX: usize = 1_000;
+
 fn path_of(queue: &str, act: &str) -> String {
+    format!("/v1/queues/{}{act}", segment(queue))
+}
+
+/// What a person typed is one segment of a path, whatever it is.
+fn segment(text: &str) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:".contains(byte);
-    let encoded: String = queue
-        .bytes()
+    text.bytes()
         .map(|byte| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect();
-    format!("/v1/queues/{encoded}{act}")
+        .collect()
 }

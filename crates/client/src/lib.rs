@@ -6,5 +6,8 @@ mod calls;
 mod connection;
 pub mod load;
 
-pub use calls::{ClaimedTask, Lease, Paused, Queue, QueueCounts};
+pub use calls::{
+    ClaimedTask, Event, Evidence, Explanation, Lease, Paused, Purged, Queue, QueueCounts, RedriveFilter,
+    RedriveWish, Redriven,
+};
 pub use connection::{ClientError, Connection, Response, Target};

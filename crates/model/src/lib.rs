@@ -13,6 +13,7 @@ mod life;
 pub mod limits;
 mod name;
 mod pause;
+mod policy;
 mod retry;
 mod task;
 mod time;
@@ -21,8 +22,10 @@ pub use id::{IdError, LeaseToken, QueueNumber, Shard, TaskId};
 pub use life::{Claim, Ending, Facts, LeaseEnd, PastLease, State};
 pub use name::{IdempotencyKey, NameError, QueueName, TenantName, WorkerName};
 pub use pause::Pause;
+pub use policy::{Policy, Rate};
 pub use retry::{Backoff, RetryPolicy};
 pub use task::{
-    Attempt, DeadReason, Idempotency, Lease, NewTask, Priority, Retention, Start, Task, TaskError, TaskState,
+    Attempt, DeadReason, Event, EventKind, Idempotency, Lease, NewTask, Priority, Retention, RetentionWish,
+    Start, Task, TaskError, TaskState, TaskStates,
 };
 pub use time::UnixMs;

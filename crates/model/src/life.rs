@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    Attempt, DeadReason, IdempotencyKey, Lease, LeaseToken, Priority, Task, TaskId, TaskState, UnixMs,
+    Attempt, DeadReason, Event, IdempotencyKey, Lease, LeaseToken, Priority, Task, TaskId, TaskState, UnixMs,
     WorkerName,
 };
 
@@ -16,6 +16,8 @@ pub struct Claim {
     pub lease_ms: u64,
     pub started_at: UnixMs,
     pub worker: Option<WorkerName>,
+    /// When its holder last sent a heartbeat.
+    pub beat_at: Option<UnixMs>,
 }
 
 /// How a lease ended: a repeat of the same with the same token succeeds.
@@ -146,8 +148,11 @@ pub struct Facts {
     /// Leases that expired.
     pub expiries: u32,
     pub cancel_requested: bool,
+    pub deadline_at: Option<UnixMs>,
     /// Attempts that failed, with their errors.
     pub attempts: Vec<Attempt>,
+    /// What else happened to it.
+    pub events: Vec<Event>,
     pub progress: Option<Bytes>,
     pub result: Option<Bytes>,
 }
@@ -164,8 +169,8 @@ impl Task {
         // An attempt counts while it runs and when it did its work; `failed` holds the others that do.
         let (started_at, runs, lease) = match (facts.state, facts.last) {
             (State::Leased { claim, until }, _) => {
-                let Claim { token, started_at, worker, .. } = *claim;
-                (Some(started_at), true, Some(Lease { token, expires_at: until, worker }))
+                let Claim { token, started_at, worker, beat_at, .. } = *claim;
+                (Some(started_at), true, Some(Lease { token, expires_at: until, worker, beat_at }))
             }
             (_, Some(last)) => (Some(last.claim.started_at), last.end == LeaseEnd::Completed, None),
             (_, None) => (None, false, None),
@@ -182,10 +187,12 @@ impl Task {
             ready_at: facts.ready_at,
             started_at,
             finished_at,
+            deadline_at: facts.deadline_at,
             lease,
             cancel_requested: facts.cancel_requested,
             progress: facts.progress,
             attempts: facts.attempts,
+            events: facts.events,
             dead_reason,
             result: facts.result,
             idempotency_key: facts.idempotency_key,
@@ -198,7 +205,7 @@ mod tests {
     use super::*;
 
     fn claim() -> Claim {
-        Claim { token: LeaseToken::new(1), lease_ms: 2, started_at: UnixMs(3), worker: None }
+        Claim { token: LeaseToken::new(1), lease_ms: 2, started_at: UnixMs(3), worker: None, beat_at: None }
     }
 
     #[test]

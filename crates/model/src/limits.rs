@@ -23,6 +23,15 @@ pub const ERROR_KIND_MAX_BYTES: usize = 128;
 pub const ERROR_DETAIL_MAX_BYTES: usize = 16 * 1024;
 /// Longest reason of a pause.
 pub const PAUSE_REASON_MAX_BYTES: usize = 1_024;
+/// Most tasks of one page of a list.
+pub const LIST_MAX_TASKS: usize = 1_000;
+/// Tasks that one store call looks at for a page: a list of a rare state comes in pages that are not full.
+pub const LIST_LOOKED_AT_MAX: usize = 10_000;
+/// Most tasks of one redrive, and how many it takes that names no limit. Matches are counted up to the first.
+pub const REDRIVE_MAX_TASKS: u64 = 10_000;
+pub const REDRIVE_DEFAULT_TASKS: u64 = 1_000;
+/// Tasks of a page of a list that names no limit.
+pub const LIST_DEFAULT_TASKS: usize = 100;
 /// Most items in one batch request.
 pub const BATCH_MAX_ITEMS: usize = 1_000;
 /// Longest queue name.
@@ -47,10 +56,22 @@ pub const LEASE_DEFAULT_MS: u64 = 30_000;
 pub const WAIT_MAX_MS: u64 = 60_000;
 /// Longest delay of a task, a retry or a release: a year.
 pub const DELAY_MAX_MS: u64 = 31_536_000_000;
+/// Longest deadline of a task, and longest hold of an idempotency key: a year.
+pub const DEADLINE_MAX_MS: u64 = 31_536_000_000;
 /// Attempts when the task names none.
 pub const ATTEMPTS_DEFAULT: u32 = 5;
 /// Most attempts a task can ask for.
 pub const ATTEMPTS_MAX: u32 = 100;
+/// Failed attempts and other events that are kept of a task; beyond, the oldest go.
+pub const HISTORY_MAX: usize = 200;
+/// Tasks that an explanation counts before one in line; beyond, it says "at least".
+pub const POSITION_MAX: u64 = 10_000;
+/// Largest bound of leases at a time that a queue can ask for.
+pub const IN_FLIGHT_MAX: u32 = 1_000_000;
+/// Largest rate of a queue, in thousandths of a start a second: a million a second.
+pub const RATE_MAX_MILLI: u64 = 1_000_000_000;
+/// Largest burst of a rate, and largest cost of a task, in tokens.
+pub const BURST_MAX: u32 = 1_000_000;
 /// Lease expiries after which a task is quarantined, because it seems to kill its workers.
 pub const EXPIRIES_MAX: u32 = 5;
 /// Most entries of a retry policy's list of delays.

@@ -73,6 +73,31 @@ impl Default for Retention {
     }
 }
 
+/// What a task says of its retention; its queue's policy says what is absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetentionWish {
+    pub completed_ms: Option<u64>,
+    pub dead_ms: Option<u64>,
+}
+
+impl From<Retention> for RetentionWish {
+    fn from(retention: Retention) -> Self {
+        let Retention { completed_ms, dead_ms } = retention;
+        Self { completed_ms: Some(completed_ms), dead_ms: Some(dead_ms) }
+    }
+}
+
+impl RetentionWish {
+    /// With what is absent as the queue has it.
+    #[must_use]
+    pub fn or(self, queue: Retention) -> Retention {
+        Retention {
+            completed_ms: self.completed_ms.unwrap_or(queue.completed_ms),
+            dead_ms: self.dead_ms.unwrap_or(queue.dead_ms),
+        }
+    }
+}
+
 /// A task as it is handed to a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewTask {
@@ -86,14 +111,20 @@ pub struct NewTask {
     pub start: Start,
     /// Attempts before it is dead, at least 1.
     pub max_attempts: u32,
-    /// When it is tried again.
-    pub retry: RetryPolicy,
+    /// When it is tried again; its queue's policy when absent.
+    pub retry: Option<RetryPolicy>,
     /// How long it is kept when finished.
-    pub retention: Retention,
+    pub retention: RetentionWish,
+    /// Tokens that its start takes of its queue's rate, 1 to [`limits::BURST_MAX`].
+    pub cost: u32,
     /// Of all tasks of the queue that are kept one has this key.
     pub idempotency_key: Option<IdempotencyKey>,
     /// What an enqueue does where a task has the key.
     pub idempotency: Idempotency,
+    /// The key is free again this long after the enqueue, ms, though the task may be kept longer.
+    pub idempotency_ttl_ms: Option<u64>,
+    /// If nobody holds it then, it is dead this long after the enqueue, ms.
+    pub deadline_ms: Option<u64>,
 }
 
 /// What an enqueue does where a task with its idempotency key is kept.
@@ -119,10 +150,13 @@ impl NewTask {
             priority: Priority::default(),
             start: Start::Now,
             max_attempts: limits::ATTEMPTS_DEFAULT,
-            retry: RetryPolicy::default(),
-            retention: Retention::default(),
+            retry: None,
+            retention: RetentionWish::default(),
+            cost: 1,
             idempotency_key: None,
             idempotency: Idempotency::default(),
+            idempotency_ttl_ms: None,
+            deadline_ms: None,
         }
     }
 }
@@ -184,10 +218,40 @@ impl TaskState {
         Self::ALL.get(usize::from(code)).copied()
     }
 
+    /// The state with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+
     /// Whether nothing will change it any more.
     #[must_use]
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Dead | Self::Cancelled)
+    }
+}
+
+/// Some of the states.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskStates(u8);
+
+impl TaskStates {
+    /// Whether the state is among them.
+    #[must_use]
+    pub const fn has(self, state: TaskState) -> bool {
+        self.0 & (1 << state.code()) != 0
+    }
+
+    /// One bit for each state, the lowest for the first of [`TaskState::ALL`].
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+}
+
+impl FromIterator<TaskState> for TaskStates {
+    fn from_iter<I: IntoIterator<Item = TaskState>>(states: I) -> Self {
+        Self(states.into_iter().fold(0, |bits, state| bits | 1 << state.code()))
     }
 }
 
@@ -202,11 +266,14 @@ pub enum DeadReason {
     Quarantined,
     /// Its record could not be read.
     Corrupt,
+    /// Its deadline passed while nobody held it.
+    Deadline,
 }
 
 impl DeadReason {
     /// All reasons, in the order of their codes.
-    pub const ALL: [Self; 4] = [Self::Exhausted, Self::NonRetryable, Self::Quarantined, Self::Corrupt];
+    pub const ALL: [Self; 5] =
+        [Self::Exhausted, Self::NonRetryable, Self::Quarantined, Self::Corrupt, Self::Deadline];
 
     /// Name on the wire.
     #[must_use]
@@ -216,6 +283,7 @@ impl DeadReason {
             Self::NonRetryable => "non_retryable",
             Self::Quarantined => "quarantined",
             Self::Corrupt => "corrupt",
+            Self::Deadline => "deadline",
         }
     }
 
@@ -250,10 +318,27 @@ pub struct Attempt {
     pub number: u32,
     /// Who held the lease.
     pub worker: Option<WorkerName>,
+    /// When it was claimed, as far as that is known.
+    pub started_at: Option<UnixMs>,
     /// When it failed.
     pub failed_at: UnixMs,
     /// With what.
     pub error: TaskError,
+}
+
+/// Something in a task's life that is neither its enqueue, a failed attempt nor its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub at: UnixMs,
+    pub kind: EventKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// The lease of this claim ended by time.
+    Expired { worker: Option<WorkerName>, started_at: UnixMs },
+    /// A dead letter became a task again.
+    Redriven,
 }
 
 /// Who holds a task, and until when.
@@ -265,6 +350,8 @@ pub struct Lease {
     pub expires_at: UnixMs,
     /// The holder, if it said who it is.
     pub worker: Option<WorkerName>,
+    /// When it last sent a heartbeat.
+    pub beat_at: Option<UnixMs>,
 }
 
 /// A task as a store answers it.
@@ -291,6 +378,8 @@ pub struct Task {
     pub started_at: Option<UnixMs>,
     /// When it ended.
     pub finished_at: Option<UnixMs>,
+    /// From when on it is dead unless somebody holds it.
+    pub deadline_at: Option<UnixMs>,
     /// The holder's lease, while [`TaskState::Leased`].
     pub lease: Option<Lease>,
     /// Whether its producer wants it back while it runs.
@@ -299,6 +388,8 @@ pub struct Task {
     pub progress: Option<Bytes>,
     /// Attempts that failed, oldest first.
     pub attempts: Vec<Attempt>,
+    /// What else happened to it, oldest first.
+    pub events: Vec<Event>,
     /// Why it is dead or failed.
     pub dead_reason: Option<DeadReason>,
     /// JSON of its result.

@@ -1,7 +1,9 @@
 //! What callers ask of the writer.
 
 use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName};
-use brisq_store::{Answer, Enqueued, QueueCounts, QueueInfo, Refused, StoreError, WorkOp, WorkResult};
+use brisq_store::{
+    Answer, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, StoreError, TaskPage, WorkOp, WorkResult,
+};
 use tokio::sync::oneshot;
 
 /// Calls that wait for the writer; a caller beyond it waits for room.
@@ -22,6 +24,8 @@ pub enum Call {
 pub enum Read {
     Task(TaskId, Reply<Option<Task>>),
     Outcome(TaskId, Reply<Option<Task>>),
+    Tasks(Shard, PageOf, Reply<TaskPage>),
+    Position(TaskId, Reply<Option<u64>>),
     Counts(Vec<Shard>, Reply<Vec<QueueCounts>>),
     Number(TenantName, QueueName, Reply<Option<QueueNumber>>),
     Queue(QueueNumber, Reply<Option<QueueInfo>>),
@@ -47,6 +51,8 @@ impl Read {
         let error = beside_new_tasks(error);
         match self {
             Self::Task(_, reply) | Self::Outcome(_, reply) => refuse(reply, error),
+            Self::Tasks(.., reply) => refuse(reply, error),
+            Self::Position(_, reply) => refuse(reply, error),
             Self::Counts(_, reply) => refuse(reply, error),
             Self::Number(.., reply) => refuse(reply, error),
             Self::Queue(_, reply) => refuse(reply, error),

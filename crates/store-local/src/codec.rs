@@ -2,13 +2,22 @@
 //! their length as 32 bits; an optional field begins with 0 or 1.
 
 use brisq_model::{
-    Attempt, Backoff, Claim, DeadReason, IdempotencyKey, LeaseEnd, LeaseToken, Pause, Priority, Retention,
-    RetryPolicy, State, TaskError, TaskState,
+    Attempt, Backoff, Claim, DeadReason, Event, EventKind, IdempotencyKey, LeaseEnd, LeaseToken, Pause,
+    Policy, Priority, Rate, Retention, RetryPolicy, State, TaskError, TaskState, UnixMs,
 };
-use brisq_store::engine::{Body, Extra, Record};
+use brisq_store::engine::{Body, Extra, Record, Rules};
 use bytes::Bytes;
 
 use crate::fields::{Damage, Read, Reader, Writer};
+
+/// Tags of fields that most records lack.
+const KEY_UNTIL: u8 = 1;
+const DEADLINE: u8 = 2;
+const BEAT: u8 = 3;
+const COST: u8 = 4;
+/// Tags of what an extra may lack.
+const STARTED: u8 = 1;
+const EVENTS: u8 = 2;
 
 fn write_retention(w: &mut Writer, retention: Retention) {
     w.u64(retention.completed_ms);
@@ -19,12 +28,8 @@ fn read_retention(r: &mut Reader<'_>) -> Read<Retention> {
     Ok(Retention { completed_ms: r.u64()?, dead_ms: r.u64()? })
 }
 
-/// What never changes of a task.
-pub fn body_bytes(body: &Body) -> Vec<u8> {
-    let mut w = Writer::versioned();
-    w.u8(body.priority.get());
-    w.u32(body.max_attempts);
-    match &body.retry.backoff {
+fn write_retry(w: &mut Writer, retry: &RetryPolicy) {
+    match &retry.backoff {
         Backoff::Exponential { delay_ms, max_delay_ms } => {
             w.u8(0);
             w.u64(*delay_ms);
@@ -36,17 +41,70 @@ pub fn body_bytes(body: &Body) -> Vec<u8> {
         }
         Backoff::List { delays_ms } => {
             w.u8(2);
-            w.u32(u32::try_from(delays_ms.len()).unwrap_or(u32::MAX));
-            for ms in delays_ms {
-                w.u64(*ms);
-            }
+            w.list(delays_ms, |w, ms| w.u64(*ms));
         }
     }
-    w.u16(body.retry.jitter_permille);
+    w.u16(retry.jitter_permille);
+}
+
+fn read_retry(r: &mut Reader<'_>) -> Read<RetryPolicy> {
+    let backoff = match r.u8()? {
+        0 => Backoff::Exponential { delay_ms: r.u64()?, max_delay_ms: r.u64()? },
+        1 => Backoff::Fixed { delay_ms: r.u64()? },
+        2 => Backoff::List { delays_ms: r.list(Reader::u64)? },
+        _ => return Err(Damage("a retry policy")),
+    };
+    Ok(RetryPolicy { backoff, jitter_permille: r.u16()? })
+}
+
+/// What holds for all tasks of a queue.
+pub fn rules_bytes(rules: &Rules) -> Vec<u8> {
+    let mut w = Writer::versioned();
+    w.u64(rules.paid_us);
+    w.option(rules.policy.as_deref(), |w, policy| {
+        write_retry(w, &policy.retry);
+        write_retention(w, policy.retention);
+        w.u64(policy.kept_max);
+        w.option(policy.in_flight_max, Writer::u32);
+        w.option(policy.rate, |w, rate| {
+            w.u64(rate.milli_per_second);
+            w.u32(rate.burst);
+        });
+        w.u64(policy.aging_ms);
+        w.u32(policy.expiries_max);
+    });
+    w.0
+}
+
+pub fn rules(bytes: &[u8]) -> Read<Rules> {
+    let mut r = Reader::versioned(bytes)?;
+    let paid_us = r.u64()?;
+    let policy = r.option(|r| {
+        Ok(Box::new(Policy {
+            retry: read_retry(r)?,
+            retention: read_retention(r)?,
+            kept_max: r.u64()?,
+            in_flight_max: r.option(Reader::u32)?,
+            rate: r.option(|r| Ok(Rate { milli_per_second: r.u64()?, burst: r.u32()? }))?,
+            aging_ms: r.u64()?,
+            expiries_max: r.u32()?,
+        }))
+    })?;
+    Ok(Rules { policy, paid_us })
+}
+
+/// What never changes of a task.
+pub fn body_bytes(body: &Body) -> Vec<u8> {
+    let mut w = Writer::versioned();
+    w.u8(body.priority.get());
+    w.u32(body.max_attempts);
+    write_retry(&mut w, &body.retry);
     write_retention(&mut w, body.retention);
     w.option(body.idempotency_key.as_ref(), |w, key| w.bytes(key.as_str().as_bytes()));
     w.u64(body.created_at.0);
     w.bytes(&body.payload);
+    w.tagged(KEY_UNTIL, body.key_until.map(|at| at.0));
+    w.tagged(DEADLINE, body.deadline_ms);
     w.0
 }
 
@@ -63,23 +121,21 @@ fn body_with(bytes: &[u8], payload: impl FnOnce(&mut Reader<'_>) -> Read<Bytes>)
     let mut r = Reader::versioned(bytes)?;
     let priority = Priority::new(r.u8()?).ok_or(Damage("a priority"))?;
     let max_attempts = r.u32()?;
-    let backoff = match r.u8()? {
-        0 => Backoff::Exponential { delay_ms: r.u64()?, max_delay_ms: r.u64()? },
-        1 => Backoff::Fixed { delay_ms: r.u64()? },
-        2 => Backoff::List { delays_ms: r.list(Reader::u64)? },
-        _ => return Err(Damage("a retry policy")),
-    };
-    let retry = RetryPolicy { backoff, jitter_permille: r.u16()? };
+    let retry = read_retry(&mut r)?;
     let retention = read_retention(&mut r)?;
     let key = r.option(|r| IdempotencyKey::new(r.text()?).map_err(|_| Damage("an idempotency key")))?;
-    let created_at = r.ms()?;
+    let (created_at, payload) = (r.ms()?, payload(&mut r)?);
+    let (key_until, deadline_ms) = (r.tagged(KEY_UNTIL)?.map(UnixMs), r.tagged(DEADLINE)?);
+    let idempotency_key = key;
     Ok(Body {
-        payload: payload(&mut r)?,
+        payload,
         priority,
         max_attempts,
         retry,
         retention,
-        idempotency_key: key,
+        idempotency_key,
+        key_until,
+        deadline_ms,
         created_at,
     })
 }
@@ -119,6 +175,9 @@ pub fn record_bytes(record: &Record) -> Vec<u8> {
     w.u64(record.ready_at.0);
     w.u64(until.0);
     w.option(running.map(|claim| (claim, None)).or(last), |w, (claim, end)| write_lease(w, claim, end));
+    w.tagged(DEADLINE, record.deadline.map(|at| at.0));
+    w.tagged(BEAT, running.and_then(|claim| claim.beat_at).map(|at| at.0));
+    w.tagged(COST, Some(u64::from(record.cost)).filter(|cost| *cost != 1));
     w.0
 }
 
@@ -140,13 +199,29 @@ pub fn record(bytes: &[u8]) -> Read<Record> {
     let retention = read_retention(&mut r)?;
     let (ready_at, until) = (r.ms()?, r.ms()?);
     let lease = r.option(read_lease)?;
+    let (deadline, beat_at) = (r.tagged(DEADLINE)?.map(UnixMs), r.tagged(BEAT)?.map(UnixMs));
+    let cost = r.tagged(COST)?.map_or(Ok(1), u32::try_from).map_err(|_| Damage("a cost"))?;
     if band > Priority::HIGHEST {
         return Err(Damage("a band"));
     }
+    let lease = lease.map(|(claim, end)| (Claim { beat_at, ..claim }, end));
     let (state, last) = State::from_fields(state, until, reason, lease)
         .ok_or(Damage("a state that contradicts its lease"))?;
     let last = last.map(Box::new);
-    Ok(Record { state, last, keyed, cancel_requested, band, seq, failed, expiries, retention, ready_at })
+    Ok(Record {
+        state,
+        last,
+        keyed,
+        cancel_requested,
+        band,
+        seq,
+        failed,
+        expiries,
+        retention,
+        ready_at,
+        deadline,
+        cost,
+    })
 }
 
 fn read_lease(r: &mut Reader<'_>) -> Read<(Claim, Option<LeaseEnd>)> {
@@ -155,6 +230,7 @@ fn read_lease(r: &mut Reader<'_>) -> Read<(Claim, Option<LeaseEnd>)> {
         lease_ms: r.u64()?,
         started_at: r.ms()?,
         worker: r.option(Reader::worker)?,
+        beat_at: None,
     };
     let end = LeaseEnd::BY_CODE.get(usize::from(r.u8()?)).ok_or(Damage("the end of a lease"))?;
     Ok((claim, *end))
@@ -174,27 +250,63 @@ pub fn extra_bytes(extra: &Extra) -> Vec<u8> {
     }
     w.option(extra.progress.as_deref(), Writer::bytes);
     w.option(extra.result.as_deref(), Writer::bytes);
+    if !extra.attempts.is_empty() {
+        w.u8(STARTED);
+        w.list(&extra.attempts, |w, attempt| w.u64(attempt.started_at.map_or(0, |at| at.0)));
+    }
+    if !extra.events.is_empty() {
+        w.u8(EVENTS);
+        w.list(&extra.events, |w, event| {
+            w.u64(event.at.0);
+            match &event.kind {
+                EventKind::Expired { worker, started_at } => {
+                    w.u8(0);
+                    w.option(worker.as_ref(), |w, worker| w.bytes(worker.as_str().as_bytes()));
+                    w.u64(started_at.0);
+                }
+                EventKind::Redriven => w.u8(1),
+            }
+        });
+    }
     w.0
 }
 
 pub fn extra(bytes: &[u8]) -> Read<Extra> {
     let mut r = Reader::versioned(bytes)?;
-    let attempts = r.list(|r| {
+    let mut attempts = r.list(|r| {
         let (number, worker, failed_at) = (r.u32()?, r.option(Reader::worker)?, r.ms()?);
         let (message, kind) = (r.text()?.to_owned(), r.text()?.to_owned());
         Ok(Attempt {
             number,
             worker,
+            started_at: None,
             failed_at,
             error: TaskError { message, kind, detail: r.option(Reader::bytes)? },
         })
     })?;
-    Ok(Extra { attempts, progress: r.option(Reader::bytes)?, result: r.option(Reader::bytes)? })
+    let (progress, result) = (r.option(Reader::bytes)?, r.option(Reader::bytes)?);
+    if r.is_next(STARTED)? {
+        for (attempt, at) in attempts.iter_mut().zip(r.list(Reader::ms)?) {
+            attempt.started_at = Some(at).filter(|at| *at > UnixMs(0));
+        }
+    }
+    let events = if r.is_next(EVENTS)? { r.list(read_event)? } else { Vec::new() };
+    Ok(Extra { attempts, events, progress, result })
+}
+
+fn read_event(r: &mut Reader<'_>) -> Read<Event> {
+    let at = r.ms()?;
+    let kind = match r.u8()? {
+        0 => EventKind::Expired { worker: r.option(Reader::worker)?, started_at: r.ms()? },
+        1 => EventKind::Redriven,
+        _ => return Err(Damage("an event")),
+    };
+    Ok(Event { at, kind })
 }
 
 #[cfg(test)]
 mod tests {
-    use brisq_model::{Ending, PastLease, UnixMs, WorkerName};
+    use brisq_model::{Ending, PastLease, WorkerName};
 
     use super::*;
 
@@ -204,6 +316,7 @@ mod tests {
             lease_ms: 1,
             started_at: UnixMs(2),
             worker: WorkerName::new("w").ok(),
+            beat_at: None,
         }
     }
 
@@ -215,6 +328,8 @@ mod tests {
             retry: RetryPolicy { backoff: Backoff::List { delays_ms: vec![1, 2] }, jitter_permille: 7 },
             retention: Retention::default(),
             idempotency_key: IdempotencyKey::new("k").ok(),
+            key_until: Some(UnixMs(8)),
+            deadline_ms: None,
             created_at: UnixMs(5),
         };
         let record = Record {
@@ -228,12 +343,17 @@ mod tests {
             expiries: 1,
             retention: body.retention,
             ready_at: UnixMs(3),
+            deadline: Some(UnixMs(9)),
+            cost: 3,
         };
         let error =
             TaskError { message: "m".into(), kind: "k".into(), detail: Some(Bytes::from_static(b"1")) };
-        let attempt = Attempt { number: 1, worker: None, failed_at: UnixMs(6), error };
-        let extra =
-            Extra { attempts: vec![attempt], progress: None, result: Some(Bytes::from_static(b"null")) };
+        let attempt =
+            Attempt { number: 1, worker: None, started_at: Some(UnixMs(5)), failed_at: UnixMs(6), error };
+        let expired = EventKind::Expired { worker: WorkerName::new("w").ok(), started_at: UnixMs(7) };
+        let events = [expired, EventKind::Redriven].map(|kind| Event { at: UnixMs(8), kind }).to_vec();
+        let result = Some(Bytes::from_static(b"null"));
+        let extra = Extra { attempts: vec![attempt], events, progress: None, result };
         (body, record, extra)
     }
 
@@ -251,7 +371,10 @@ mod tests {
         let lasts = [None, Some(LeaseEnd::Released), Some(LeaseEnd::Completed)];
         let (_, sample, _) = sample();
         let leased = State::Leased { claim: Box::new(claim()), until: UnixMs(8) };
-        let mut records = vec![Record { state: leased, last: None, ..sample.clone() }];
+        let beating = Claim { beat_at: Some(UnixMs(7)), ..claim() };
+        let beating = State::Leased { claim: Box::new(beating), until: UnixMs(8) };
+        let mut records: Vec<Record> =
+            [leased, beating].map(|state| Record { state, last: None, ..sample.clone() }).to_vec();
         for state in states {
             records.extend(lasts.map(|end| Record {
                 state: state.clone(),
@@ -265,12 +388,28 @@ mod tests {
     #[test]
     fn records_come_back_as_they_were() {
         let (b, _, e) = sample();
-        assert_eq!(body(&body_bytes(&b)), Ok(b.clone()));
-        assert_eq!(body_without_payload(&body_bytes(&b)), Ok(Body { payload: Bytes::new(), ..b }));
-        assert_eq!(extra(&extra_bytes(&e)), Ok(e));
+        for (key_until, deadline_ms) in [(None, None), (None, Some(3)), (Some(UnixMs(8)), Some(3))] {
+            let b = Body { key_until, deadline_ms, ..b.clone() };
+            assert_eq!(body(&body_bytes(&b)), Ok(b.clone()));
+            assert_eq!(body_without_payload(&body_bytes(&b)), Ok(Body { payload: Bytes::new(), ..b }));
+        }
+        assert_eq!(extra(&extra_bytes(&e)), Ok(e.clone()));
+        let plain = Extra { attempts: Vec::new(), events: Vec::new(), ..e };
+        assert_eq!(extra(&extra_bytes(&plain)), Ok(plain));
+        let limited = Policy {
+            in_flight_max: Some(3),
+            rate: Some(Rate { milli_per_second: 1_500, burst: 2 }),
+            ..Policy::default()
+        };
+        for policy in [None, Some(Policy::default()), Some(limited)] {
+            let r = Rules { policy: policy.map(Box::new), paid_us: 1 << 50 };
+            assert_eq!(rules(&rules_bytes(&r)), Ok(r));
+        }
         let p = Pause { since: UnixMs(7), by: "me".into(), reason: "größer".into() };
         assert_eq!(pause(&pause_bytes(&p)), Ok(p));
         for r in records() {
+            let without = Record { deadline: None, cost: 1, ..r.clone() };
+            assert_eq!(record(&record_bytes(&without)), Ok(without));
             assert_eq!(record(&record_bytes(&r)), Ok(r));
         }
     }

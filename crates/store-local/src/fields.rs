@@ -49,6 +49,21 @@ impl Writer {
             write(self, value);
         }
     }
+
+    pub fn list<T>(&mut self, values: &[T], write: impl Fn(&mut Self, &T)) {
+        self.u32(u32::try_from(values.len()).unwrap_or(u32::MAX));
+        for value in values {
+            write(self, value);
+        }
+    }
+
+    /// A field that most records lack: at their end, behind its tag, those with lower tags before it.
+    pub fn tagged(&mut self, tag: u8, value: Option<u64>) {
+        if let Some(value) = value {
+            self.u8(tag);
+            self.u64(value);
+        }
+    }
 }
 
 pub struct Reader<'a>(&'a [u8]);
@@ -115,6 +130,19 @@ impl<'a> Reader<'a> {
             1 => read(self).map(Some),
             _ => Err(Damage("an optional field")),
         }
+    }
+
+    pub fn tagged(&mut self, tag: u8) -> Read<Option<u64>> {
+        if self.is_next(tag)? { self.u64().map(Some) } else { Ok(None) }
+    }
+
+    /// Whether a field that most records lack comes next; its tag is read then.
+    pub fn is_next(&mut self, tag: u8) -> Read<bool> {
+        let is_next = self.0.first() == Some(&tag);
+        if is_next {
+            self.u8()?;
+        }
+        Ok(is_next)
     }
 
     pub fn list<T>(&mut self, mut read: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {

@@ -14,7 +14,8 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableT
 use crate::codec;
 use crate::config::{OpenError, Progress};
 use crate::tables::{
-    BODIES, CLOCK_KEY, META, PAUSES, QUEUES, RECORDS, SCHEMA, SCHEMA_KEY, SCHEMA_OF_NEW, Tables, failed,
+    BODIES, CLOCK_KEY, META, PAUSES, QUEUES, RECORDS, RULES, SCHEMA, SCHEMA_KEY, SCHEMA_OF_NEW, Tables,
+    failed,
 };
 
 /// Memory that redb may use for pages of the file.
@@ -107,6 +108,8 @@ pub struct Contents {
     pub shards: HashMap<Shard, ShardTasks>,
     pub registry: Registry,
     pub sweeps: Timetable,
+    /// The file's schema.
+    pub schema: u64,
     /// Bytes of the file on disk when it was read.
     pub bytes_at_open: u64,
 }
@@ -151,7 +154,7 @@ pub fn read(
                 .map_err(failed)?
                 .map(|bytes| codec::body_without_payload(bytes.value()))
             {
-                Some(Ok(body)) => key = body.idempotency_key,
+                Some(Ok(body)) => key = body.idempotency_key.map(|key| (key, body.key_until)),
                 _ => {
                     damaged.push((id, Some(record)));
                     continue;
@@ -162,13 +165,15 @@ pub fn read(
     }
     let registry = read_queues(&transaction)?;
     read_pauses(&transaction, &mut shards)?;
+    read_rules(&transaction, &mut shards)?;
     drop((records, bodies, transaction));
     bury(database, now, damaged, &mut shards)?;
     let mut sweeps = Timetable::default();
     for (shard, tasks) in &shards {
         sweeps.set(*shard, tasks.next_sweep());
     }
-    Ok(Contents { shards, registry, sweeps, bytes_at_open })
+    let schema = schema(database)?.unwrap_or(SCHEMA_OF_NEW);
+    Ok(Contents { shards, registry, sweeps, schema, bytes_at_open })
 }
 
 /// Makes dead letters of tasks whose record (`None`) or body cannot be read.
@@ -226,6 +231,28 @@ fn read_pauses(
             unreadable()
         });
         shards.entry(Shard::first(queue)).or_default().restore_pause(pause);
+    }
+    Ok(())
+}
+
+/// Rules that cannot be read are the default ones: limits that nobody knows can stop nobody.
+fn read_rules(
+    transaction: &ReadTransaction,
+    shards: &mut HashMap<Shard, ShardTasks>,
+) -> Result<(), StoreError> {
+    let rules = match transaction.open_table(RULES) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        rules => rules.map_err(failed)?,
+    };
+    for entry in rules.iter().map_err(failed)? {
+        let (number, value) = entry.map_err(failed)?;
+        let Some(queue) = QueueNumber::new(number.value()) else { continue };
+        match codec::rules(value.value()) {
+            Ok(rules) => shards.entry(Shard::first(queue)).or_default().restore_rules(rules),
+            Err(damage) => {
+                tracing::error!(queue = queue.get(), "the policy of a queue on disk is damaged: {damage}");
+            }
+        }
     }
     Ok(())
 }

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use brisq_model::{Pause, QueueName, QueueNumber, Shard, TaskId, TenantName, UnixMs, limits};
 use brisq_store::engine::{Records, ShardTasks};
-use brisq_store::{QueueCounts, QueueInfo, StoreError};
-use redb::{CompactionError, Database, Durability as Level, ReadableTable, WriteTransaction};
+use brisq_store::{QueueCounts, QueueInfo, StoreError, TaskPage};
+use redb::{CompactionError, Database, Durability as Level, WriteTransaction};
 
 use crate::calls::{Call, Deliver, Read, later, later_or_full};
 use crate::codec;
@@ -14,7 +14,7 @@ use crate::file::Contents;
 use crate::reserve::Room;
 use crate::stats::CommitStats;
 use crate::tables::{
-    CLOCK_KEY, META, PAUSES, QUEUES, SCHEMA_KEY, SCHEMA_OF_NEW, SCHEMA_OF_PAUSES, Tables, failed,
+    CLOCK_KEY, META, PAUSES, QUEUES, RULES, SCHEMA_KEY, SCHEMA_OF_PAUSES, SCHEMA_OF_POLICIES, Tables, failed,
 };
 
 /// The clock is written down, and a relaxed store synced, at most this often; a restart goes on at least this much
@@ -118,6 +118,12 @@ impl OpenStore {
             }
             self.sweep(now, &mut tables)?;
             self.grew += tables.grew;
+            if tables.schema > self.contents.schema {
+                // Programs that would not keep right what was written are kept from the file from now on.
+                let mut meta = transaction.open_table(META).map_err(failed)?;
+                meta.insert(SCHEMA_KEY, tables.schema).map_err(failed)?;
+                self.contents.schema = tables.schema;
+            }
             tables.wrote
         };
         if !(wrote || self.unsynced && sync_is_due) {
@@ -174,6 +180,14 @@ impl OpenStore {
                 if tasks.paused() != before.as_ref() {
                     write_pause(transaction, queue.number, tasks.paused())?;
                     tables.wrote = true;
+                    tables.needs(SCHEMA_OF_PAUSES);
+                }
+                if let Some(rules) = tasks.changed_rules() {
+                    let bytes = codec::rules_bytes(rules);
+                    let mut table = transaction.open_table(RULES).map_err(failed)?;
+                    table.insert(queue.number.get(), bytes.as_slice()).map_err(failed)?;
+                    tables.wrote = true;
+                    tables.needs(SCHEMA_OF_POLICIES);
                 }
                 self.note_sweep(queue.shard());
                 later(reply, answer)
@@ -209,6 +223,12 @@ impl OpenStore {
             Read::Outcome(id, reply) => {
                 later(reply, tasks(id).map_or(Ok(None), |tasks| tasks.outcome(now, id, tables))?)
             }
+            Read::Tasks(shard, page, reply) => {
+                let none = || Ok(TaskPage { tasks: Vec::new(), next: None });
+                let tasks = self.contents.shards.get(&shard);
+                later(reply, tasks.map_or_else(none, |tasks| tasks.page(now, &page, tables))?)
+            }
+            Read::Position(id, reply) => later(reply, tasks(id).and_then(|tasks| tasks.position(id))),
             Read::Counts(shards, reply) => {
                 let none = QueueCounts { now, ..QueueCounts::default() };
                 let of = |shard| {
@@ -269,7 +289,7 @@ impl OpenStore {
     }
 }
 
-/// Writes down whether a queue is paused. Programs that would hand its tasks out all the same are kept from the file from now on.
+/// Writes down whether a queue is paused.
 fn write_pause(
     transaction: &WriteTransaction,
     queue: QueueNumber,
@@ -281,11 +301,6 @@ fn write_pause(
         return Ok(());
     };
     pauses.insert(queue.get(), codec::pause_bytes(pause).as_slice()).map_err(failed)?;
-    let mut meta = transaction.open_table(META).map_err(failed)?;
-    let schema = meta.get(SCHEMA_KEY).map_err(failed)?.map_or(SCHEMA_OF_NEW, |value| value.value());
-    if schema < SCHEMA_OF_PAUSES {
-        meta.insert(SCHEMA_KEY, SCHEMA_OF_PAUSES).map_err(failed)?;
-    }
     Ok(())
 }
 

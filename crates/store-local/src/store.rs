@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName, limits};
-use brisq_store::{Answer, Enqueued, QueueCounts, QueueInfo, Refused, Store, StoreError, WorkOp, WorkResult};
+use brisq_store::{
+    Answer, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Store, StoreError, TaskPage, WorkOp,
+    WorkResult,
+};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
 
@@ -162,6 +165,14 @@ impl Store for LocalStore {
 
     async fn outcome(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
         self.read(|reply| Read::Outcome(id, reply)).await
+    }
+
+    async fn tasks(&self, shard: Shard, page: &PageOf) -> Result<TaskPage, StoreError> {
+        self.read(|reply| Read::Tasks(shard, page.clone(), reply)).await
+    }
+
+    async fn position(&self, id: TaskId) -> Result<Option<u64>, StoreError> {
+        self.read(|reply| Read::Position(id, reply)).await
     }
 
     async fn counts(&self, shards: &[Shard]) -> Result<Vec<QueueCounts>, StoreError> {

@@ -18,15 +18,21 @@ pub const EXTRAS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("e
 pub const QUEUES: TableDefinition<'_, u32, &str> = TableDefinition::new("queues");
 /// Why nothing is handed out of a queue, by its number.
 pub const PAUSES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("pauses");
+/// What holds for all tasks of a queue, by its number.
+pub const RULES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("rules");
 /// Schema and clock.
 pub const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// The file's layout. A program refuses a newer one and reads all before it.
-pub const SCHEMA: u64 = SCHEMA_OF_PAUSES;
+pub const SCHEMA: u64 = SCHEMA_OF_POLICIES;
 /// The layout of a file in which no queue was ever paused.
 pub const SCHEMA_OF_NEW: u64 = 1;
 /// Queues may be paused: a program of less would hand their tasks out.
 pub const SCHEMA_OF_PAUSES: u64 = 2;
+/// Tasks may have a deadline, and keys that are free before their task is gone: a program of less would hand out what is dead.
+pub const SCHEMA_OF_DEADLINES: u64 = 3;
+/// Queues may have policies: a program of less would hand out beyond their limits.
+pub const SCHEMA_OF_POLICIES: u64 = 4;
 /// Key of [`SCHEMA`] in [`META`].
 pub const SCHEMA_KEY: &str = "format";
 /// Key of the clock in [`META`], Unix ms.
@@ -53,6 +59,8 @@ pub struct Tables<'t> {
     extras: Table<'t, [u8; 16], &'static [u8]>,
     /// Whether there is anything to commit: a claim that found nothing must not cost a sync.
     pub wrote: bool,
+    /// The least schema that a program has to know to keep right what was written.
+    pub schema: u64,
     /// Bytes of values that came in less those that went.
     pub grew: i64,
 }
@@ -65,8 +73,14 @@ impl<'t> Tables<'t> {
             records: transaction.open_table(RECORDS).map_err(failed)?,
             extras: transaction.open_table(EXTRAS).map_err(failed)?,
             wrote: false,
+            schema: SCHEMA_OF_NEW,
             grew: 0,
         })
+    }
+
+    /// What was written needs a program that knows this schema.
+    pub fn needs(&mut self, schema: u64) {
+        self.schema = self.schema.max(schema);
     }
 }
 
@@ -80,6 +94,9 @@ fn readable<T>(id: TaskId, what: &str, read: Result<T, Damage>) -> Option<T> {
 
 impl Records for Tables<'_> {
     fn insert(&mut self, id: TaskId, body: &Body, record: &Record) -> Result<(), StoreError> {
+        if body.deadline_ms.is_some() || body.key_until.is_some() {
+            self.needs(SCHEMA_OF_DEADLINES);
+        }
         let bytes = codec::body_bytes(body);
         self.grew += bytes.len() as i64;
         let before = self.bodies.insert(id.to_bytes(), bytes.as_slice()).map_err(failed)?;

@@ -70,7 +70,7 @@ impl Shop {
         self.drawn += 1;
         let task = NewTask {
             max_attempts: 3,
-            retention: Retention { completed_ms: 0, dead_ms: 60_000 },
+            retention: Retention { completed_ms: 0, dead_ms: 60_000 }.into(),
             ..NewTask::new(TaskId::new(1_700_000_000_000, self.queue.shard(), self.drawn), payload.into())
         };
         let id = task.id;
@@ -100,7 +100,7 @@ impl Shop {
     }
 
     async fn complete(&self, id: TaskId) -> Result<(), StoreError> {
-        let op = WorkOp::Complete { id, token: LeaseToken::new(7), result: None };
+        let op = WorkOp::Complete { id, token: LeaseToken::new(7), result: None, used_cost: None };
         let done = self.store.work(&self.queue, vec![op]).await?;
         assert_eq!(done.results, [Ok(WorkDone::Completed)]);
         Ok(())
@@ -240,7 +240,7 @@ async fn marked(folder: &Path) -> [TaskId; 3] {
     let mut shop = Shop::open(folder).await;
     let task = NewTask {
         max_attempts: 3,
-        retention: Retention { completed_ms: MARK, dead_ms: 60_000 },
+        retention: Retention { completed_ms: MARK, dead_ms: 60_000 }.into(),
         ..NewTask::new(
             TaskId::new(1_600_000_000_000, shop.queue.shard(), 1),
             Bytes::from_static(b"\"a payload of its own\""),

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use brisq_model::{
-    IdempotencyKey, LeaseToken, NewTask, QueueName, Shard, Start, Task, TaskId, TaskState, TenantName, UnixMs,
+    IdempotencyKey, LeaseToken, NewTask, Policy, QueueName, Rate, Shard, Start, Task, TaskId, TaskState,
+    TenantName, UnixMs,
 };
 use brisq_store::{ClaimOp, Enqueued, QueueInfo, Readings, Store, StoreError, WorkDone, WorkOp};
 use brisq_store_local::{Durability, LocalConfig, LocalStore, OpenError};
@@ -63,7 +64,7 @@ async fn leases_keys_order_and_time_survive_a_restart() {
     let store = open(folder.path());
     assert!(store.counts(&[queue.shard()]).await.unwrap()[0].now >= last);
     let token = LeaseToken::new(7);
-    let complete = WorkOp::Complete { id: held[0].id, token, result: None };
+    let complete = WorkOp::Complete { id: held[0].id, token, result: None, used_cost: None };
     assert_eq!(store.work(&queue, vec![complete]).await.unwrap().results, [Ok(WorkDone::Completed)]);
     let again = store
         .enqueue(&queue, vec![NewTask { id: TaskId::new(1, queue.shard(), 99), ..task(queue.shard(), 5) }])
@@ -206,10 +207,10 @@ fn a_file_of_a_newer_program_is_refused() {
         transaction.open_table(META).unwrap().insert("format", schema).unwrap();
         transaction.commit().unwrap();
     };
-    set(3);
+    set(5);
     let error = LocalStore::open(folder.path(), LocalConfig::default()).unwrap_err();
-    assert!(matches!(error, OpenError::Newer(_, 3)), "{error}");
-    assert!(error.to_string().contains("schema 3") && error.to_string().contains("newer"), "{error}");
+    assert!(matches!(error, OpenError::Newer(_, 5)), "{error}");
+    assert!(error.to_string().contains("schema 5") && error.to_string().contains("newer"), "{error}");
     set(1);
     drop(open(folder.path()));
 }
@@ -244,6 +245,41 @@ async fn a_pause_survives_a_restart_and_keeps_older_programs_out() {
     drop(store);
     let store = open(folder.path());
     assert_eq!(claim(&store, &queue, 1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_policy_survives_a_restart_with_its_tokens_and_keeps_older_programs_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let rate = Some(Rate { milli_per_second: 1, burst: 2 });
+    let policy = Policy { in_flight_max: Some(7), rate, ..Policy::default() };
+    let store = open(folder.path());
+    let queue = queue(&store).await;
+    store.work(&queue, vec![WorkOp::Govern(Box::new(policy.clone()))]).await.unwrap();
+    store.enqueue(&queue, (0..3).map(|n| task(queue.shard(), n)).collect()).await.unwrap();
+    assert_eq!(claim(&store, &queue, 1).await.len(), 1);
+    drop(store);
+    assert_eq!(schema(folder.path()), 4);
+    for left in [1, 0] {
+        let store = open(folder.path());
+        let counts = store.counts(&[queue.shard()]).await.unwrap().remove(0);
+        assert_eq!(counts.policy.as_deref(), Some(&policy));
+        assert_eq!(claim(&store, &queue, 5).await.len(), left, "the tokens that were taken stay taken");
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_survives_a_restart_and_keeps_older_programs_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let queue = queue(&store).await;
+    let late = NewTask { deadline_ms: Some(3_600_000), ..task(queue.shard(), 0) };
+    let id = late.id;
+    store.enqueue(&queue, vec![late]).await.unwrap();
+    let before = store.get(id).await.unwrap();
+    drop(store);
+    assert_eq!(schema(folder.path()), 3);
+    let store = open(folder.path());
+    assert_eq!(store.get(id).await.unwrap(), before);
 }
 
 /// Clocks that a test sets.

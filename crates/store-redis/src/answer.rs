@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use brisq_model::{
-    Attempt, Claim, DeadReason, Facts, IdempotencyKey, LeaseEnd, LeaseToken, Pause, Priority, State, Task,
-    TaskError, TaskId, TaskState, UnixMs, WorkerName,
+    Attempt, Claim, DeadReason, Event, EventKind, Facts, IdempotencyKey, LeaseEnd, LeaseToken, Pause, Policy,
+    Priority, Rate, Retention, State, Task, TaskError, TaskId, TaskState, UnixMs, WorkerName,
 };
-use brisq_store::{Answer, Enqueued, QueueCounts, Refused, StoreError, WorkDone, WorkResult};
+use brisq_store::{
+    Answer, Enqueued, Place, QueueCounts, Refused, StoreError, TaskPage, WorkDone, WorkResult,
+};
 use bytes::Bytes;
 use redis::Value;
+
+use crate::args;
 
 type Read<T> = Result<T, StoreError>;
 
@@ -147,6 +151,7 @@ fn refused(value: &Value) -> Option<Refused> {
         b"L" => Some(Refused::LeaseLost),
         b"A" => Some(Refused::AlreadyFinished),
         b"T" => Some(Refused::IdTaken),
+        b"N" => Some(Refused::NotDead),
         _ => None,
     }
 }
@@ -187,6 +192,9 @@ pub(crate) fn worked(value: Value) -> Read<Framed<WorkResult>> {
             "R" => WorkDone::Released,
             "H" => WorkDone::Extended { expires_at: fields.ms()?, cancel_requested: fields.int()? == 1 },
             "X" => WorkDone::Cancelled(Box::new(task(fields.next()?)?)),
+            "G" => WorkDone::Purged(fields.int()? == 1),
+            "V" => WorkDone::Redriven(fields.state()?),
+            "Y" => WorkDone::Governed,
             "P" => WorkDone::Paused,
             "U" => WorkDone::Resumed,
             _ => return Err(strange("a result")),
@@ -199,6 +207,23 @@ fn tasks(value: Value) -> Read<Vec<Task>> {
     match value {
         Value::Array(items) => Ok(items.into_iter().filter_map(|item| task(item).ok()).collect()),
         _ => Err(strange("tasks")),
+    }
+}
+
+/// Answer of `tasks`.
+pub(crate) fn page(value: Value) -> Read<TaskPage> {
+    let mut fields = Fields::of(value, "a page")?;
+    let tasks = tasks(fields.next()?)?;
+    let rank = u64::try_from(fields.int()?).ok();
+    let next = rank.map(|rank| Ok(Place { rank, tie: 0, id: fields.id()? })).transpose()?;
+    Ok(TaskPage { tasks, next })
+}
+
+/// Answer of `position`.
+pub(crate) fn position(value: Value) -> Read<Option<u64>> {
+    match value {
+        Value::Int(before) => Ok(u64::try_from(before).ok()),
+        _ => Err(strange("a position")),
     }
 }
 
@@ -227,19 +252,25 @@ fn task_of(id: TaskId, mut f: Fields) -> Read<Task> {
     let (end, cancel, reason) = (f.int()?, f.int()?, u8::try_from(f.int()?).ok());
     let end = usize::try_from(end).ok().and_then(|code| LeaseEnd::BY_CODE.get(code));
     let end = *end.ok_or_else(|| strange("how a lease ended"))?;
+    let key = f.text()?;
+    let (progress, result) = (f.optional_bytes()?, f.optional_bytes()?);
+    let Value::Array(history) = f.next()? else { return Err(strange("attempts")) };
+    let (mut attempts, mut events) = (Vec::new(), Vec::new());
+    // History that does not read is no reason not to carry the task out.
+    for entry in history.into_iter().filter_map(|item| happened(id, item)) {
+        match entry {
+            History::Failed(attempt) => attempts.push(attempt),
+            History::Event(event) => events.push(event),
+        }
+    }
+    let (deadline_at, beat_at) = (f.optional_ms()?, f.optional_ms()?);
     // The length of a lease is the library's to know.
     let claim = token.zip(started_at).map(|(token, started_at)| {
-        (Claim { token: LeaseToken::from_bytes(token), lease_ms: 0, started_at, worker }, end)
+        let token = LeaseToken::from_bytes(token);
+        (Claim { token, lease_ms: 0, started_at, worker, beat_at }, end)
     });
     let (state, last) = State::from_fields(state, until, reason.and_then(DeadReason::from_code), claim)
         .ok_or_else(|| strange("a state that can be"))?;
-    let key = f.text()?;
-    let (progress, result) = (f.optional_bytes()?, f.optional_bytes()?);
-    let attempts = match f.next()? {
-        // History that does not read is no reason not to carry the task out.
-        Value::Array(items) => items.into_iter().filter_map(|item| attempt(id, item)).collect(),
-        _ => return Err(strange("attempts")),
-    };
     Ok(Task::of(Facts {
         id,
         payload,
@@ -253,17 +284,37 @@ fn task_of(id: TaskId, mut f: Fields) -> Read<Task> {
         failed,
         expiries,
         cancel_requested: cancel == 1,
+        deadline_at,
         attempts,
+        events,
         progress,
         result,
     }))
 }
 
-fn attempt(id: TaskId, value: Value) -> Option<Attempt> {
+/// Something that happened to a task.
+enum History {
+    Failed(Attempt),
+    Event(Event),
+}
+
+fn happened(id: TaskId, value: Value) -> Option<History> {
     let read = || {
         let mut fields = Fields::of(value, "an attempt")?;
-        let (number, failed_at, worker) = (fields.u32()?, fields.ms()?, fields.worker()?);
-        Ok(Attempt { number, failed_at, worker, error: unpack_error(&fields.bytes()?)? })
+        let (number, at, worker) = (fields.u32()?, fields.ms()?, fields.worker()?);
+        let what = fields.bytes()?;
+        // Libraries of before did not say when a failed attempt was claimed.
+        let started_at = fields.optional_ms().unwrap_or_default();
+        if number > 0 {
+            let error = unpack_error(&what)?;
+            return Ok(History::Failed(Attempt { number, worker, started_at, failed_at: at, error }));
+        }
+        let kind = match (&*what, started_at) {
+            (b"E", Some(started_at)) => EventKind::Expired { worker, started_at },
+            (b"R", _) => EventKind::Redriven,
+            _ => return Err(strange("an event")),
+        };
+        Ok(History::Event(Event { at, kind }))
     };
     let log = |error: &StoreError| tracing::warn!(%id, %error, "an attempt in Redis cannot be read: it is left out");
     read().inspect_err(log).ok()
@@ -312,7 +363,36 @@ pub(crate) fn counts(value: Value) -> Read<QueueCounts> {
             Some(Pause { since: fields.ms()?, by: fields.text()?, reason: fields.text()? })
         }
     };
+    counts.claimed_at = fields.optional_ms()?;
+    counts.policy = match fields.next()? {
+        Value::Nil => None,
+        value => Some(Box::new(policy(value)?)),
+    };
+    counts.next_token_at = fields.optional_ms()?;
     Ok(counts)
+}
+
+/// A policy as `layout.lua` names its fields.
+fn policy(value: Value) -> Read<Policy> {
+    let mut fields = Fields::of(value, "a policy")?;
+    let mut number = || fields.int().map(|number| u64::try_from(number).ok());
+    let (in_flight, _, burst, aging, expiries, kept) =
+        (number()?, number()?, number()?, number()?, number()?, number()?);
+    let retry = args::read_retry(&fields.text()?).ok_or_else(|| strange("a retry policy"))?;
+    let mut needed = || fields.int().and_then(|n| u64::try_from(n).map_err(|_| strange("a policy")));
+    let retention = Retention { completed_ms: needed()?, dead_ms: needed()? };
+    let milli = fields.int().map(|milli| u64::try_from(milli).ok())?;
+    let small = |number: Option<u64>| number.and_then(|number| u32::try_from(number).ok());
+    let rate = milli.zip(small(burst)).map(|(milli_per_second, burst)| Rate { milli_per_second, burst });
+    Ok(Policy {
+        retry,
+        retention,
+        kept_max: kept.ok_or_else(|| strange("a policy"))?,
+        in_flight_max: small(in_flight),
+        rate,
+        aging_ms: aging.ok_or_else(|| strange("a policy"))?,
+        expiries_max: small(expiries).ok_or_else(|| strange("a policy"))?,
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Operations as arguments of the library's functions.
 
-use brisq_model::{Backoff, Idempotency, NewTask, RetryPolicy, Start, WorkerName};
-use brisq_store::WorkOp;
+use brisq_model::{Backoff, Idempotency, NewTask, Policy, RetryPolicy, Start, WorkerName};
+use brisq_store::{PageOf, Parts, WorkOp};
 use redis::Cmd;
 
 /// Arguments of `enqueue`, behind the path.
@@ -18,11 +18,29 @@ pub(crate) fn enqueue(command: &mut Cmd, tasks: &[NewTask]) {
             .arg(task.priority.band())
             .arg(kind)
             .arg(ms);
-        command.arg(task.max_attempts).arg(retry(&task.retry));
-        command.arg(task.retention.completed_ms).arg(task.retention.dead_ms);
+        command.arg(task.max_attempts).arg(task.retry.as_ref().map(retry).unwrap_or_default());
+        for ms in [task.retention.completed_ms, task.retention.dead_ms] {
+            command.arg(ms.map(|ms| ms.to_string()).unwrap_or_default());
+        }
         command.arg(task.idempotency_key.as_ref().map_or("", |key| key.as_str()));
-        command.arg(if task.idempotency == Idempotency::Replace { "r" } else { "" });
+        command.arg(options(task));
     }
+}
+
+/// What most tasks lack.
+fn options(task: &NewTask) -> String {
+    let mut options = String::new();
+    if task.idempotency == Idempotency::Replace {
+        options.push('r');
+    }
+    let cost = Some(u64::from(task.cost)).filter(|cost| *cost != 1);
+    for (letter, value) in [('d', task.deadline_ms), ('t', task.idempotency_ttl_ms), ('c', cost)] {
+        if let Some(value) = value {
+            options.push(letter);
+            options += &value.to_string();
+        }
+    }
+    options
 }
 
 /// Arguments of `work`, behind the path and the most bytes of its answer.
@@ -33,9 +51,10 @@ pub(crate) fn work(command: &mut Cmd, ops: &[WorkOp]) {
                 command.arg("C").arg(claim.max).arg(claim.lease_ms).arg(&claim.token.to_bytes());
                 command.arg(claim.worker.as_ref().map_or("", WorkerName::as_str));
             }
-            WorkOp::Complete { id, token, result } => {
+            WorkOp::Complete { id, token, result, used_cost } => {
                 command.arg("D").arg(&id.to_bytes()).arg(&token.to_bytes());
                 optional(command, result.as_deref());
+                command.arg(used_cost.map_or(-1, i64::from));
             }
             WorkOp::Fail(fail) => {
                 command
@@ -59,6 +78,16 @@ pub(crate) fn work(command: &mut Cmd, ops: &[WorkOp]) {
             WorkOp::Cancel { id } => {
                 command.arg("X").arg(&id.to_bytes());
             }
+            WorkOp::Purge { id, states } => {
+                command.arg("G").arg(&id.to_bytes()).arg(states.bits());
+            }
+            WorkOp::Redrive { id, delay_ms } => {
+                command.arg("V").arg(&id.to_bytes()).arg(*delay_ms);
+            }
+            WorkOp::Govern(policy) => {
+                command.arg("Y");
+                govern(command, policy);
+            }
             WorkOp::Pause { by, reason } => {
                 command.arg("P").arg(by).arg(reason);
             }
@@ -69,12 +98,38 @@ pub(crate) fn work(command: &mut Cmd, ops: &[WorkOp]) {
     }
 }
 
+/// A policy as `layout.lua` names its fields.
+fn govern(command: &mut Cmd, policy: &Policy) {
+    let rate = policy.rate;
+    let number = |value: Option<u64>| value.map_or(-1, |value| i64::try_from(value).unwrap_or(i64::MAX));
+    command.arg(policy.in_flight_max.map_or(-1, i64::from));
+    command
+        .arg(number(rate.map(|rate| rate.interval_us())))
+        .arg(rate.map_or(-1, |rate| i64::from(rate.burst)));
+    command.arg(policy.aging_ms).arg(policy.expiries_max).arg(policy.kept_max).arg(retry(&policy.retry));
+    command.arg(policy.retention.completed_ms).arg(policy.retention.dead_ms);
+    command.arg(number(rate.map(|rate| rate.milli_per_second)));
+}
+
+/// Arguments of `tasks`.
+pub(crate) fn tasks(command: &mut Cmd, page: &PageOf) {
+    let parts = match page.parts {
+        Parts::Outline => 0,
+        Parts::Attempts => 1,
+        Parts::Whole => 2,
+    };
+    command.arg(page.state.code()).arg(page.limit).arg(parts);
+    if let Some(after) = page.after {
+        command.arg(after.rank).arg(&after.id.to_bytes());
+    }
+}
+
 fn optional(command: &mut Cmd, bytes: Option<&[u8]>) {
     command.arg(u8::from(bytes.is_some())).arg(bytes.unwrap_or_default());
 }
 
 /// A policy as the library's `backoff` reads it.
-fn retry(policy: &RetryPolicy) -> String {
+pub(crate) fn retry(policy: &RetryPolicy) -> String {
     let jitter = policy.jitter_permille;
     match &policy.backoff {
         Backoff::Exponential { delay_ms, max_delay_ms } => format!("e,{delay_ms},{max_delay_ms},{jitter}"),
@@ -82,6 +137,43 @@ fn retry(policy: &RetryPolicy) -> String {
         Backoff::List { delays_ms } => {
             let delays: Vec<String> = delays_ms.iter().map(u64::to_string).collect();
             format!("l,{},{jitter}", delays.join(","))
+        }
+    }
+}
+
+/// Reads what [`retry`] wrote.
+pub(crate) fn read_retry(text: &str) -> Option<RetryPolicy> {
+    let mut parts = text.split(',');
+    let kind = parts.next()?;
+    let numbers: Vec<u64> = parts.map(str::parse).collect::<Result<_, _>>().ok()?;
+    let (jitter, delays) = numbers.split_last()?;
+    let backoff = match (kind, delays) {
+        ("e", [delay_ms, max_delay_ms]) => {
+            Backoff::Exponential { delay_ms: *delay_ms, max_delay_ms: *max_delay_ms }
+        }
+        ("f", [delay_ms]) => Backoff::Fixed { delay_ms: *delay_ms },
+        ("l", [_, ..]) => Backoff::List { delays_ms: delays.to_vec() },
+        _ => return None,
+    };
+    Some(RetryPolicy { backoff, jitter_permille: u16::try_from(*jitter).ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_policy_comes_back_as_it_was() {
+        for backoff in [
+            Backoff::Exponential { delay_ms: 1, max_delay_ms: 2 },
+            Backoff::Fixed { delay_ms: 3 },
+            Backoff::List { delays_ms: vec![4, 5, 6] },
+        ] {
+            let policy = RetryPolicy { backoff, jitter_permille: 7 };
+            assert_eq!(read_retry(&retry(&policy)), Some(policy));
+        }
+        for wrong in ["", "e,1,2", "f", "x,1,2,3", "l,7", "e,1,2,99999"] {
+            assert_eq!(read_retry(wrong), None, "{wrong}");
         }
     }
 }

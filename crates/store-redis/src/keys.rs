@@ -13,8 +13,20 @@ pub(crate) const OPENED: &str = "{brisq}:opened";
 pub(crate) const SWEEPS: [&str; 2] = ["{brisq}:sweeps", "{brisq}:sweeping"];
 
 /// Kinds of a shard's keys, in the order in which the library takes them; the last is its wake-up channel.
-const KINDS: [&str; 11] =
-    ["body", "state", "ready", "delayed", "leases", "ended", "dead", "idem", "extra", "meta", "wake"];
+const KINDS: [&str; 12] = [
+    "body",
+    "state",
+    "ready",
+    "delayed",
+    "leases",
+    "ended",
+    "dead",
+    "idem",
+    "extra",
+    "deadlines",
+    "meta",
+    "wake",
+];
 
 /// All keys of a shard: one hash tag, so one slot.
 pub(crate) fn shard_keys(shard: Shard) -> [String; KINDS.len()] {

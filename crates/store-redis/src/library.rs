@@ -1,26 +1,33 @@
 //! The function library's text and name.
 
-use brisq_model::{QueueNumber, limits};
+use brisq_model::{QueueNumber, RetryPolicy, limits};
 use brisq_store::engine::Bounds;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
+use crate::args;
 use crate::sweep::TAKEN_MS;
 
 /// The layout of shards that the library keeps; a shard of a higher one is refused. It is raised by the first change that an
 /// older library could not keep right.
-pub(crate) const SCHEMA: u32 = SCHEMA_OF_PAUSES;
+pub(crate) const SCHEMA: u32 = SCHEMA_OF_POLICIES;
 /// The layout of a shard that was never paused.
 const SCHEMA_OF_NEW: u32 = 1;
 /// META may say that the queue is paused: a library of less would hand its tasks out.
 const SCHEMA_OF_PAUSES: u32 = 2;
+/// Tasks may have a deadline, and keys that are free before their task is gone: a library of less would hand out what is dead.
+const SCHEMA_OF_DEADLINES: u32 = 3;
+/// META may have a policy: a library of less would hand out beyond its limits.
+const SCHEMA_OF_POLICIES: u32 = 4;
 
-/// In this order: a part uses what those before it define.
-const PARTS: [&str; 10] = [
+/// In this order: a part uses what those before it define. Those that define nothing for others are blocks, because Lua takes 200
+/// names at a time.
+const PARTS: [&str; 11] = [
     include_str!("lua/layout.lua"),
     include_str!("lua/call.lua"),
     include_str!("lua/retention.lua"),
     include_str!("lua/view.lua"),
+    include_str!("lua/list.lua"),
     include_str!("lua/enqueue.lua"),
     include_str!("lua/lease.lua"),
     include_str!("lua/claim.lua"),
@@ -38,10 +45,15 @@ pub(crate) struct Library {
 
 /// The limits as locals of the library: servers with other limits load another library.
 fn limits_in_lua(bounds: &Bounds) -> String {
-    let values: [(&str, u64); 17] = [
+    let values: [(&str, u64); 24] = [
         ("SCHEMA", u64::from(SCHEMA)),
         ("SCHEMA_OF_NEW", u64::from(SCHEMA_OF_NEW)),
         ("SCHEMA_OF_PAUSES", u64::from(SCHEMA_OF_PAUSES)),
+        ("SCHEMA_OF_DEADLINES", u64::from(SCHEMA_OF_DEADLINES)),
+        ("SCHEMA_OF_POLICIES", u64::from(SCHEMA_OF_POLICIES)),
+        ("LIST_LOOKED_AT_MAX", limits::LIST_LOOKED_AT_MAX as u64),
+        ("HISTORY_MAX", limits::HISTORY_MAX as u64),
+        ("POSITION_MAX", limits::POSITION_MAX),
         ("SWEEP_SLICE", limits::SWEEP_SLICE as u64),
         ("KEPT_MAX", bounds.kept_max),
         ("EXPIRIES_MAX", u64::from(limits::EXPIRIES_MAX)),
@@ -53,11 +65,14 @@ fn limits_in_lua(bounds: &Bounds) -> String {
         ("AGING_MS", bounds.aging_ms),
         ("AGING_PICKS", bounds.aging_picks),
         ("CORRUPT_KEPT_MS", limits::RETENTION_DEAD_DEFAULT_MS),
+        ("KEPT_MS_DEFAULT", limits::RETENTION_COMPLETED_DEFAULT_MS),
+        ("DEAD_MS_DEFAULT", limits::RETENTION_DEAD_DEFAULT_MS),
         ("QUEUES_PER_TENANT_MAX", u64::from(limits::QUEUES_PER_TENANT_MAX)),
         ("QUEUES_MAX", u64::from(limits::QUEUES_MAX)),
         ("NUMBERS_MAX", u64::from(QueueNumber::MAX)),
     ];
-    values.iter().map(|(name, value)| format!("local {name} = {value}\n")).collect()
+    let numbers: String = values.iter().map(|(name, value)| format!("local {name} = {value}\n")).collect();
+    format!("{numbers}local RETRY_DEFAULT = '{}'\n", args::retry(&RetryPolicy::default()))
 }
 
 impl Library {

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName};
 use brisq_store::engine::Bounds;
 use brisq_store::{
-    Answer, Enqueued, QueueCounts, QueueInfo, Refused, Store, StoreError, Wake, WorkOp, WorkResult,
+    Answer, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Store, StoreError, TaskPage, Wake, WorkOp,
+    WorkResult,
 };
 use parking_lot::Mutex;
 use redis::RedisError;
@@ -290,6 +291,20 @@ impl Store for RedisStore {
 
     async fn outcome(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
         self.find_task("outcome", id).await
+    }
+
+    async fn tasks(&self, shard: Shard, page: &PageOf) -> Result<TaskPage, StoreError> {
+        self.check()?;
+        let mut command = self.inner.link.function("tasks", &shard_keys(shard));
+        args::tasks(&mut command, page);
+        answer::page(self.inner.link.call(&command).await.map_err(|error| failed(&error))?)
+    }
+
+    async fn position(&self, id: TaskId) -> Result<Option<u64>, StoreError> {
+        self.check()?;
+        let mut command = self.inner.link.function("position", &shard_keys(id.shard()));
+        command.arg(&id.to_bytes());
+        answer::position(self.inner.link.call(&command).await.map_err(|error| failed(&error))?)
     }
 
     async fn counts(&self, shards: &[Shard]) -> Result<Vec<QueueCounts>, StoreError> {

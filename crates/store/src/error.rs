@@ -10,6 +10,9 @@ pub enum Refused {
     /// The task has ended; it cannot be cancelled.
     #[error("the task has ended")]
     AlreadyFinished,
+    /// The task is no dead letter.
+    #[error("the task is not dead")]
+    NotDead,
     /// A new task's id exists; draw another.
     #[error("the id is taken")]
     IdTaken,

@@ -7,13 +7,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName, UnixMs, limits};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::clock::{Clock, Machine, Readings};
 use crate::engine::{Body, Bounds, Extra, Record, Records, ShardTasks, Timetable};
 use crate::registry::Registry;
-use crate::{Answer, Enqueued, QueueCounts, QueueInfo, Refused, Store, StoreError, Wake, WorkOp, WorkResult};
+use crate::{
+    Answer, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Store, StoreError, TaskPage, Wake, WorkOp,
+    WorkResult,
+};
 
 /// Wake-ups that wait for their listener.
 const WAKEUPS_PENDING_MAX: usize = 1_024;
@@ -104,10 +108,10 @@ impl MemoryStore {
             let shard = queue.shard();
             let made = || (ShardTasks::bounded(bounds), MemoryRecords::default());
             let (tasks, records) = inner.shards.entry(shard).or_insert_with(made);
-            let (ready, due) = (tasks.ready(), tasks.next_due());
+            let (ready, due) = (tasks.available(now), tasks.next_due(now));
             let answer = act(now, tasks, records);
-            let became_ready = ready == 0 && tasks.ready() > 0;
-            let earlier = tasks.next_due().filter(|at| due.is_none_or(|due| *at < due));
+            let became_ready = ready == 0 && tasks.available(now) > 0;
+            let earlier = tasks.next_due(now).filter(|at| due.is_none_or(|due| *at < due));
             inner.sweeps.set(shard, tasks.next_sweep());
             for ear in inner.ears.iter_mut().filter(|ear| ear.shards.contains(&shard)) {
                 if became_ready {
@@ -200,7 +204,8 @@ impl Records for MemoryRecords {
     }
 
     fn body_without_payload(&self, id: TaskId) -> Result<Option<Body>, StoreError> {
-        self.body(id)
+        let of = |body: &Body| Body { payload: Bytes::new(), ..body.clone() };
+        Ok(self.0.get(&id).map(|(body, ..)| of(body)))
     }
 
     fn extra(&self, id: TaskId) -> Result<Option<Extra>, StoreError> {
@@ -270,6 +275,17 @@ impl Store for MemoryStore {
 
     async fn outcome(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
         self.read(id, |now, tasks, records| tasks.outcome(now, id, records))
+    }
+
+    async fn tasks(&self, shard: Shard, page: &PageOf) -> Result<TaskPage, StoreError> {
+        self.locked(|now, inner| match inner.shards.get(&shard) {
+            Some((tasks, records)) => tasks.page(now, page, records),
+            None => Ok(TaskPage { tasks: Vec::new(), next: None }),
+        })?
+    }
+
+    async fn position(&self, id: TaskId) -> Result<Option<u64>, StoreError> {
+        self.read(id, |_, tasks, _| Ok(tasks.position(id)))
     }
 
     async fn counts(&self, shards: &[Shard]) -> Result<Vec<QueueCounts>, StoreError> {

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use brisq_model::{
-    LeaseToken, NewTask, Pause, QueueName, QueueNumber, Shard, Task, TaskError, TaskId, TaskState,
-    TenantName, UnixMs, WorkerName,
+    LeaseToken, NewTask, Pause, Policy, QueueName, QueueNumber, Shard, Task, TaskError, TaskId, TaskState,
+    TaskStates, TenantName, UnixMs, WorkerName,
 };
 use bytes::Bytes;
 use tokio::sync::mpsc::Receiver;
@@ -68,6 +68,13 @@ pub trait Store: Send + Sync + 'static {
     /// for a result learns it.
     async fn outcome(&self, id: TaskId) -> Result<Option<Task>, StoreError>;
 
+    /// A page of a shard's tasks in one state: ready ones in line order, delayed ones by due time, leased ones by the end of the
+    /// lease, and those that have ended by the end of their retention, the last one first.
+    async fn tasks(&self, shard: Shard, page: &PageOf) -> Result<TaskPage, StoreError>;
+
+    /// How many ready tasks stand before this one, counted up to [`brisq_model::limits::POSITION_MAX`]; `None` when it is not ready.
+    async fn position(&self, id: TaskId) -> Result<Option<u64>, StoreError>;
+
     /// How many tasks each of the shards holds in each state, by index. Kept, not counted: O(1) a shard, and one round trip
     /// for all of them.
     async fn counts(&self, shards: &[Shard]) -> Result<Vec<QueueCounts>, StoreError>;
@@ -124,9 +131,9 @@ pub struct Answer<T> {
     pub results: Vec<T>,
     /// The store's time of the call.
     pub now: UnixMs,
-    /// Tasks that a claim may have after the call: those that are ready, none while the queue is paused.
+    /// Tasks that a claim may have after the call: those that are ready, as far as pause, limit and rate let them start.
     pub ready: u64,
-    /// Time from `now` until the next delay falls due or the next lease expires, if there is one.
+    /// Time from `now` until the next delay falls due, the next lease expires or the next token comes, if there is one.
     pub next_due: Option<Duration>,
     /// When the queue was resumed last, as far as the store remembers: no task could be had before.
     pub resumed_at: Option<UnixMs>,
@@ -141,6 +148,45 @@ impl<T> Answer<T> {
     pub fn of(results: Vec<T>, now: UnixMs) -> Self {
         Self { results, now, ready: 0, next_due: None, resumed_at: None, ended: Vec::new() }
     }
+}
+
+/// Which page of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageOf {
+    pub state: TaskState,
+    /// Where the page before ended.
+    pub after: Option<Place>,
+    /// Most tasks, 1 to [`brisq_model::limits::LIST_MAX_TASKS`]. [`brisq_model::limits::CLAIM_MAX_BYTES`] bounds it too; one task
+    /// always fits.
+    pub limit: usize,
+    pub parts: Parts,
+}
+
+/// What a list tells of each task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// All but payload, attempts, progress and result.
+    Outline,
+    /// The attempts too.
+    Attempts,
+    /// All of it.
+    Whole,
+}
+
+/// A place in a list, which stays one whatever comes and goes around it. Only the store that gave it knows what the numbers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub rank: u64,
+    pub tie: u64,
+    pub id: TaskId,
+}
+
+/// A page of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskPage {
+    pub tasks: Vec<Task>,
+    /// Where the next page begins; `None` when there is none. A page may have fewer tasks than asked for.
+    pub next: Option<Place>,
 }
 
 /// What became of an accepted enqueue.
@@ -172,6 +218,8 @@ pub enum WorkOp {
         token: LeaseToken,
         /// JSON as it was sent.
         result: Option<Bytes>,
+        /// Tokens that it used of its queue's rate, where those are another number than it took at its start.
+        used_cost: Option<u32>,
     },
     /// End the attempt with an error.
     Fail(FailOp),
@@ -187,6 +235,22 @@ pub enum WorkOp {
     Cancel {
         id: TaskId,
     },
+    /// Take the task away, with all that is known of it, if its state is among these. One whose lease ended a moment ago is
+    /// still remembered for its holder.
+    Purge {
+        id: TaskId,
+        /// Without [`TaskState::Leased`]: its holder is asked to stop by [`Self::Cancel`].
+        states: TaskStates,
+    },
+    /// Make a dead letter a task again, with attempts, expiries and deadline anew; the errors of its attempts stay.
+    Redrive {
+        id: TaskId,
+        /// Not claimable before, ms from now.
+        delay_ms: u64,
+    },
+    /// Let this hold for all tasks of the queue from now on. Lower limits take no lease away, and tasks keep the retry and retention
+    /// that they came with.
+    Govern(Box<Policy>),
     /// Hand out nothing from now on; everything else goes on. Pausing a paused queue keeps since when, and replaces by whom and
     /// why.
     Pause {
@@ -263,6 +327,12 @@ pub enum WorkDone {
     },
     /// Cancelled, or asked to stop when it is leased: see the task's state. Left out is the same as in [`Enqueued::Existing`].
     Cancelled(Box<Task>),
+    /// Whether it was taken away: it was in one of the states.
+    Purged(bool),
+    /// A task again, in this state.
+    Redriven(TaskState),
+    /// The policy holds.
+    Governed,
     /// Nothing is handed out any more.
     Paused,
     /// Tasks are handed out again; also where they were all the time.
@@ -279,6 +349,12 @@ pub struct QueueCounts {
     pub head_ready_at: Option<UnixMs>,
     /// Why nothing is handed out; `None` while tasks are.
     pub paused: Option<Pause>,
+    /// When a claim took a task last, as far as the store knows.
+    pub claimed_at: Option<UnixMs>,
+    /// What holds for its tasks; the defaults when nobody said anything.
+    pub policy: Option<Box<Policy>>,
+    /// When the first task in line may start, where only the rate holds it back.
+    pub next_token_at: Option<UnixMs>,
     /// The store's time of the answer.
     pub now: UnixMs,
 }

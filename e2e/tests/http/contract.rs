@@ -246,6 +246,35 @@ fn what_ends_a_task_answers_what_the_document_says() {
 }
 
 #[test]
+fn many_tasks_answer_what_the_document_says() {
+    on_each_store_strictly(|strict| {
+        let act = |what: &str| format!("/v1/queues/{{queue}}/{what}");
+        strict.call("GET", TASKS, "q", &Value::Null, 404);
+        strict.call("POST", TASKS, "q", &json!({"payload": 1, "deadlineMs": 60_000}), 201);
+        let (id, token) = strict.leased();
+        let error = json!({"message": "m", "kind": "k", "detail": {"n": [1]}});
+        let fail = json!({"token": token, "retryable": false, "error": error});
+        strict.call("POST", "/v1/tasks/{id}/fail", &id, &fail, 200);
+        assert_eq!(
+            strict.call("GET", TASKS, "q", &Value::Null, 200)["tasks"].as_array().map(Vec::len),
+            Some(2)
+        );
+        strict.call("GET", "/v1/tasks/{id}/explain", &id, &Value::Null, 200);
+        strict.call("GET", "/v1/tasks/{id}/events", &id, &Value::Null, 200);
+        strict.call("GET", "/v1/queues/{queue}/explain", "q", &Value::Null, 200);
+        strict.call("GET", "/v1/queues/{queue}/explain", "none", &Value::Null, 404);
+        let rate = json!({"filter": {"errorKind": "k"}, "limit": 1, "ratePerSecond": 2.5});
+        assert_eq!(strict.call("POST", &act("redrive"), "q", &rate, 200)["redriven"], 1);
+        strict.call("POST", &act("redrive"), "q", &json!({"limit": "all"}), 400);
+        strict.call("POST", &act("redrive"), "none", &json!({}), 404);
+        let ready = json!({"states": ["ready"]});
+        assert_eq!(strict.call("POST", &act("purge"), "q", &ready, 200)["purged"], 2);
+        strict.call("POST", &act("purge"), "q", &json!({"states": "ready"}), 400);
+        strict.call("POST", &act("purge"), "none", &ready, 404);
+    });
+}
+
+#[test]
 fn a_pause_answers_what_the_document_says() {
     on_each_store_strictly(|strict| {
         let act = |what: &str| format!("/v1/queues/{{queue}}/{what}");

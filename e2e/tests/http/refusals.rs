@@ -17,7 +17,7 @@ fn mistakes_get_a_code_and_name_the_field() {
             "invalid_field",
         ),
         ("/v1/queues/q/tasks", r#"{"payload":1,"orderingKey":"k"}"#, 400, "not_supported"),
-        ("/v1/queues/q/tasks", r#"{"payload":1,"deadlineMs":5}"#, 400, "not_supported"),
+        ("/v1/queues/q/tasks", r#"{"payload":1,"limitKey":"k"}"#, 400, "not_supported"),
         ("/v1/queues/Q!/tasks", r#"{"payload":1}"#, 400, "invalid_name"),
         ("/v1/queues/q/claims", r#"{"max":257}"#, 400, "invalid_field"),
         ("/v1/queues/q/claims", r#"{"leaseMs":10}"#, 400, "invalid_field"),

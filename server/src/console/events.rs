@@ -129,7 +129,7 @@ async fn look(app: App, tenant: TenantName, seen: Arc<watch::Sender<Option<Seen>
 async fn snapshot(app: &AppState, tenant: &TenantName) -> Result<Snapshot, StoreError> {
     let infos = app.store.queues(tenant, None, LIST_MAX).await?;
     let views = app.views(&infos).await?;
-    let rows = infos.into_iter().zip(views).map(|(info, queue)| {
+    let rows = infos.into_iter().zip(views).map(|(info, (queue, _))| {
         let shard = app.queues.known(tenant, &info.name).and_then(|queue| queue.present());
         let total = |what| shard.as_ref().map_or(0, |shard| shard.meter.total(what));
         let view = QueueRow {

@@ -58,7 +58,8 @@ trait Act: LeaseRequest {
 
 impl Act for CompleteRequest<'_> {
     fn op(&self, id: TaskId, token: LeaseToken) -> Result<WorkOp, ApiError> {
-        Ok(WorkOp::Complete { id, token, result: self.result()? })
+        let (result, used_cost) = (self.result()?, self.checked_cost()?);
+        Ok(WorkOp::Complete { id, token, result, used_cost })
     }
 }
 
@@ -181,6 +182,9 @@ fn item(acted: Acted, draining: bool) -> Result<ItemResult, ApiError> {
         | WorkDone::Claimed(_)
         | WorkDone::Cancelled(_)
         | WorkDone::Paused
+        | WorkDone::Purged(_)
+        | WorkDone::Redriven(_)
+        | WorkDone::Governed
         | WorkDone::Resumed => Ok(ItemResult::Done(Empty {})),
     }
 }

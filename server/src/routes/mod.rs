@@ -1,6 +1,8 @@
 //! Handlers, one file per resource: parse, call the core, answer.
 
+pub mod explain;
 pub mod leases;
+pub mod many;
 pub mod queues;
 pub mod service;
 pub mod tasks;

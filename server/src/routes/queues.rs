@@ -6,9 +6,10 @@ use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use brisq_api::{
-    ApiError, Empty, ErrorCode, ErrorEnvelope, PauseRequest, PauseView, QueueList, QueueView, StateCounts,
+    ApiError, Empty, ErrorCode, ErrorEnvelope, PauseRequest, PauseView, PolicyRequest, PolicyView, QueueList,
+    QueueView, StateCounts,
 };
-use brisq_model::{QueueName, TaskState};
+use brisq_model::{Policy, QueueName, TaskState};
 use brisq_store::{QueueCounts, QueueInfo, StoreError, WorkOp};
 use hyper::StatusCode;
 use serde::Deserialize;
@@ -62,7 +63,7 @@ pub async fn list(
     // The cursor is of what was looked at, not of what the caller may see of it.
     let next_cursor = infos.get(limit - 1).map(|last| last.name.to_string());
     let seen: Vec<QueueInfo> = infos.into_iter().filter(|info| caller.sees(&info.name)).collect();
-    let queues = app.views(&seen).await.map_err(noted)?;
+    let queues = app.views(&seen).await.map_err(noted)?.into_iter().map(|(view, _)| view).collect();
     Ok(json(StatusCode::OK, &QueueList { queues, next_cursor }))
 }
 
@@ -116,6 +117,24 @@ pub async fn resume(Path(queue): Path<String>, call: Call) -> HandlerResult {
     act(call, &queue, WorkOp::Resume).await
 }
 
+/// Let this hold for all tasks of a queue from now on; makes the queue. What is absent takes its default. Lower limits take no
+/// lease away, and tasks keep the retry and the retention that they came with.
+#[utoipa::path(
+    put, path = "/v1/queues/{queue}", tag = "queues",
+    params(("queue" = String, Path, description = "Queue; made on first use")), request_body = PolicyRequest,
+    responses(
+        (status = 200, description = "The queue", body = QueueView),
+        (status = 400, description = "`invalid_field`, `not_supported`", body = ErrorEnvelope),
+        (status = 429, description = "`too_many_queues`", body = ErrorEnvelope),
+    )
+)]
+pub async fn put(Path(queue): Path<String>, call: Call) -> HandlerResult {
+    let policy = call.body.parse::<PolicyRequest>()?.into_policy()?;
+    let name = call.app.queue(&call.caller, &queue)?;
+    call.app.queues.open(&name).await.map_err(noted)?;
+    act(call, &queue, WorkOp::Govern(Box::new(policy))).await
+}
+
 async fn act(call: Call, queue: &str, op: WorkOp) -> HandlerResult {
     let Call { app, caller, body, .. } = call;
     drop(body);
@@ -126,11 +145,11 @@ async fn act(call: Call, queue: &str, op: WorkOp) -> HandlerResult {
 
 async fn answer(app: &App, info: &QueueInfo) -> HandlerResult {
     let views = app.views(std::slice::from_ref(info)).await.map_err(noted)?;
-    let view = views.into_iter().next().ok_or_else(|| noted(no_counts()))?;
-    Ok(json(StatusCode::OK, &view))
+    let (view, policy) = views.into_iter().next().ok_or_else(|| noted(no_counts()))?;
+    Ok(json(StatusCode::OK, &QueueView { policy: Some(PolicyView::of(&policy)), ..view }))
 }
 
-fn not_found(queue: &Queue) -> ApiError {
+pub fn not_found(queue: &Queue) -> ApiError {
     ApiError::new(ErrorCode::QueueNotFound, "The queue was never used: the first enqueue makes it.")
         .with("queue", &queue.name)
 }
@@ -140,11 +159,11 @@ fn no_counts() -> StoreError {
 }
 
 impl AppState {
-    /// The queues with their counts, which are asked for in one call.
+    /// The queues with their counts, which are asked for in one call, and their policies.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn views(&self, infos: &[QueueInfo]) -> Result<Vec<QueueView>, StoreError> {
+    pub async fn views(&self, infos: &[QueueInfo]) -> Result<Vec<(QueueView, Policy)>, StoreError> {
         if infos.is_empty() {
             return Ok(Vec::new());
         }
@@ -156,9 +175,10 @@ impl AppState {
         Ok(infos.iter().zip(counts).map(|(info, counts)| self.view(info, counts)).collect())
     }
 
-    fn view(&self, info: &QueueInfo, counts: QueueCounts) -> QueueView {
+    fn view(&self, info: &QueueInfo, counts: QueueCounts) -> (QueueView, Policy) {
+        let policy = counts.policy.as_deref().cloned().unwrap_or_default();
         let waiting = self.queues.known(&info.tenant, &info.name).map_or(0, |queue| queue.parking.waiting());
-        QueueView {
+        let view = QueueView {
             name: info.name.to_string(),
             counts: StateCounts {
                 delayed: counts.of(TaskState::Delayed),
@@ -172,6 +192,8 @@ impl AppState {
             oldest_ready_age_ms: counts.head_ready_at.map(|at| counts.now.ms_since(at)),
             paused: counts.paused.map(PauseView::of),
             claimers_waiting: waiting as u64,
-        }
+            policy: None,
+        };
+        (view, policy)
     }
 }

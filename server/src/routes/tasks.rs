@@ -136,7 +136,9 @@ fn created(id: TaskId, task: &NewTask, state: TaskState, ready_at: UnixMs, meta:
         failed: 0,
         expiries: 0,
         cancel_requested: false,
+        deadline_at: task.deadline_ms.map(|ms| meta.now.plus_ms(ms)),
         attempts: Vec::new(),
+        events: Vec::new(),
         progress: None,
         result: None,
     })

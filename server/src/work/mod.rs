@@ -3,6 +3,7 @@
 mod acts;
 mod claim;
 mod enqueue;
+mod many;
 mod result;
 
 use std::sync::Arc;

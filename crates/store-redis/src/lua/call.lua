@@ -1,30 +1,14 @@
--- Tasks that a claim may have.
-local function ready_of(call)
-  return call.paused and 0 or call.counts[READY_STATE]
+local DEFAULT_POLICY = { -1, -1, -1, AGING_MS, EXPIRIES_MAX, KEPT_MAX, RETRY_DEFAULT, KEPT_MS_DEFAULT, DEAD_MS_DEFAULT, -1 }
+
+-- A policy that cannot be read is the default one.
+local function read_policy(packed)
+  local read, policy = pcall(cmsgpack.unpack, packed or '')
+  return read and type(policy) == 'table' and #policy >= P_MILLI and policy or DEFAULT_POLICY
 end
 
--- One call: its keys, the store's time, and META, read once and written once, but for pauses. With a path, META must hold
--- it: Redis may have been emptied, or come back older, since the server learned the shard's number.
-local function begin(keys, path)
-  local meta = redis.call('HMGET', keys[META], 'now', 'wall', 'seq', 'picks', 'due', 'path', 'schema', 'c0', 'c1', 'c2',
-    'c3', 'c4', 'c5', 'c6', 'of', 'paused', 'resumed')
-  local schema = tonumber(meta[7] or SCHEMA_OF_NEW)
-  if schema > SCHEMA then
-    return nil, redis.error_reply(string.format('NEWER %d', schema))
-  end
-  if path and meta[6] ~= path then
-    return nil, redis.error_reply('UNKNOWNQUEUE under this number')
-  end
-  local now, wall, behind = store_time(meta[1], meta[2], meta[15])
-  local call = { keys = keys, now = now, wall = wall, touched = behind, seq = tonumber(meta[3] or 0),
-    picks = tonumber(meta[4] or 0), due = tonumber(meta[5] or -1), counts = {}, records = {}, changed = {}, order = {},
-    bytes = 0, finals = 0, ended = {}, corrupt = {}, schema = schema, paused = meta[16],
-    resumed = tonumber(meta[17] or -1) }
-  for state = 0, 6 do
-    call.counts[state] = tonumber(meta[state + 8] or 0)
-  end
-  call.was_ready = ready_of(call)
-  return call
+local function in_flight_left(call)
+  local most = call.policy[P_IN_FLIGHT]
+  return most < 0 and math.huge or math.max(0, most - call.counts[LEASED])
 end
 
 local function next_seq(call)
@@ -72,6 +56,82 @@ local function load_records(call, ids)
   end
 end
 
+-- When a task may start by the rate, in microseconds: one above the burst waits for a full bucket.
+local function start_us(call, record)
+  local ahead = math.max(0, call.policy[P_BURST] - (record[S_COST] or 1))
+  return call.paid - ahead * call.policy[P_INTERVAL_US]
+end
+
+local function may_start(call, record)
+  return in_flight_left(call) > 0 and (call.policy[P_INTERVAL_US] < 0 or start_us(call, record) <= call.now * 1000)
+end
+
+-- Takes the tokens of a task that starts.
+local function pay(call, record)
+  if call.policy[P_INTERVAL_US] > 0 then
+    call.paid = math.max(call.paid, call.now * 1000) + (record[S_COST] or 1) * call.policy[P_INTERVAL_US]
+  end
+end
+
+-- When the head of the line may start, where only the rate holds it back: its time in ms, or nil. Second, how many tasks a claim
+-- may have.
+local function next_token(call)
+  local startable = math.min(call.paused and 0 or call.counts[READY_STATE], in_flight_left(call))
+  if startable <= 0 or call.policy[P_INTERVAL_US] < 0 then
+    return nil, startable
+  end
+  local head = redis.call('ZRANGE', call.keys[READY], 0, 0)[1]
+  local record = head and load_record(call, head)
+  if not record then
+    return nil, startable
+  end
+  local start, now_us, interval = start_us(call, record), call.now * 1000, call.policy[P_INTERVAL_US]
+  if start > now_us then
+    return math.ceil(start / 1000), 0
+  end
+  local owed = math.max(0, call.paid - now_us)
+  return nil, math.min(startable, math.max(1, math.floor((call.policy[P_BURST] * interval - owed) / interval)))
+end
+
+-- How many tasks a claim may have: those that are ready, as far as pause, limit and rate let them start.
+local function available(call)
+  local _, tasks = next_token(call)
+  return tasks
+end
+
+-- One call: its keys, the store's time, and META, read once and written once, but for pauses. With a path, META must hold
+-- it: Redis may have been emptied, or come back older, since the server learned the shard's number.
+local function begin(keys, path)
+  local meta = redis.call('HMGET', keys[META], 'now', 'wall', 'seq', 'picks', 'due', 'path', 'schema', 'c0', 'c1', 'c2',
+    'c3', 'c4', 'c5', 'c6', 'of', 'paused', 'resumed', 'deadline', 'claimed', 'policy', 'paid')
+  local schema = tonumber(meta[7] or SCHEMA_OF_NEW)
+  if schema > SCHEMA then
+    return nil, redis.error_reply(string.format('NEWER %d', schema))
+  end
+  if path and meta[6] ~= path then
+    return nil, redis.error_reply('UNKNOWNQUEUE under this number')
+  end
+  local now, wall, behind = store_time(meta[1], meta[2], meta[15])
+  local call = { keys = keys, now = now, wall = wall, touched = behind, seq = tonumber(meta[3] or 0),
+    picks = tonumber(meta[4] or 0), due = tonumber(meta[5] or -1), counts = {}, records = {}, changed = {}, order = {},
+    bytes = 0, finals = 0, ended = {}, corrupt = {}, schema = schema, paused = meta[16],
+    resumed = tonumber(meta[17] or -1), deadline = tonumber(meta[18] or -1), claimed = tonumber(meta[19] or -1),
+    policy = meta[20] and read_policy(meta[20]) or DEFAULT_POLICY, paid = tonumber(meta[21] or 0) }
+  for state = 0, 6 do
+    call.counts[state] = tonumber(meta[state + 8] or 0)
+  end
+  call.was_available, call.had_deadline, call.had_paid = available(call), call.deadline, call.paid
+  return call
+end
+
+-- A library that would not keep right what is written is kept from the shard from now on.
+local function raise(call, schema)
+  if call.schema < schema then
+    call.schema, call.touched = schema, true
+    redis.call('HSET', call.keys[META], 'schema', schema)
+  end
+end
+
 -- Records are written together at the end of a call.
 local function save(call, id)
   call.touched = true
@@ -83,6 +143,25 @@ end
 
 local function is_final(record)
   return record[S_STATE] > LEASED
+end
+
+-- Sets a field that most records lack.
+local function set_rare(record, field, value)
+  for at = S_ALWAYS + 1, field - 1 do
+    record[at] = record[at] or -1
+  end
+  record[field] = value
+end
+
+-- The deadline of a task that nobody holds: it stands among the deadlines then.
+local function awaited_deadline(record)
+  local at = record[S_STATE] <= READY_STATE and record[S_DEADLINE]
+  return at and at >= 0 and at or nil
+end
+
+local function is_overdue(call, record)
+  local at = record[S_DEADLINE]
+  return at and at >= 0 and at <= call.now
 end
 
 -- End of a final task's retention.
@@ -119,17 +198,30 @@ end
 -- Takes a task out of its index before its record changes; `settle` puts it into its new one.
 local function lift(call, id, record)
   redis.call('ZREM', call.keys[index_of(record)], id)
+  if awaited_deadline(record) then
+    redis.call('ZREM', call.keys[DEADLINES], id)
+  end
   call.counts[record[S_STATE]] = call.counts[record[S_STATE]] - 1
 end
 
 local function settle(call, id, record)
   local key, score = index_of(record)
   redis.call('ZADD', call.keys[key], score, id)
+  local deadline = awaited_deadline(record)
+  if deadline then
+    redis.call('ZADD', call.keys[DEADLINES], deadline, id)
+    call.deadline = earlier(call.deadline, deadline)
+  end
   call.counts[record[S_STATE]] = call.counts[record[S_STATE]] + 1
   if is_final(record) then
     call.finals = call.finals + 1
   end
   save(call, id)
+end
+
+local function die(call, record, reason)
+  record[S_STATE] = record[S_DEAD_MS] > 0 and DEAD_STATE or FAILED
+  record[S_REASON], record[S_UNTIL] = reason, call.now
 end
 
 -- A task that stands in an index for `state` and whose record or body cannot be read costs itself, not its queue: it
@@ -138,13 +230,16 @@ local function bury(call, id, key, state)
   redis.call('ZREM', call.keys[key], id)
   call.counts[state] = call.counts[state] - 1
   local record = load_record(call, id)
+  if record and awaited_deadline(record) then
+    redis.call('ZREM', call.keys[DEADLINES], id)
+  end
   if not record then
     record = { DEAD_STATE, 9, 0, 0, 0, 0, CORRUPT_KEPT_MS, call.now, call.now, 0, CORRUPT, 1, 'f,0,0', '', call.now, '', 0,
       -1, '', BY_TIME, 0 }
     call.records[id] = record
   end
-  record[S_STATE] = record[S_DEAD_MS] > 0 and DEAD_STATE or FAILED
-  record[S_REASON], record[S_UNTIL], record[S_ENDED] = CORRUPT, call.now, BY_TIME
+  die(call, record, CORRUPT)
+  record[S_ENDED] = BY_TIME
   redis.call('HSETNX', call.keys[BODY], id, 'null')
   settle(call, id, record)
   call.ended[#call.ended + 1] = id
@@ -154,12 +249,4 @@ end
 local function first_score(call, key)
   local first = redis.call('ZRANGE', call.keys[key], 0, 0, 'WITHSCORES')
   return first[2] and tonumber(first[2]) or -1
-end
-
--- The earlier of two times, -1 standing for none.
-local function earlier(a, b)
-  if a < 0 or (b >= 0 and b < a) then
-    return b
-  end
-  return a
 end

@@ -57,7 +57,8 @@ local function move_due(call)
       bury(call, id, LEASES, LEASED)
     else
       record[S_EXPIRIES] = record[S_EXPIRIES] + 1
-      local killer = record[S_EXPIRIES] >= EXPIRIES_MAX
+      add_history(call, id, record, { 0, call.now, record[S_WORKER], EXPIRED, record[S_STARTED] })
+      local killer = record[S_EXPIRIES] >= call.policy[P_EXPIRIES_MAX]
       end_lease(call, id, record, BY_TIME, killer and 'dead' or 'same', QUARANTINED)
     end
   end
@@ -74,7 +75,7 @@ local function aged_head(call)
     local head = redis.call('ZRANGEBYSCORE', call.keys[READY], band * BAND_WIDTH, (band + 1) * BAND_WIDTH - 1, 'LIMIT', 0, 1)
     local record = head[1] and load_record(call, head[1])
     local ready_at = record and record[S_READY_AT]
-    if ready_at and ready_at <= call.now - AGING_MS and (not oldest or ready_at < oldest) then
+    if ready_at and ready_at <= call.now - call.policy[P_AGING_MS] and (not oldest or ready_at < oldest) then
       oldest, aged = ready_at, head[1]
     end
   end
@@ -128,6 +129,10 @@ local function claim(call, max, lease_ms, token, worker)
     local record = load_record(call, id)
     if not body or not record or record[S_STATE] ~= READY_STATE then
       bury(call, id, READY, READY_STATE)
+    elseif is_overdue(call, record) then
+      end_late(call, id, record)
+    elseif not may_start(call, record) then
+      break
     else
       local extra, extra_bytes = extra_of(call, id, record)
       local size = #body + extra_bytes
@@ -145,6 +150,11 @@ local function claim(call, max, lease_ms, token, worker)
       lift(call, id, record)
       record[S_STATE], record[S_UNTIL], record[S_TOKEN], record[S_LEASE_MS] = LEASED, call.now + lease_ms, token, lease_ms
       record[S_STARTED], record[S_WORKER], record[S_ENDED] = call.now, worker, NOT_YET
+      if record[S_BEAT] then
+        record[S_BEAT] = -1
+      end
+      call.claimed = call.now
+      pay(call, record)
       settle(call, id, record)
       tasks[#tasks + 1] = view(id, record, body, extra)
     end

@@ -6,19 +6,31 @@
 --
 -- Servers of two versions share a Redis during a rollout: a META without the younger fields works, and the older
 -- library leaves fields alone that it does not know.
-local BODY, STATE, READY, DELAYED, LEASES, ENDED, DEAD, IDEM, EXTRA, META, CHANNEL = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+local BODY, STATE, READY, DELAYED, LEASES, ENDED, DEAD, IDEM, EXTRA, DEADLINES, META, CHANNEL =
+  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
 
 -- Fields of a state record.
 local S_STATE, S_BAND, S_SEQ, S_FAILED, S_EXPIRIES, S_KEPT_MS, S_DEAD_MS, S_READY_AT, S_UNTIL, S_CANCEL, S_REASON =
   1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 local S_MAX, S_RETRY, S_KEY, S_CREATED, S_TOKEN, S_LEASE_MS, S_STARTED, S_WORKER, S_ENDED, S_EXTRA =
   12, 13, 14, 15, 16, 17, 18, 19, 20, 21
+-- Those that most tasks lack; -1 is none. The deadline, from when on the key is free, and the deadline as it was asked for.
+-- When its holder sent a heartbeat last.
+-- What its start takes of the rate's tokens, 1 where that is not said.
+local S_DEADLINE, S_KEY_UNTIL, S_DEADLINE_MS, S_BEAT, S_COST = 22, 23, 24, 25, 26
+local S_ALWAYS = 21
+-- The key was given to another task since.
+local GIVEN_UP = 0
 
 -- Codes of states and reasons, as the server has them.
 local DELAYED_STATE, READY_STATE, LEASED, COMPLETED, FAILED, DEAD_STATE, CANCELLED = 0, 1, 2, 3, 4, 5, 6
-local EXHAUSTED, NON_RETRYABLE, QUARANTINED, CORRUPT = 0, 1, 2, 3
+local EXHAUSTED, NON_RETRYABLE, QUARANTINED, CORRUPT, OVERDUE = 0, 1, 2, 3, 4
 -- How a lease ended; a heartbeat ends none.
 local NOT_YET, BY_COMPLETE, BY_FAIL, BY_RELEASE, BY_TIME, BY_HEARTBEAT = 0, 1, 2, 3, 4, -1
+
+-- Fields of a queue's policy; -1 where there is no such limit.
+local P_IN_FLIGHT, P_INTERVAL_US, P_BURST, P_AGING_MS, P_EXPIRIES_MAX, P_KEPT_MAX, P_RETRY, P_KEPT_MS, P_DEAD_MS, P_MILLI =
+  1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 
 -- Lua's unpack fails at about 8,000 values. Even, so that no pair is cut.
 local SLICE = 1000
@@ -42,6 +54,14 @@ local function store_time(last, wall_then, of)
   end
   local since = tonumber(of) == last and wall - tonumber(wall_then or wall) or 0
   return last + math.max(0, since), wall, true
+end
+
+-- The earlier of two times, -1 standing for none.
+local function earlier(a, b)
+  if a < 0 or (b >= 0 and b < a) then
+    return b
+  end
+  return a
 end
 
 -- A command with more arguments than unpack takes, on one key.

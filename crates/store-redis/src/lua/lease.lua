@@ -4,14 +4,15 @@ local function end_lease(call, id, record, how, next, value)
   record[S_ENDED] = how
   if record[S_CANCEL] == 1 then
     record[S_STATE], record[S_UNTIL] = CANCELLED, call.now
+  elseif next ~= 'dead' and is_overdue(call, record) then
+    die(call, record, OVERDUE)
   elseif next == 'same' then
     record[S_STATE], record[S_READY_AT] = READY_STATE, call.now
   elseif next == 'at' then
     record[S_STATE] = value > call.now and DELAYED_STATE or READY_STATE
     record[S_SEQ], record[S_READY_AT], record[S_UNTIL] = next_seq(call), value, value
   else
-    record[S_STATE] = record[S_DEAD_MS] > 0 and DEAD_STATE or FAILED
-    record[S_REASON], record[S_UNTIL] = value, call.now
+    die(call, record, value)
   end
   settle(call, id, record)
   -- What a fail led to is its result.
@@ -41,13 +42,28 @@ local function put_extra(call, id, record, suffix, value)
   record[S_EXTRA] = 1
 end
 
-local function complete(call, id, token, has_result, result)
+-- What happened to a task: a failed attempt by its number, with the worker, its error and when it was claimed; or, by the number
+-- 0, something else. Beyond so many the oldest goes.
+local EXPIRED, REDRIVEN = 'E', 'R'
+local function add_history(call, id, record, entry)
+  local history = read_attempts(redis.call('HGET', call.keys[EXTRA], id .. 'a'))
+  if #history >= HISTORY_MAX then
+    table.remove(history, 1)
+  end
+  history[#history + 1] = entry
+  put_extra(call, id, record, 'a', cmsgpack.pack(history))
+end
+
+local function complete(call, id, token, has_result, result, used)
   local record, refused = held(call, id, token, BY_COMPLETE)
   if not record then
     return refused == 'repeat' and { 'D' } or refused
   end
   if has_result == '1' then
     put_extra(call, id, record, 'r', result)
+  end
+  if used >= 0 and call.policy[P_INTERVAL_US] > 0 then
+    call.paid = math.max(0, call.paid + (used - (record[S_COST] or 1)) * call.policy[P_INTERVAL_US])
   end
   lift(call, id, record)
   record[S_STATE], record[S_UNTIL], record[S_ENDED] = COMPLETED, call.now, BY_COMPLETE
@@ -85,9 +101,7 @@ local function fail(call, id, token, retryable, delay_ms, dice, err)
   end
   local number = record[S_FAILED] + 1
   local delay = delay_ms >= 0 and delay_ms or backoff(record[S_RETRY], number, dice)
-  local attempts = read_attempts(redis.call('HGET', call.keys[EXTRA], id .. 'a'))
-  attempts[#attempts + 1] = { number, call.now, record[S_WORKER], err }
-  put_extra(call, id, record, 'a', cmsgpack.pack(attempts))
+  add_history(call, id, record, { number, call.now, record[S_WORKER], err, record[S_STARTED] })
   record[S_FAILED] = number
   if retryable ~= '1' then
     end_lease(call, id, record, BY_FAIL, 'dead', NON_RETRYABLE)
@@ -122,6 +136,7 @@ local function heartbeat(call, id, token, extend_ms, has_progress, progress)
   end
   lift(call, id, record)
   record[S_UNTIL] = call.now + (extend_ms >= 0 and extend_ms or record[S_LEASE_MS])
+  set_rare(record, S_BEAT, call.now)
   settle(call, id, record)
   return { 'H', record[S_UNTIL], record[S_CANCEL] }
 end
@@ -141,4 +156,50 @@ local function cancel(call, id)
   end
   settle(call, id, record)
   return { 'X', outline(id, record) }
+end
+
+-- Takes a task away whose state is among `states`, a bit for each. What its last holder may still ask stays for a while.
+local function purge(call, id, states)
+  local record = load_record(call, id)
+  if not record or is_gone(call, record) then
+    return 'M'
+  end
+  local state = record[S_STATE]
+  if state == LEASED or bit.band(states, bit.lshift(1, state)) == 0 then
+    return { 'G', 0 }
+  end
+  if is_final(record) and call.now < record[S_UNTIL] + REMEMBERED_MS then
+    lift(call, id, record)
+    record[S_KEPT_MS], record[S_DEAD_MS] = 0, 0
+    settle(call, id, record)
+  else
+    if not is_final(record) then
+      call.ended[#call.ended + 1] = id
+    end
+    forget(call, (index_of(record)), { id })
+  end
+  return { 'G', 1 }
+end
+
+-- Makes a dead letter a task again; the errors of its attempts stay.
+local function redrive(call, id, delay_ms)
+  local record = load_record(call, id)
+  if not record or is_gone(call, record) then
+    return 'M'
+  end
+  if record[S_STATE] ~= DEAD_STATE then
+    return 'N'
+  end
+  add_history(call, id, record, { 0, call.now, '', REDRIVEN, -1 })
+  lift(call, id, record)
+  local at, deadline_ms = call.now + delay_ms, record[S_DEADLINE_MS] or -1
+  record[S_STATE] = delay_ms > 0 and DELAYED_STATE or READY_STATE
+  record[S_SEQ], record[S_READY_AT], record[S_UNTIL] = next_seq(call), at, at
+  record[S_FAILED], record[S_EXPIRIES], record[S_CANCEL], record[S_REASON] = 0, 0, 0, -1
+  record[S_TOKEN], record[S_LEASE_MS], record[S_STARTED], record[S_WORKER], record[S_ENDED] = '', 0, -1, '', NOT_YET
+  if deadline_ms >= 0 then
+    record[S_DEADLINE] = call.now + deadline_ms
+  end
+  settle(call, id, record)
+  return { 'V', record[S_STATE] }
 end

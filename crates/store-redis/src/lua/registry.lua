@@ -1,3 +1,4 @@
+do
 -- Which queue has which number. A queue's path is `tenant/name`. Its tasks lie in another slot than this registry, so a
 -- queue is opened in steps, each safe when it is the last one: a number is proposed (`open`), the shard's META takes the
 -- path (`settle`), the registry takes the number (`register`), and only then anybody learns it. A shard without a path takes
@@ -125,3 +126,4 @@ redis.register_function { function_name = 'PREFIX_open', callback = open, flags 
 redis.register_function { function_name = 'PREFIX_settle', callback = settle, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'PREFIX_register', callback = register, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'PREFIX_list', callback = list, flags = { 'allow-oom' } }
+end

@@ -14,7 +14,7 @@ local function forget(call, key, ids)
     return
   end
   load_records(call, ids)
-  local gone, idem, extra = {}, {}, {}
+  local gone, idem, extra, deadlines = {}, {}, {}, {}
   for _, id in ipairs(ids) do
     local record = call.records[id]
     if not record or index_of(record) == key then
@@ -23,19 +23,49 @@ local function forget(call, key, ids)
       call.changed[id] = false
       if record then
         call.counts[record[S_STATE]] = call.counts[record[S_STATE]] - 1
-        if record[S_KEY] ~= '' then
+        if record[S_KEY] ~= '' and record[S_KEY_UNTIL] ~= GIVEN_UP then
           idem[#idem + 1] = record[S_KEY]
         end
         name_extra(extra, id, record)
+        if awaited_deadline(record) then
+          deadlines[#deadlines + 1] = id
+        end
       end
     end
   end
   bulk('ZREM', call.keys[key], ids)
+  bulk('ZREM', call.keys[DEADLINES], deadlines)
   bulk('HDEL', call.keys[IDEM], idem)
   bulk('HDEL', call.keys[EXTRA], extra)
   bulk('HDEL', call.keys[BODY], gone)
   bulk('HDEL', call.keys[STATE], gone)
   call.touched = true
+end
+
+-- Ends a task that nobody holds, because its deadline has passed.
+local function end_late(call, id, record)
+  lift(call, id, record)
+  die(call, record, OVERDUE)
+  settle(call, id, record)
+  call.ended[#call.ended + 1] = id
+end
+
+-- Ends at most `most` tasks whose deadline passed while nobody held them.
+local function end_overdue(call, most)
+  if call.deadline < 0 or call.deadline > call.now then
+    return
+  end
+  local ids = redis.call('ZRANGEBYSCORE', call.keys[DEADLINES], '-inf', call.now, 'LIMIT', 0, most)
+  load_records(call, ids)
+  for _, id in ipairs(ids) do
+    local record = call.records[id]
+    if record and awaited_deadline(record) then
+      end_late(call, id, record)
+    else
+      redis.call('ZREM', call.keys[DEADLINES], id)
+    end
+  end
+  call.deadline = first_score(call, DEADLINES)
 end
 
 -- Removes at most `most` of the tasks past their retention in each index, and of those that are too many. Answers when the
@@ -49,10 +79,20 @@ local function forget_old(call, most)
       first = first_score(call, key)
     end
     local counts = call.counts
-    local crowded = counts[COMPLETED] + counts[FAILED] + counts[CANCELLED] - KEPT_MAX
+    local kept = counts[COMPLETED] + counts[FAILED] + counts[CANCELLED]
+    local crowded = kept - math.min(KEPT_MAX, call.policy[P_KEPT_MAX])
     if key == ENDED and crowded > 0 then
-      forget(call, key, redis.call('ZRANGE', call.keys[key], 0, math.min(crowded, most) - 1))
-      first = first_score(call, key)
+      local ids, old = redis.call('ZRANGE', call.keys[key], 0, math.min(crowded, most) - 1), {}
+      load_records(call, ids)
+      for at, id in ipairs(ids) do
+        local record = call.records[id]
+        if at <= kept - KEPT_MAX or not record or record[S_UNTIL] + REMEMBERED_MS <= call.now then
+          old[#old + 1] = id
+        end
+      end
+      forget(call, key, old)
+      -- How the others ended is remembered for a while, as far as the store bears it: they go then.
+      first = #old < crowded and call.now + REMEMBERED_MS or first_score(call, key)
     end
     next_end = earlier(next_end, first)
   end
@@ -63,7 +103,8 @@ end
 -- corrupt, when it was resumed or -1}. A call takes away as many old tasks as it ended and a slice more, so that they do not
 -- pile up under batches. META is written only when something changed, or when the wall is behind: time would stand still otherwise.
 local function finish(call, results, most)
-  local next_end = forget_old(call, most or SWEEP_SLICE + call.finals)
+  end_overdue(call, most or SWEEP_SLICE)
+  local next_end = earlier(forget_old(call, most or SWEEP_SLICE + call.finals), call.deadline)
   local fields = {}
   for _, id in ipairs(call.order) do
     if call.changed[id] then
@@ -73,13 +114,20 @@ local function finish(call, results, most)
   end
   bulk('HSET', call.keys[STATE], fields)
   local due = earlier(first_score(call, DELAYED), first_score(call, LEASES))
+  local token_at, ready = next_token(call)
+  due = earlier(due, token_at or -1)
   local counts = call.counts
   if call.touched then
     redis.call('HSET', call.keys[META], 'now', call.now, 'wall', call.wall, 'of', call.now, 'seq', call.seq, 'picks', call.picks,
-      'due', due, 'c0', counts[0], 'c1', counts[1], 'c2', counts[2], 'c3', counts[3], 'c4', counts[4], 'c5', counts[5], 'c6', counts[6])
+      'due', due, 'claimed', call.claimed, 'c0', counts[0], 'c1', counts[1], 'c2', counts[2], 'c3', counts[3], 'c4', counts[4], 'c5', counts[5], 'c6', counts[6])
   end
-  local ready = ready_of(call)
-  if call.was_ready <= 0 and ready > 0 then
+  if call.deadline ~= call.had_deadline then
+    redis.call('HSET', call.keys[META], 'deadline', call.deadline)
+  end
+  if call.paid ~= call.had_paid then
+    redis.call('HSET', call.keys[META], 'paid', call.paid)
+  end
+  if call.was_available <= 0 and ready > 0 then
     publish(call.keys[CHANNEL], '')
   end
   -- Parked claims of other servers have a timer for what was due first before this call.

@@ -1,3 +1,4 @@
+do
 -- KEYS: shards by the end of a retention, and shards that a server is sweeping, by when it is given up. ARGV: most shards, when
 -- the caller's hold of the last ones ends, how many of those it has swept, those shards, then pairs of ms and a shard: it has a
 -- retention that ends in so long. Answers in how many ms there is something to take next, or -1: the next retention ends, or a
@@ -72,3 +73,4 @@ end
 
 redis.register_function { function_name = 'PREFIX_take', callback = take, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'PREFIX_ready', callback = ready, flags = { 'allow-oom' } }
+end

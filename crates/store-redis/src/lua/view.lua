@@ -17,7 +17,7 @@ local function view(id, record, body, extra)
   return { id, body, record[S_STATE], record[S_BAND], record[S_FAILED], record[S_EXPIRIES], record[S_MAX],
     record[S_CREATED], record[S_READY_AT], record[S_UNTIL], record[S_STARTED], record[S_TOKEN], record[S_WORKER],
     record[S_ENDED], record[S_CANCEL], record[S_REASON], record[S_KEY], extra[2] or false, extra[3] or false,
-    read_attempts(extra[1]) }
+    read_attempts(extra[1]), record[S_DEADLINE] or -1, record[S_BEAT] or -1 }
 end
 
 -- The task without what can be large: a thousand of them fit one answer.
@@ -60,6 +60,9 @@ local function counts(keys)
     answer[state + 3] = call.counts[state]
   end
   answer[10] = call.paused and read_pause(call.paused)
+  answer[11] = call.claimed
+  answer[12] = call.policy ~= DEFAULT_POLICY and call.policy
+  answer[13] = next_token(call) or -1
   return answer
 end
 

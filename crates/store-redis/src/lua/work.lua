@@ -1,9 +1,9 @@
--- Pausing a paused queue keeps since when, and replaces by whom and why. A library that would hand its tasks out all the same
--- is kept from the shard from now on.
+-- Pausing a paused queue keeps since when, and replaces by whom and why.
 local function pause(call, by, reason)
   local since = call.paused and read_pause(call.paused)[1] or call.now
-  call.paused, call.schema, call.touched = cmsgpack.pack({ since, by, reason }), math.max(call.schema, SCHEMA_OF_PAUSES), true
-  redis.call('HSET', call.keys[META], 'paused', call.paused, 'schema', call.schema)
+  call.paused, call.touched = cmsgpack.pack({ since, by, reason }), true
+  raise(call, SCHEMA_OF_PAUSES)
+  redis.call('HSET', call.keys[META], 'paused', call.paused)
   return { 'P' }
 end
 
@@ -14,6 +14,19 @@ local function resume(call)
     redis.call('HSET', call.keys[META], 'resumed', call.now)
   end
   return { 'U' }
+end
+
+-- A policy: what `layout.lua` names, in its order, numbers but for the retry.
+local POLICY_ARGS = 10
+local function govern(call, argv, at)
+  local policy = {}
+  for field = 1, POLICY_ARGS do
+    policy[field] = field == P_RETRY and argv[at + field] or tonumber(argv[at + field])
+  end
+  call.policy, call.touched = policy, true
+  raise(call, SCHEMA_OF_POLICIES)
+  redis.call('HSET', call.keys[META], 'policy', cmsgpack.pack(policy))
+  return { 'Y' }
 end
 
 -- ARGV: path, most bytes of the answer, then operations, each a letter and its arguments.
@@ -30,14 +43,15 @@ local function work(keys, argv)
     local result
     if kind == 'C' then
       if not swept then
+        end_overdue(call, SWEEP_SLICE)
         move_due(call)
         swept = true
       end
       result = claim(call, tonumber(argv[at + 1]), tonumber(argv[at + 2]), argv[at + 3], argv[at + 4])
       at = at + 5
     elseif kind == 'D' then
-      result = complete(call, id, token, argv[at + 3], argv[at + 4])
-      at = at + 5
+      result = complete(call, id, token, argv[at + 3], argv[at + 4], tonumber(argv[at + 5]))
+      at = at + 6
     elseif kind == 'F' then
       result = fail(call, id, token, argv[at + 3], tonumber(argv[at + 4]), tonumber(argv[at + 5]), argv[at + 6])
       at = at + 7
@@ -47,6 +61,15 @@ local function work(keys, argv)
     elseif kind == 'H' then
       result = heartbeat(call, id, token, tonumber(argv[at + 3]), argv[at + 4], argv[at + 5])
       at = at + 6
+    elseif kind == 'G' then
+      result = purge(call, id, tonumber(argv[at + 2]))
+      at = at + 3
+    elseif kind == 'V' then
+      result = redrive(call, id, tonumber(argv[at + 2]))
+      at = at + 3
+    elseif kind == 'Y' then
+      result = govern(call, argv, at)
+      at = at + 1 + POLICY_ARGS
     elseif kind == 'P' then
       result = pause(call, argv[at + 1], argv[at + 2])
       at = at + 3

@@ -36,7 +36,8 @@ async fn what_changes_nothing_writes_nothing() {
         assert_eq!(store.open_queue(&queue.tenant, &queue.name).await.unwrap(), queue.number);
         store.queues(&queue.tenant, None, 10).await.unwrap();
         let stale = LeaseToken::new(99);
-        let ops = [held.id, unknown].map(|id| WorkOp::Complete { id, token: stale, result: None });
+        let ops =
+            [held.id, unknown].map(|id| WorkOp::Complete { id, token: stale, result: None, used_cost: None });
         assert!(store.work(&queue, ops.to_vec()).await.unwrap().results.iter().all(Result::is_err));
     }
     assert_eq!(changes(&redis) - before, 0);
@@ -77,7 +78,7 @@ async fn a_nearly_full_redis_refuses_new_tasks_before_it_is_full() {
     let mut accepted = Vec::new();
     let error = loop {
         let id = fresh(queue.shard());
-        let new = NewTask { id, retention, ..task(queue.shard(), 0, 200_000) };
+        let new = NewTask { id, retention: retention.into(), ..task(queue.shard(), 0, 200_000) };
         match store.enqueue(&queue, vec![new]).await {
             Ok(_) => accepted.push(id),
             Err(error) => break error,
@@ -103,7 +104,10 @@ async fn a_nearly_full_redis_refuses_new_tasks_before_it_is_full() {
         let tasks = claimed(&store, &queue, claim(256)).await;
         assert!(!tasks.is_empty());
         done += tasks.len();
-        let ops = tasks.iter().map(|task| WorkOp::Complete { id: task.id, token, result: None }).collect();
+        let ops = tasks
+            .iter()
+            .map(|task| WorkOp::Complete { id: task.id, token, result: None, used_cost: None })
+            .collect();
         let answer = store.work(&queue, ops).await.unwrap();
         assert!(answer.results.iter().all(|result| *result == Ok(WorkDone::Completed)));
     }
@@ -143,8 +147,10 @@ async fn kept_tasks_stay_bounded_under_batches() {
             Ok(WorkDone::Claimed(tasks)) => Some(tasks),
             _ => None,
         });
-        let ops: Vec<_> =
-            claims.flatten().map(|task| WorkOp::Complete { id: task.id, token, result: None }).collect();
+        let ops: Vec<_> = claims
+            .flatten()
+            .map(|task| WorkOp::Complete { id: task.id, token, result: None, used_cost: None })
+            .collect();
         completed += ops.len() as u64;
         store.work(&queue, ops).await.unwrap();
     }

@@ -123,6 +123,12 @@ async fn every_key_is_declared_and_lies_in_its_shards_slot() {
     cases::counts_follow_every_change(&own().await).await;
     cases::expiries_consume_no_attempt_and_quarantine_at_their_limit(&own().await).await;
     cases::queues_are_listed_page_by_page(&own().await).await;
+    cases::a_task_past_its_deadline_is_dead_and_not_handed_out(&own().await).await;
+    cases::a_retry_that_waits_past_the_deadline_dies_at_it(&own().await).await;
+    cases::ready_tasks_are_listed_in_line_order(&own().await).await;
+    cases::a_task_knows_how_many_stand_before_it(&own().await).await;
+    cases::a_purged_task_is_gone_with_all_that_is_known_of_it(&own().await).await;
+    cases::a_redriven_task_can_die_and_be_redriven_again(&own().await).await;
     cases::many_shards_are_counted_at_once(&own().await).await;
     cases::who_waits_learns_the_end_of_a_task_that_is_not_kept(&own().await).await;
     cases::retention_is_swept_without_a_call(&own().await).await;
@@ -158,7 +164,10 @@ async fn a_full_redis_refuses_new_tasks_and_lets_work_go_on() {
     let Ok(WorkDone::Claimed(tasks)) = &answer.results[0] else { panic!("{:?}", answer.results) };
     assert!(!tasks.is_empty());
     let token = LeaseToken::new(7);
-    let complete = tasks.iter().map(|task| WorkOp::Complete { id: task.id, token, result: None }).collect();
+    let complete = tasks
+        .iter()
+        .map(|task| WorkOp::Complete { id: task.id, token, result: None, used_cost: None })
+        .collect();
     let answer = store.work(&queue, complete).await.unwrap();
     assert!(answer.results.iter().all(|result| *result == Ok(WorkDone::Completed)));
     let counts = store.counts(&[queue.shard()]).await.unwrap().remove(0);

@@ -234,10 +234,13 @@ async fn what_a_killed_server_ended_is_swept_by_the_next_one() {
     let store = connect(&redis).await;
     let queue = queue(&store).await;
     let retention = Retention { completed_ms: 1, dead_ms: 1 };
-    add(&store, &queue, NewTask { retention, ..task(queue.shard(), 0, 10) }).await;
+    add(&store, &queue, NewTask { retention: retention.into(), ..task(queue.shard(), 0, 10) }).await;
     let held = claimed(&store, &queue, claim(1)).await.remove(0);
     let token = held.lease.unwrap().token;
-    store.work(&queue, vec![WorkOp::Complete { id: held.id, token, result: None }]).await.unwrap();
+    store
+        .work(&queue, vec![WorkOp::Complete { id: held.id, token, result: None, used_cost: None }])
+        .await
+        .unwrap();
     drop(store);
     assert_eq!(redis.command("DEL {brisq}:sweeps {brisq}:sweeping").unwrap().chars().next(), Some(':'));
     let next = connect(&redis).await;

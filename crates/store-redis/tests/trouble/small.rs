@@ -114,8 +114,10 @@ async fn every_claim_of_a_small_full_redis_gets_a_task_and_the_backlog_drains() 
             assert!(!tasks.is_empty(), "{case}: {drained} of {taken}");
             (drained, claims) = (drained + tasks.len(), claims + 1);
             let token = LeaseToken::new(7);
-            let ops =
-                tasks.iter().map(|task| WorkOp::Complete { id: task.id, token, result: None }).collect();
+            let ops = tasks
+                .iter()
+                .map(|task| WorkOp::Complete { id: task.id, token, result: None, used_cost: None })
+                .collect();
             let answer = store.work(&queue, ops).await.unwrap();
             assert!(answer.results.iter().all(|result| *result == Ok(WorkDone::Completed)), "{case}");
         }

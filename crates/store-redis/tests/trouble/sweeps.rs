@@ -15,15 +15,21 @@ const RETENTION: Retention = Retention { completed_ms: 50, dead_ms: 1 };
 
 /// Completes so many tasks that are kept for this long.
 async fn complete(store: &Arc<dyn Store>, queue: &QueueInfo, count: usize, retention: Retention) {
-    let tasks =
-        (0..count).map(|_| NewTask { id: fresh(queue.shard()), retention, ..task(queue.shard(), 0, 1) });
+    let tasks = (0..count).map(|_| NewTask {
+        id: fresh(queue.shard()),
+        retention: retention.into(),
+        ..task(queue.shard(), 0, 1)
+    });
     store.enqueue(queue, tasks.collect()).await.unwrap();
     let mut completed = 0;
     while completed < count {
         let tasks = claimed(store, queue, claim(256)).await;
         completed += tasks.len();
         let token = LeaseToken::new(7);
-        let ops = tasks.iter().map(|task| WorkOp::Complete { id: task.id, token, result: None }).collect();
+        let ops = tasks
+            .iter()
+            .map(|task| WorkOp::Complete { id: task.id, token, result: None, used_cost: None })
+            .collect();
         store.work(queue, ops).await.unwrap();
     }
 }

@@ -49,11 +49,11 @@ async fn retention_ends_though_the_clock_is_behind() {
     let (_redis, store, queue) = ahead(HOUR_MS).await;
     let held = claimed(&store, &queue, claim(1)).await.remove(0);
     let retention = Retention { completed_ms: 500, dead_ms: 1 };
-    let id = add(&store, &queue, NewTask { retention, ..task(queue.shard(), 1, 1) }).await;
+    let id = add(&store, &queue, NewTask { retention: retention.into(), ..task(queue.shard(), 1, 1) }).await;
     let token = held.lease.unwrap().token;
     let next = claimed(&store, &queue, claim(1)).await.remove(0);
     assert_eq!(next.id, id);
-    let ops = [held.id, id].map(|id| WorkOp::Complete { id, token, result: None });
+    let ops = [held.id, id].map(|id| WorkOp::Complete { id, token, result: None, used_cost: None });
     store.work(&queue, ops.to_vec()).await.unwrap();
     assert!(store.get(id).await.unwrap().is_some());
     pause(600).await;

@@ -1,6 +1,6 @@
 //! What servers of other versions wrote, and what damage leaves.
 
-use brisq_model::{UnixMs, limits};
+use brisq_model::{IdempotencyKey, UnixMs, limits};
 use brisq_store::Refused;
 use redis::Value;
 
@@ -93,7 +93,10 @@ async fn an_older_library_shares_the_queue() {
         assert_eq!(claimed(&store, queue, claim(1)).await[0].id, theirs, "in the order of the enqueues");
         assert_eq!(older.claim(queue, token), 1);
         assert!(older.complete(queue, theirs, token), "claimed here, completed there");
-        let done = store.work(queue, vec![WorkOp::Complete { id: ours, token, result: None }]).await.unwrap();
+        let done = store
+            .work(queue, vec![WorkOp::Complete { id: ours, token, result: None, used_cost: None }])
+            .await
+            .unwrap();
         assert_eq!(done.results, [Ok(WorkDone::Completed)], "claimed there, completed here");
         let counts = store.counts(&[queue.shard()]).await.unwrap().remove(0);
         assert_eq!((counts.of(TaskState::Ready), counts.of(TaskState::Completed)), (0, 2));
@@ -167,9 +170,9 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     let store = connect(&redis).await;
     let queue = queue(&store).await;
     let id = add(&store, &queue, task(queue.shard(), 0, 1)).await;
-    redis.command(&format!("HSET {} schema 3", meta(&queue))).unwrap();
+    redis.command(&format!("HSET {} schema 5", meta(&queue))).unwrap();
     let before = redis.command(&format!("HGET {} now", meta(&queue))).unwrap();
-    let newer = |error: StoreError| matches!(error, StoreError::Newer { found: 3, known: 2 });
+    let newer = |error: StoreError| matches!(error, StoreError::Newer { found: 5, known: 4 });
     assert!(newer(store.enqueue(&queue, vec![task(queue.shard(), 1, 1)]).await.unwrap_err()));
     assert!(newer(store.work(&queue, vec![claim(1)]).await.unwrap_err()));
     assert!(newer(store.get(id).await.unwrap_err()));
@@ -179,23 +182,44 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     assert_eq!(claimed(&store, &queue, claim(5)).await.len(), 1);
 }
 
+fn schema(redis: &Redis, queue: &QueueInfo) -> u32 {
+    redis::cmd("HGET").arg(meta(queue)).arg("schema").query(&mut plainly(redis)).unwrap()
+}
+
+/// An older library would hand out what is dead, or hold a key for too long.
+#[tokio::test]
+async fn a_deadline_raises_the_schema_of_its_shard_alone() {
+    let redis = start(&[]);
+    let store = connect(&redis).await;
+    for (name, deadline_ms, key_ms) in [("a", Some(60_000), None), ("b", None, Some(60_000))] {
+        let queue = named(&store, name).await;
+        add(&store, &queue, task(queue.shard(), 0, 1)).await;
+        assert_eq!(schema(&redis, &queue), 1);
+        let key = IdempotencyKey::new("k").ok();
+        let new = NewTask {
+            deadline_ms,
+            idempotency_ttl_ms: key_ms,
+            idempotency_key: key,
+            ..task(queue.shard(), 1, 1)
+        };
+        add(&store, &queue, new).await;
+        assert_eq!(schema(&redis, &queue), 3);
+    }
+}
+
 /// An older library would hand its tasks out: from the first pause on it is refused by the number.
 #[tokio::test]
 async fn a_pause_raises_the_schema_of_its_shard_alone() {
     let redis = start(&[]);
     let store = connect(&redis).await;
     let (paused, other) = (queue(&store).await, named(&store, "other").await);
-    let schema = |queue: &QueueInfo| {
-        let mut connection = plainly(&redis);
-        redis::cmd("HGET").arg(meta(queue)).arg("schema").query::<u32>(&mut connection).unwrap()
-    };
     for queue in [&paused, &other] {
         add(&store, queue, task(queue.shard(), 0, 1)).await;
-        assert_eq!(schema(queue), 1);
+        assert_eq!(schema(&redis, queue), 1);
     }
     let pause = WorkOp::Pause { by: String::new(), reason: String::new() };
     store.work(&paused, vec![pause]).await.unwrap();
-    assert_eq!((schema(&paused), schema(&other)), (2, 1));
+    assert_eq!((schema(&redis, &paused), schema(&redis, &other)), (2, 1));
     // A pause whose words are lost is one all the same.
     redis.command(&format!("HSET {} paused damage", meta(&paused))).unwrap();
     assert!(claimed(&store, &paused, claim(1)).await.is_empty());
@@ -280,7 +304,7 @@ async fn what_the_server_cannot_read_costs_nothing_beside_it() {
     assert_eq!(tasks.iter().map(|task| task.id).collect::<Vec<_>>(), [ids[0], ids[2]]);
     assert!(tasks[0].attempts.is_empty());
     assert_eq!(store.counts(&[queue.shard()]).await.unwrap()[0].of(TaskState::Leased), 3, "until it expires");
-    let complete = |id| WorkOp::Complete { id, token: LeaseToken::new(7), result: None };
+    let complete = |id| WorkOp::Complete { id, token: LeaseToken::new(7), result: None, used_cost: None };
     let ops = vec![complete(ids[0]), WorkOp::Cancel { id: ids[1] }, complete(ids[2])];
     let done = || Ok(WorkDone::Completed);
     assert_eq!(store.work(&queue, ops).await.unwrap().results, [done(), Err(Refused::Unreadable), done()]);

@@ -96,7 +96,7 @@ pub(super) async fn an_idempotency_key_holds_after_completion_while_the_task_is_
 
 pub(super) async fn a_key_is_free_once_its_tasks_retention_is_over(queue: &Queue) {
     let retention = Retention { completed_ms: 30, dead_ms: 1 };
-    queue.enqueue(NewTask { retention, ..keyed(queue, "1", "k") }).await;
+    queue.enqueue(NewTask { retention: retention.into(), ..keyed(queue, "1", "k") }).await;
     queue.complete(&queue.one().await).await.unwrap();
     sleep(50).await;
     queue.enqueue(keyed(queue, "2", "k")).await;
@@ -105,7 +105,7 @@ pub(super) async fn a_key_is_free_once_its_tasks_retention_is_over(queue: &Queue
 
 pub(super) async fn a_key_that_was_given_anew_outlives_the_sweep_of_the_old_task(queue: &Queue) {
     let retention = Retention { completed_ms: 0, dead_ms: 1 };
-    queue.enqueue(NewTask { retention, ..keyed(queue, "1", "k") }).await;
+    queue.enqueue(NewTask { retention: retention.into(), ..keyed(queue, "1", "k") }).await;
     queue.complete(&queue.one().await).await.unwrap();
     let again = queue.enqueue(keyed(queue, "2", "k")).await;
     sleep(limits::REMEMBERED_MS + 1_000).await;

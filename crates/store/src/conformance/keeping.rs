@@ -7,7 +7,7 @@ use super::queue::{Queue, complete, sleep};
 use crate::{Refused, WorkDone, WorkOp};
 
 fn kept(queue: &Queue, completed_ms: u64, dead_ms: u64) -> NewTask {
-    NewTask { retention: Retention { completed_ms, dead_ms }, ..queue.task("1") }
+    NewTask { retention: Retention { completed_ms, dead_ms }.into(), ..queue.task("1") }
 }
 
 /// A task that is completed with a result and not kept.
@@ -75,7 +75,7 @@ pub(super) async fn a_remembered_end_answers_only_its_holder(queue: &Queue) {
     let task = completed_unkept(queue).await;
     assert_eq!(queue.complete(&task).await, Ok(WorkDone::Completed));
     assert_eq!(queue.fail(&task, None).await, Err(Refused::LeaseLost));
-    let stranger = WorkOp::Complete { id: task.id, token: queue.token(), result: None };
+    let stranger = WorkOp::Complete { id: task.id, token: queue.token(), result: None, used_cost: None };
     assert_eq!(queue.act(stranger).await, Err(Refused::TaskNotFound));
 }
 

@@ -42,7 +42,8 @@ pub(super) async fn a_stale_token_cannot_complete(queue: &Queue) {
     queue.add(&["1"]).await;
     let task = queue.one().await;
     let token = queue.token();
-    let stale = WorkOp::Complete { id: task.id, token, result: Some(Bytes::from_static(b"0")) };
+    let stale =
+        WorkOp::Complete { id: task.id, token, result: Some(Bytes::from_static(b"0")), used_cost: None };
     assert_eq!(queue.act(stale).await, Err(Refused::LeaseLost));
     let kept = queue.get(task.id).await;
     assert_eq!((kept.state, kept.result), (TaskState::Leased, None));
@@ -72,7 +73,7 @@ pub(super) async fn an_unknown_task_is_not_found(queue: &Queue) {
 
 pub(super) async fn a_task_that_was_never_claimed_is_not_held(queue: &Queue) {
     let ids = queue.add(&["1"]).await;
-    let op = WorkOp::Complete { id: ids[0], token: queue.token(), result: None };
+    let op = WorkOp::Complete { id: ids[0], token: queue.token(), result: None, used_cost: None };
     assert_eq!(queue.act(op).await, Err(Refused::LeaseLost));
     assert_eq!(queue.state(ids[0]).await, TaskState::Ready);
 }
@@ -185,7 +186,7 @@ pub(super) async fn a_heartbeat_after_completion_is_refused(queue: &Queue) {
 pub(super) async fn one_refusal_leaves_its_neighbours_alone(queue: &Queue) {
     queue.add(&["1", "2"]).await;
     let tasks = queue.claim(2).await;
-    let stale = WorkOp::Complete { id: tasks[0].id, token: queue.token(), result: None };
+    let stale = WorkOp::Complete { id: tasks[0].id, token: queue.token(), result: None, used_cost: None };
     let answer = queue.work(vec![complete(&tasks[0], None), stale, complete(&tasks[1], None)]).await;
     assert_eq!(answer.results, [Ok(WorkDone::Completed), Err(Refused::LeaseLost), Ok(WorkDone::Completed)]);
 }

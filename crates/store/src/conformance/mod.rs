@@ -11,11 +11,15 @@
 
 mod claiming;
 mod enqueueing;
+mod expiring;
 mod finding;
+mod governing;
 mod keeping;
 mod leasing;
+mod listing;
 mod model;
 mod pausing;
+mod purging;
 mod queue;
 mod retrying;
 mod sizes;
@@ -191,6 +195,58 @@ cases! {
         a_pause_and_a_resume_take_effect_in_their_call
         what_falls_due_in_a_pause_waits_for_its_end
         a_pause_is_of_its_queue_alone;
+    listing:
+        ready_tasks_are_listed_in_line_order
+        delayed_tasks_are_listed_by_when_they_are_due
+        leased_tasks_are_listed_by_the_end_of_their_leases
+        tasks_that_have_ended_are_listed_by_state_the_last_one_first
+        tasks_that_ended_long_and_a_moment_ago_are_one_list
+        a_list_goes_on_behind_its_cursor_whatever_comes_and_goes
+        a_thousand_tasks_due_at_once_are_each_listed_once
+        a_list_tells_as_much_of_each_task_as_was_asked_for
+        a_page_stops_before_too_many_bytes
+        a_task_past_its_retention_is_not_listed
+        a_queue_without_tasks_has_empty_lists
+        a_task_knows_how_many_stand_before_it
+        a_task_keeps_what_happened_to_it;
+    governing:
+        a_policy_is_told_as_it_was_given
+        a_queue_runs_no_more_tasks_than_its_limit
+        whatever_ends_a_lease_makes_room_for_another
+        a_lower_limit_takes_no_lease_away
+        claims_of_one_call_share_limit_and_rate
+        a_queue_starts_no_more_tasks_than_its_rate
+        a_task_takes_as_many_tokens_as_it_costs
+        a_task_above_the_burst_waits_for_a_full_bucket
+        tokens_are_trued_up_when_a_task_completes
+        what_a_task_does_not_say_its_queue_says
+        a_queue_says_how_often_a_lease_may_expire
+        a_queue_says_how_many_finished_tasks_are_kept
+        a_queue_says_after_how_long_a_lower_priority_is_served;
+    purging:
+        a_purged_task_is_gone_with_all_that_is_known_of_it
+        a_task_in_another_state_is_not_purged
+        a_purged_end_is_remembered_for_its_holder_alone
+        a_task_that_ended_long_ago_is_purged_at_once
+        a_purged_task_gives_its_key_up
+        purges_of_one_call_leave_each_other_alone
+        a_redriven_task_begins_anew_behind_the_others
+        a_redrive_with_a_delay_waits
+        only_dead_letters_are_redriven
+        the_holder_from_before_a_redrive_is_fenced
+        a_redriven_task_can_die_and_be_redriven_again;
+    expiring:
+        a_task_past_its_deadline_is_dead_and_not_handed_out
+        a_deadline_passes_without_a_call
+        a_delayed_task_dies_at_its_deadline_too
+        who_holds_a_task_past_its_deadline_may_complete_it
+        a_task_past_its_deadline_is_not_tried_again
+        a_retry_that_waits_past_the_deadline_dies_at_it
+        a_redrive_starts_the_deadline_anew
+        without_retention_of_dead_letters_a_deadline_ends_failed
+        of_a_thousand_tasks_past_their_deadlines_none_is_handed_out
+        a_key_is_free_once_its_time_is_over
+        a_key_that_was_given_anew_outlives_the_end_of_the_first_task;
 }
 
 cases! {
@@ -203,5 +259,7 @@ cases! {
         a_later_time_is_not_told
         a_queue_that_opens_is_told
         a_queue_that_nobody_asked_for_wakes_nobody
-        a_resume_wakes_every_server_that_listens;
+        a_resume_wakes_every_server_that_listens
+        room_under_a_limit_wakes_every_server_that_listens
+        a_token_tells_when_it_comes;
 }

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use brisq_model::{Idempotency, IdempotencyKey, NewTask, Priority, Task, TaskId};
+use brisq_model::{Idempotency, IdempotencyKey, NewTask, Priority, Task, TaskId, TaskState};
 
 use super::queue::{Queue, claimed, complete, failure, token_of};
 use crate::{Enqueued, FailOp, MemoryStore, QueueCounts, Refused, Store, WorkDone, WorkOp};
@@ -129,13 +129,18 @@ impl Walk {
         }
         let index = self.draw(self.held.len() as u64) as usize;
         let (real, twin) = self.held[index].clone();
-        let kind = self.draw(6);
+        let kind = self.draw(8);
         let delay_ms = if self.draw(2) == 0 { 0 } else { 3_600_000 };
         let op = |task: &Task| match kind {
             0 | 1 => complete(task, Some("1")),
             2 => WorkOp::Release { id: task.id, token: token_of(task), delay_ms },
             3 => WorkOp::Fail(FailOp { delay_ms: Some(delay_ms), ..failure(task) }),
             4 => WorkOp::Fail(FailOp { retryable: false, ..failure(task) }),
+            5 => WorkOp::Redrive { id: task.id, delay_ms },
+            6 => WorkOp::Purge {
+                id: task.id,
+                states: [TaskState::Delayed, TaskState::Ready].into_iter().collect(),
+            },
             _ => WorkOp::Cancel { id: task.id },
         };
         let (real, expected) = (self.queue.act(op(&real)).await, self.model.act(op(&twin)).await);

@@ -204,7 +204,7 @@ pub(super) fn token_of(task: &Task) -> LeaseToken {
 
 pub(super) fn complete(task: &Task, result: Option<&str>) -> WorkOp {
     let result = result.map(|text| Bytes::copy_from_slice(text.as_bytes()));
-    WorkOp::Complete { id: task.id, token: token_of(task), result }
+    WorkOp::Complete { id: task.id, token: token_of(task), result, used_cost: None }
 }
 
 pub(super) fn failure(task: &Task) -> FailOp {

@@ -68,7 +68,7 @@ pub(super) async fn a_non_retryable_failure_is_dead_at_once(queue: &Queue) {
 
 pub(super) async fn without_retention_of_dead_letters_it_ends_failed(queue: &Queue) {
     let retention = Retention { completed_ms: 60_000, dead_ms: 0 };
-    queue.enqueue(NewTask { max_attempts: 1, retention, ..queue.task("1") }).await;
+    queue.enqueue(NewTask { max_attempts: 1, retention: retention.into(), ..queue.task("1") }).await;
     let task = queue.one().await;
     assert_eq!(failed(queue.fail(&task, None).await), (TaskState::Failed, None));
     assert_eq!(queue.counts().await.of(TaskState::Failed), 1);
@@ -82,7 +82,7 @@ pub(super) async fn the_retry_policy_decides_the_delay(queue: &Queue) {
         [(exponential, 1_000), (Backoff::Fixed { delay_ms: 123_456 }, 123_456), (list, 7)]
     {
         let retry = RetryPolicy { backoff, jitter_permille: 0 };
-        queue.enqueue(NewTask { retry, ..queue.task("1") }).await;
+        queue.enqueue(NewTask { retry: Some(retry), ..queue.task("1") }).await;
         let task = queue.one().await;
         assert_eq!(delay_of(queue, &task, u32::MAX).await, expected);
         queue.cancel(task.id).await.unwrap();
@@ -92,7 +92,7 @@ pub(super) async fn the_retry_policy_decides_the_delay(queue: &Queue) {
 pub(super) async fn jitter_shortens_by_the_same_rule_everywhere(queue: &Queue) {
     let retry = RetryPolicy { backoff: Backoff::Fixed { delay_ms: 3_141_592 }, jitter_permille: 333 };
     for dice in [0, 1 << 15, 0x1234_5678, 0x8000_0000, 0xfedc_ba98, u32::MAX] {
-        queue.enqueue(NewTask { retry: retry.clone(), ..queue.task("1") }).await;
+        queue.enqueue(NewTask { retry: Some(retry.clone()), ..queue.task("1") }).await;
         let task = queue.one().await;
         assert_eq!(delay_of(queue, &task, dice).await, retry.delay_ms(1, dice), "{dice:x}");
         queue.cancel(task.id).await.unwrap();

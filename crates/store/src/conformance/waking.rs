@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use brisq_model::{NewTask, QueueName, Start};
+use brisq_model::{NewTask, Policy, QueueName, Rate, Start};
 use tokio::sync::mpsc::Receiver;
 
 use super::queue::{LEASE_MS, Queue, sleep};
@@ -130,4 +130,28 @@ pub(super) async fn a_resume_wakes_every_server_that_listens(queue: &Queue) {
     }
     listener.acting.resume_queue().await;
     listener.hears(|wake| *wake == Wake::Ready(shard)).await;
+}
+
+pub(super) async fn room_under_a_limit_wakes_every_server_that_listens(queue: &Queue) {
+    let mut listener = Listener::of(queue).await;
+    let shard = queue.shard;
+    listener.acting.govern(Policy { in_flight_max: Some(1), ..Policy::default() }).await;
+    listener.acting.add(&["1", "2"]).await;
+    let task = listener.acting.one().await;
+    while listener.hear().await.is_some() {}
+    listener.acting.add(&["3"]).await;
+    while let Some(wake) = listener.hear().await {
+        assert_ne!(wake, Wake::Ready(shard), "nothing is to be had");
+    }
+    listener.acting.complete(&task).await.unwrap();
+    listener.hears(|wake| *wake == Wake::Ready(shard)).await;
+}
+
+pub(super) async fn a_token_tells_when_it_comes(queue: &Queue) {
+    let mut listener = Listener::of(queue).await;
+    let rate = Some(Rate { milli_per_second: 100, burst: 1 });
+    listener.acting.govern(Policy { rate, ..Policy::default() }).await;
+    listener.acting.add(&["1", "2"]).await;
+    listener.acting.claim_for(1, 60_000).await;
+    listener.hears_due(10_000).await;
 }

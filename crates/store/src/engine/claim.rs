@@ -20,7 +20,7 @@ impl Room {
 
     /// Takes `bytes` if they fit. The first of a call always do: a task that is larger than all room is claimed alone. What
     /// does not fit ends the room: it stays the head of the line, also for those who claim behind.
-    fn take(&mut self, bytes: usize) -> bool {
+    pub(super) fn take(&mut self, bytes: usize) -> bool {
         if bytes > self.bytes && !self.untouched {
             self.bytes = 0;
             return false;
@@ -41,28 +41,45 @@ impl ShardTasks {
     ) -> Result<WorkDone, StoreError> {
         let mut tasks = Vec::new();
         let mut own_room = Room::of(self.bounds.claim_bytes);
-        let mut buried = 0;
-        while self.paused.is_none() && tasks.len() < usize::from(op.max) && buried < limits::SWEEP_SLICE {
+        let mut ended = 0;
+        while self.paused.is_none() && tasks.len() < usize::from(op.max) && ended < limits::SWEEP_SLICE {
             let ready_at = |id| self.live.get(&id).map(|record| record.ready_at);
-            let Some(id) = self.ready.next(now, &self.bounds, ready_at) else { break };
+            let aging = (self.aging_ms(), self.bounds.aging_picks);
+            let Some(id) = self.ready.next(now, aging, ready_at) else { break };
+            if self.live.get(&id).is_some_and(|record| record.is_overdue(now)) {
+                self.end_late(now, id, records)?;
+                ended += 1;
+                continue;
+            }
+            if self.live.get(&id).is_some_and(|record| !self.may_start(now, record)) {
+                break;
+            }
             let (Some(body), Some(extra)) = (records.body(id)?, records.extra(id)?) else {
                 self.bury(now, id, records)?;
-                buried += 1;
+                ended += 1;
                 continue;
             };
             let bytes = body.payload.len() + extra.bytes();
             if !own_room.take(bytes) || !room.take(bytes) {
                 break;
             }
-            let claim =
-                Claim { token: op.token, lease_ms: op.lease_ms, started_at: now, worker: op.worker.clone() };
+            let claim = Claim {
+                token: op.token,
+                lease_ms: op.lease_ms,
+                started_at: now,
+                worker: op.worker.clone(),
+                beat_at: None,
+            };
             self.change(id, records, |record| {
                 record.last = None;
                 record.state = State::Leased { claim: Box::new(claim), until: now.plus_ms(op.lease_ms) };
             })?;
             self.ready.picked();
+            self.claimed_at = Some(now);
             if let Some(record) = self.live.get(&id) {
+                let cost = record.cost;
                 tasks.push(record.to_task(id, body, extra));
+                self.started(now, cost);
             }
         }
         Ok(WorkDone::Claimed(tasks))

@@ -1,9 +1,12 @@
 //! Tasks that ended, until they are forgotten.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 
 use brisq_model::{TaskId, TaskState, UnixMs};
 
+use super::list::merged;
 use super::record::Record;
 
 /// Tasks that ended. Each is remembered for a moment whatever its retention, in the order in which they ended; then those
@@ -41,8 +44,53 @@ impl Kept {
     }
 
     fn shelve(&mut self, until: UnixMs, id: TaskId, state: TaskState) {
-        let shelf = if state == TaskState::Dead { &mut self.dead } else { &mut self.ended };
-        shelf.insert((until, id), state);
+        self.shelf_mut(state).insert((until, id), state);
+    }
+
+    fn shelf_mut(&mut self, state: TaskState) -> &mut BTreeMap<(UnixMs, TaskId), TaskState> {
+        if state == TaskState::Dead { &mut self.dead } else { &mut self.ended }
+    }
+
+    /// A task that is no more among those that ended.
+    pub(super) fn remove(&mut self, id: TaskId, record: &Record) {
+        let Some((remembered_until, kept_until)) = record.stays() else { return };
+        match self.fresh_place(id, remembered_until) {
+            Some(place) => drop(self.fresh.remove(place)),
+            None => drop(self.shelf_mut(record.state.kind()).remove(&(kept_until.max(remembered_until), id))),
+        }
+    }
+
+    /// Ends the retention of a task that is still remembered; false when it is not, and nothing was done.
+    pub(super) fn shorten(&mut self, id: TaskId, record: &Record) -> bool {
+        let place = record.stays().and_then(|(remembered_until, _)| self.fresh_place(id, remembered_until));
+        let Some(fresh) = place.and_then(|place| self.fresh.get_mut(place)) else { return false };
+        fresh.kept_until = fresh.remembered_until;
+        true
+    }
+
+    fn fresh_place(&self, id: TaskId, remembered_until: UnixMs) -> Option<usize> {
+        let first = self.fresh.partition_point(|fresh| fresh.remembered_until < remembered_until);
+        let same = self.fresh.range(first..).take_while(|fresh| fresh.remembered_until == remembered_until);
+        same.into_iter().position(|fresh| fresh.id == id).map(|behind| first + behind)
+    }
+
+    /// Tasks in this state by when they are forgotten, the last one first, from behind `after` on.
+    pub(super) fn places(
+        &self,
+        state: TaskState,
+        after: Option<(UnixMs, TaskId)>,
+    ) -> impl Iterator<Item = (UnixMs, TaskId)> {
+        let shelf = if state == TaskState::Dead { &self.dead } else { &self.ended };
+        let to = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let shelved = shelf.range((Bound::Unbounded, to)).rev();
+        let shelved = shelved.filter(move |(_, shelved)| **shelved == state).map(|(place, _)| *place);
+        let fresh = self.fresh.iter().filter(|fresh| fresh.state == state);
+        let mut fresh: Vec<_> = fresh
+            .map(|fresh| (fresh.kept_until.max(fresh.remembered_until), fresh.id))
+            .filter(|place| after.is_none_or(|after| *place < after))
+            .collect();
+        fresh.sort_unstable_by_key(|place| Reverse(*place));
+        merged(fresh.into_iter(), shelved)
     }
 
     /// Moves at most `slice` tasks that were remembered long enough to their shelf.

@@ -9,8 +9,10 @@ mod claim;
 mod kept;
 mod keys;
 mod line;
+mod list;
 mod pause;
 mod place;
+mod policy;
 mod record;
 mod shard;
 #[cfg(test)]
@@ -19,6 +21,7 @@ mod timetable;
 mod work;
 
 pub use bounds::Bounds;
+pub use policy::Rules;
 pub use record::{Body, Extra, Record, Records};
 pub use shard::ShardTasks;
 pub use timetable::Timetable;

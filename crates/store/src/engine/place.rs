@@ -1,6 +1,6 @@
 //! Moving tasks between the indexes.
 
-use brisq_model::{DeadReason, Ending, LeaseEnd, State, TaskId, UnixMs, limits};
+use brisq_model::{DeadReason, Ending, EventKind, LeaseEnd, State, TaskId, UnixMs, limits};
 
 use super::record::{Body, Extra, Record, Records};
 use super::shard::ShardTasks;
@@ -18,8 +18,36 @@ pub(super) enum Next {
 }
 
 impl ShardTasks {
-    /// Moves a slice of due delays to ready, and a slice of expired leases back.
+    /// Ends at most `slice` tasks whose deadline passed while nobody held them.
+    pub(super) fn end_overdue<R: Records>(
+        &mut self,
+        now: UnixMs,
+        slice: usize,
+        records: &mut R,
+    ) -> Result<(), StoreError> {
+        for _ in 0..slice {
+            let Some((_, id)) = self.deadlines.first().filter(|(at, _)| *at <= now) else { break };
+            let id = *id;
+            self.end_late(now, id, records)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a task that nobody holds, because its deadline has passed.
+    pub(super) fn end_late<R: Records>(
+        &mut self,
+        now: UnixMs,
+        id: TaskId,
+        records: &mut R,
+    ) -> Result<(), StoreError> {
+        self.change(id, records, |record| record.state = died(record, DeadReason::Deadline, now))?;
+        self.ended.push(id);
+        Ok(())
+    }
+
+    /// Ends a slice of tasks past their deadline, moves a slice of due delays to ready, and a slice of expired leases back.
     pub(super) fn move_due<R: Records>(&mut self, now: UnixMs, records: &mut R) -> Result<(), StoreError> {
+        self.end_overdue(now, limits::SWEEP_SLICE, records)?;
         for _ in 0..limits::SWEEP_SLICE {
             let Some((.., id)) = self.delayed.first().filter(|(due, ..)| *due <= now) else { break };
             let id = *id;
@@ -29,8 +57,15 @@ impl ShardTasks {
         for _ in 0..limits::SWEEP_SLICE {
             let Some((_, id)) = self.leases.first().filter(|(end, _)| *end <= now) else { break };
             let id = *id;
-            let expiries = self.live.get(&id).map_or(0, |record| record.expiries) + 1;
-            let killer = expiries >= limits::EXPIRIES_MAX;
+            let record = self.live.get(&id);
+            let expiries = record.map_or(0, |record| record.expiries) + 1;
+            if let Some(claim) = record.and_then(Record::claim) {
+                let kind = EventKind::Expired { worker: claim.worker.clone(), started_at: claim.started_at };
+                let mut extra = records.extra(id)?.unwrap_or_default();
+                extra.happened(now, kind);
+                records.put_extra(id, &extra)?;
+            }
+            let killer = expiries >= self.expiries_max();
             let next = if killer { Next::Dead(DeadReason::Quarantined) } else { Next::SamePlace };
             self.end_lease(now, id, LeaseEnd::Expired, next, records, |record| record.expiries = expiries)?;
         }
@@ -54,6 +89,9 @@ impl ShardTasks {
                 State::Ended { how: Ending::Cancelled, at: now }
             } else {
                 match next {
+                    Next::SamePlace | Next::At(_) if record.is_overdue(now) => {
+                        died(record, DeadReason::Deadline, now)
+                    }
                     Next::SamePlace => {
                         record.ready_at = now;
                         State::Ready
@@ -133,6 +171,9 @@ impl ShardTasks {
     }
 
     pub(super) fn index(&mut self, id: TaskId, record: &Record) {
+        if let (State::Delayed | State::Ready, Some(deadline)) = (&record.state, record.deadline) {
+            self.deadlines.insert((deadline, id));
+        }
         match record.state {
             State::Ready => self.ready.insert(record.band, record.seq, id),
             State::Delayed => {
@@ -146,6 +187,9 @@ impl ShardTasks {
     }
 
     pub(super) fn unindex(&mut self, id: TaskId, record: &Record) {
+        if let Some(deadline) = record.deadline {
+            self.deadlines.remove(&(deadline, id));
+        }
         match record.state {
             State::Ready => self.ready.remove(record.band, record.seq),
             State::Delayed => {

@@ -1,8 +1,8 @@
 //! What the engine keeps of a task, and where that lies.
 
 use brisq_model::{
-    Attempt, Claim, Ending, Facts, IdempotencyKey, LeaseEnd, NewTask, PastLease, Priority, Retention,
-    RetryPolicy, State, Task, TaskId, UnixMs, limits,
+    Attempt, Claim, Ending, Event, EventKind, Facts, IdempotencyKey, LeaseEnd, NewTask, PastLease, Policy,
+    Priority, Retention, RetryPolicy, State, Task, TaskId, UnixMs, limits,
 };
 use bytes::Bytes;
 
@@ -18,15 +18,31 @@ pub struct Body {
     pub retry: RetryPolicy,
     pub retention: Retention,
     pub idempotency_key: Option<IdempotencyKey>,
+    /// From when on the key is free, if it is before the task is gone.
+    pub key_until: Option<UnixMs>,
+    pub deadline_ms: Option<u64>,
     pub created_at: UnixMs,
 }
 
 impl Body {
-    /// The unchanging part of a new task.
+    /// The unchanging part of a new task; what it leaves to its queue is the policy's.
     #[must_use]
-    pub fn of(task: NewTask, created_at: UnixMs) -> Self {
-        let NewTask { payload, priority, max_attempts, retry, retention, idempotency_key, .. } = task;
-        Self { payload, priority, max_attempts, retry, retention, idempotency_key, created_at }
+    pub fn of(task: NewTask, created_at: UnixMs, policy: &Policy) -> Self {
+        let NewTask { payload, priority, max_attempts, idempotency_key, .. } = task;
+        let retry = task.retry.unwrap_or_else(|| policy.retry.clone());
+        let retention = task.retention.or(policy.retention);
+        let key_until = task.idempotency_ttl_ms.map(|ms| created_at.plus_ms(ms));
+        Self {
+            payload,
+            priority,
+            max_attempts,
+            retry,
+            retention,
+            idempotency_key,
+            key_until,
+            deadline_ms: task.deadline_ms,
+            created_at,
+        }
     }
 
     /// What stands for a body that cannot be read.
@@ -39,6 +55,8 @@ impl Body {
             retry: RetryPolicy::default(),
             retention: record.retention,
             idempotency_key: None,
+            key_until: None,
+            deadline_ms: None,
             created_at: record.ready_at,
         }
     }
@@ -65,6 +83,10 @@ pub struct Record {
     pub retention: Retention,
     /// Since when or from when on it is claimable.
     pub ready_at: UnixMs,
+    /// From when on it is dead unless somebody holds it.
+    pub deadline: Option<UnixMs>,
+    /// Tokens that its start takes.
+    pub cost: u32,
 }
 
 impl Record {
@@ -82,6 +104,8 @@ impl Record {
             expiries: 0,
             retention: Retention::default(),
             ready_at: now,
+            deadline: None,
+            cost: 1,
         }
     }
 
@@ -98,6 +122,11 @@ impl Record {
         if let State::Leased { claim, .. } = std::mem::replace(&mut self.state, next) {
             self.last = Some(Box::new(PastLease { claim: *claim, end }));
         }
+    }
+
+    /// Whether its deadline has passed.
+    pub(super) fn is_overdue(&self, now: UnixMs) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
     /// Until when a task that has ended is remembered, and until when its retention keeps it.
@@ -136,7 +165,9 @@ impl Record {
             failed: self.failed,
             expiries: self.expiries,
             cancel_requested: self.cancel_requested,
+            deadline_at: self.deadline,
             attempts: extra.attempts,
+            events: extra.events,
             progress: extra.progress,
             result: extra.result,
         })
@@ -147,11 +178,28 @@ impl Record {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extra {
     pub attempts: Vec<Attempt>,
+    pub events: Vec<Event>,
     pub progress: Option<Bytes>,
     pub result: Option<Bytes>,
 }
 
 impl Extra {
+    /// Adds an attempt that failed, in the place of the oldest where there are too many.
+    pub(super) fn failed(&mut self, attempt: Attempt) {
+        if self.attempts.len() >= limits::HISTORY_MAX {
+            self.attempts.remove(0);
+        }
+        self.attempts.push(attempt);
+    }
+
+    /// As [`Self::failed`], of what else happened.
+    pub(super) fn happened(&mut self, at: UnixMs, kind: EventKind) {
+        if self.events.len() >= limits::HISTORY_MAX {
+            self.events.remove(0);
+        }
+        self.events.push(Event { at, kind });
+    }
+
     /// Bytes that it brings into an answer.
     pub(super) fn bytes(&self) -> usize {
         let text = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);

@@ -3,7 +3,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use brisq_model::{
-    Idempotency, IdempotencyKey, NewTask, Pause, Start, State, Task, TaskId, TaskState, UnixMs, limits,
+    Idempotency, IdempotencyKey, NewTask, Pause, Policy, Start, State, Task, TaskId, TaskState, UnixMs,
+    limits,
 };
 
 use super::bounds::Bounds;
@@ -11,6 +12,7 @@ use super::claim::Room;
 use super::kept::Kept;
 use super::keys::Keys;
 use super::line::Line;
+use super::policy::Rules;
 use super::record::{Body, Extra, Record, Records};
 use crate::{Answer, Enqueued, QueueCounts, Refused, StoreError, WorkOp, WorkResult};
 
@@ -28,10 +30,16 @@ pub struct ShardTasks {
     pub(super) delayed: BTreeSet<(UnixMs, u64, TaskId)>,
     /// (end, task) of leases.
     pub(super) leases: BTreeSet<(UnixMs, TaskId)>,
+    /// (deadline, task) of tasks that nobody holds.
+    pub(super) deadlines: BTreeSet<(UnixMs, TaskId)>,
     pub(super) kept: Kept,
     pub(super) keys: Keys,
     pub(super) paused: Option<Pause>,
     pub(super) resumed_at: Option<UnixMs>,
+    pub(super) rules: Rules,
+    pub(super) rules_changed: bool,
+    /// When a claim took a task last.
+    pub(super) claimed_at: Option<UnixMs>,
     /// Tasks that this call ended beside what its answers say.
     pub(super) ended: Vec<TaskId>,
     /// How many tasks this call ended in all.
@@ -47,12 +55,23 @@ impl ShardTasks {
         Self { bounds, ..Self::default() }
     }
 
-    /// Takes a task back in from its records, when a store opens. `key` is its idempotency key.
-    pub fn restore(&mut self, now: UnixMs, id: TaskId, key: Option<IdempotencyKey>, record: Record) {
+    /// Takes a task back in from its records, when a store opens. `key` is its idempotency key, and from when on that is free.
+    pub fn restore(
+        &mut self,
+        now: UnixMs,
+        id: TaskId,
+        key: Option<(IdempotencyKey, Option<UnixMs>)>,
+        record: Record,
+    ) {
         self.next_seq = self.next_seq.max(record.seq + 1);
         self.count(record.state.kind(), 1);
-        if let Some(key) = key.filter(|_| !record.is_past_retention(now)) {
-            self.keys.give(key, id);
+        let claim = record.claim().or(record.last.as_ref().map(|last| &last.claim));
+        self.claimed_at = self.claimed_at.max(claim.map(|claim| claim.started_at));
+        if let Some((key, until)) = key
+            && !record.is_past_retention(now)
+            && until.is_none_or(|until| now < until)
+        {
+            self.keys.give(key, id, until);
         }
         if matches!(record.state, State::Ended { .. }) {
             self.kept.restore(id, &record);
@@ -85,7 +104,7 @@ impl ShardTasks {
         task: NewTask,
         records: &mut R,
     ) -> Result<Result<Enqueued, Refused>, StoreError> {
-        if let Some(holder) = task.idempotency_key.as_ref().and_then(|key| self.keys.holder(key))
+        if let Some(holder) = task.idempotency_key.as_ref().and_then(|key| self.keys.holder(now, key))
             && self.is_kept(now, holder, records)?
             && let Some(existing) = self.outline(holder, records)?
         {
@@ -131,8 +150,8 @@ impl ShardTasks {
             Start::At(at) => at.max(now),
         };
         let state = if ready_at > now { State::Delayed } else { State::Ready };
-        let kind = state.kind();
-        let body = Body::of(task, now);
+        let (kind, cost) = (state.kind(), task.cost);
+        let body = Body::of(task, now, self.rules.policy.as_deref().unwrap_or(&Policy::default()));
         let record = Record {
             state,
             last: None,
@@ -144,10 +163,12 @@ impl ShardTasks {
             expiries: 0,
             retention: body.retention,
             ready_at,
+            deadline: body.deadline_ms.map(|ms| now.plus_ms(ms)),
+            cost,
         };
         records.insert(id, &body, &record)?;
         if let Some(key) = body.idempotency_key {
-            self.keys.give(key, id);
+            self.keys.give(key, id, body.key_until);
         }
         self.count(kind, 1);
         self.index(id, &record);
@@ -231,13 +252,21 @@ impl ShardTasks {
     /// Tasks by state.
     #[must_use]
     pub fn counts(&self, now: UnixMs) -> QueueCounts {
-        let head = self.ready.head().and_then(|id| self.live.get(&id));
+        let head = self.head();
         QueueCounts {
             by_state: self.counts,
             head_ready_at: head.map(|record| record.ready_at),
             paused: self.paused.clone(),
+            claimed_at: self.claimed_at,
+            policy: self.rules.policy.clone(),
+            next_token_at: self.next_token(now),
             now,
         }
+    }
+
+    /// The first task in line.
+    pub(super) fn head(&self) -> Option<&Record> {
+        self.ready.head().and_then(|id| self.live.get(&id))
     }
 
     /// How many tasks there are.
@@ -246,27 +275,27 @@ impl ShardTasks {
         self.counts.iter().sum()
     }
 
-    /// How many tasks a claim may have: those that are ready, none while the queue is paused.
-    #[must_use]
-    pub fn ready(&self) -> u64 {
+    /// How many tasks are ready and not held back by a pause.
+    pub(super) fn ready(&self) -> u64 {
         if self.paused.is_some() { 0 } else { self.ready.length() }
     }
 
-    /// When the next delay falls due or the next lease ends.
+    /// When the next delay falls due, the next lease ends, or the next token comes.
     #[must_use]
-    pub fn next_due(&self) -> Option<UnixMs> {
+    pub fn next_due(&self, now: UnixMs) -> Option<UnixMs> {
         let due = self.delayed.first().map(|(due, ..)| *due);
         let lease = self.leases.first().map(|(end, _)| *end);
-        due.into_iter().chain(lease).min()
+        due.into_iter().chain(lease).chain(self.next_token(now)).min()
     }
 
     /// When there is something to [`Self::sweep`] next.
     #[must_use]
     pub fn next_sweep(&self) -> Option<UnixMs> {
-        self.kept.next_due()
+        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        self.kept.next_due().into_iter().chain(deadline).min()
     }
 
-    /// Removes at most `slice` tasks that are past their retention, or too many.
+    /// Ends tasks that are past their deadline, and removes at most `slice` that are past their retention, or too many.
     ///
     /// # Errors
     /// When the records cannot be written.
@@ -276,14 +305,17 @@ impl ShardTasks {
         slice: usize,
         records: &mut R,
     ) -> Result<(), StoreError> {
+        self.end_overdue(now, limits::SWEEP_SLICE, records)?;
         self.kept.settle(now, 2 * slice);
         // When too many are kept, a whole slice goes at once: the oldest lie side by side on disk, so that a slice costs
         // little more than one of them.
         let states = [TaskState::Completed, TaskState::Failed, TaskState::Cancelled];
         let kept: u64 = states.iter().map(|state| self.count_of(*state)).sum();
-        let crowded = kept >= self.bounds.kept_max;
+        let (most, whole) = (self.kept_max(), slice as u64);
+        let mut surplus = if kept >= most && most >= 2 * whole { whole } else { kept.saturating_sub(most) };
         for _ in 0..slice {
-            let Some((id, state)) = self.kept.next_to_forget(now, crowded) else { break };
+            let Some((id, state)) = self.kept.next_to_forget(now, surplus > 0) else { break };
+            surplus = surplus.saturating_sub(1);
             self.count(state, -1);
             self.keys.free(id);
             records.remove(id)?;
@@ -303,8 +335,8 @@ impl ShardTasks {
         Ok(Answer {
             results,
             now,
-            ready: self.ready(),
-            next_due: self.next_due().map(|at| Duration::from_millis(at.ms_since(now))),
+            ready: self.available(now),
+            next_due: self.next_due(now).map(|at| Duration::from_millis(at.ms_since(now))),
             resumed_at: self.resumed_at,
             ended: std::mem::take(&mut self.ended),
         })

@@ -122,6 +122,7 @@ impl Bench {
             id: task.id,
             token: task.lease.as_ref().unwrap().token,
             result: None,
+            used_cost: None,
         };
         self.work(tasks.iter().map(op).collect())
     }
@@ -207,7 +208,7 @@ fn retention_that_ends_all_at_once_keeps_pace_with_what_ends() {
     let mut bench = Bench::new(Bounds::default());
     let retention = Retention { completed_ms: 0, dead_ms: 0 };
     for _ in 0..50 {
-        let tasks = (0..1_000).map(|_| NewTask { retention, ..bench.task(4) }).collect();
+        let tasks = (0..1_000).map(|_| NewTask { retention: retention.into(), ..bench.task(4) }).collect();
         bench.enqueue(tasks);
         let held: Vec<Task> = (0..4).flat_map(|_| bench.claim(250)).collect();
         bench.complete(&held);
@@ -226,7 +227,7 @@ fn a_crowd_does_not_forget_an_end_before_its_time() {
     bench.complete(&held);
     bench.pass(limits::REMEMBERED_MS);
     let retention = Retention { completed_ms: 0, dead_ms: 0 };
-    let unkept = NewTask { retention, ..bench.task(4) };
+    let unkept = NewTask { retention: retention.into(), ..bench.task(4) };
     bench.enqueue(vec![unkept]);
     let held = bench.claim(1);
     for _ in 0..3 {
@@ -296,7 +297,7 @@ fn a_key_is_restored_with_the_task_that_holds_it() {
     let retention = Retention { completed_ms: 0, dead_ms: 0 };
     // The older task has the larger id, so that it is restored last.
     let newer = NewTask { idempotency_key: Some(key.clone()), ..bench.task(4) };
-    let older = NewTask { idempotency_key: Some(key.clone()), retention, ..bench.task(4) };
+    let older = NewTask { idempotency_key: Some(key.clone()), retention: retention.into(), ..bench.task(4) };
     bench.enqueue(vec![older.clone()]);
     let held = bench.claim(1);
     bench.complete(&held);
@@ -304,7 +305,7 @@ fn a_key_is_restored_with_the_task_that_holds_it() {
     let mut again = ShardTasks::default();
     for id in [newer.id, older.id] {
         let record = bench.records.record(id).unwrap().unwrap();
-        again.restore(bench.now, id, Some(key.clone()), record);
+        again.restore(bench.now, id, Some((key.clone(), None)), record);
     }
     bench.tasks = again;
     bench.pass(3_000);

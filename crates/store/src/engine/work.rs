@@ -1,6 +1,11 @@
-//! Acts on leases, cancels, and pauses.
+//! Acts on leases, cancels, purges and redrives, and pauses.
 
-use brisq_model::{Attempt, DeadReason, Ending, LeaseEnd, LeaseToken, State, TaskId, TaskState, UnixMs};
+use std::borrow::Cow;
+
+use brisq_model::{
+    Attempt, DeadReason, Ending, EventKind, LeaseEnd, LeaseToken, Retention, State, TaskId, TaskState,
+    TaskStates, UnixMs,
+};
 
 use super::claim::Room;
 use super::place::Next;
@@ -26,12 +31,15 @@ impl ShardTasks {
     ) -> Result<WorkResult, StoreError> {
         match op {
             WorkOp::Claim(op) => self.claim(now, &op, room, records).map(Ok),
-            WorkOp::Complete { id, token, result } => self
+            WorkOp::Complete { id, token, result, used_cost } => self
                 .acting(now, id, token, LeaseEnd::Completed, records, |tasks, records| {
                     if result.is_some() {
                         let mut extra = records.extra(id)?.unwrap_or_default();
                         extra.result = result;
                         records.put_extra(id, &extra)?;
+                    }
+                    if let (Some(used), Some(record)) = (used_cost, tasks.live.get(&id)) {
+                        tasks.used(record.cost, used);
                     }
                     let state = State::Ended { how: Ending::Completed, at: now };
                     tasks.change(id, records, |record| record.end_lease(LeaseEnd::Completed, state))
@@ -47,6 +55,12 @@ impl ShardTasks {
             }
             WorkOp::Heartbeat(op) => self.heartbeat(now, op, records),
             WorkOp::Cancel { id } => self.cancel(now, id, records),
+            WorkOp::Purge { id, states } => self.purge(now, id, states, records),
+            WorkOp::Redrive { id, delay_ms } => self.redrive(now, id, delay_ms, records),
+            WorkOp::Govern(policy) => {
+                self.govern(policy);
+                Ok(Ok(WorkDone::Governed))
+            }
             WorkOp::Pause { by, reason } => {
                 self.pause(now, by, reason);
                 Ok(Ok(WorkDone::Paused))
@@ -69,9 +83,11 @@ impl ShardTasks {
             let body = records.body_without_payload(id)?;
             let record = tasks.live.get(&id);
             let number = record.map_or(0, |record| record.failed) + 1;
-            let worker = record.and_then(|record| record.claim()?.worker.clone());
+            let claim = record.and_then(Record::claim);
+            let (worker, started_at) =
+                (claim.and_then(|claim| claim.worker.clone()), claim.map(|claim| claim.started_at));
             let mut extra = records.extra(id)?.unwrap_or_default();
-            extra.attempts.push(Attempt { number, worker, failed_at: now, error });
+            extra.failed(Attempt { number, worker, started_at, failed_at: now, error });
             records.put_extra(id, &extra)?;
             let next = match &body {
                 None => Next::Dead(DeadReason::Corrupt),
@@ -115,6 +131,7 @@ impl ShardTasks {
         self.change(id, records, |record| {
             if let State::Leased { claim, until } = &mut record.state {
                 *until = now.plus_ms(extend_ms.unwrap_or(claim.lease_ms));
+                claim.beat_at = Some(now);
                 answer = (*until, record.cancel_requested);
             }
         })?;
@@ -139,6 +156,79 @@ impl ShardTasks {
         })?;
         let task = self.outline(id, records)?;
         Ok(task.ok_or(Refused::TaskNotFound).map(|task| WorkDone::Cancelled(Box::new(task))))
+    }
+
+    fn purge<R: Records>(
+        &mut self,
+        now: UnixMs,
+        id: TaskId,
+        states: TaskStates,
+        records: &mut R,
+    ) -> Result<WorkResult, StoreError> {
+        let Some(record) = self.kept_record(now, id, records)? else {
+            return Ok(Err(Refused::TaskNotFound));
+        };
+        let state = record.state.kind();
+        if !states.has(state) || state == TaskState::Leased {
+            return Ok(Ok(WorkDone::Purged(false)));
+        }
+        self.keys.free(id);
+        if self.kept.shorten(id, &record) {
+            // Its last holder may still ask how its lease ended.
+            let retention = Retention { completed_ms: 0, dead_ms: 0 };
+            records.put(id, &Record { retention, ..record })?;
+            return Ok(Ok(WorkDone::Purged(true)));
+        }
+        self.kept.remove(id, &record);
+        if self.live.remove(&id).is_some() {
+            self.unindex(id, &record);
+            self.ended.push(id);
+        }
+        self.count(state, -1);
+        records.remove(id)?;
+        Ok(Ok(WorkDone::Purged(true)))
+    }
+
+    fn redrive<R: Records>(
+        &mut self,
+        now: UnixMs,
+        id: TaskId,
+        delay_ms: u64,
+        records: &mut R,
+    ) -> Result<WorkResult, StoreError> {
+        let Some(mut record) = self.kept_record(now, id, records)? else {
+            return Ok(Err(Refused::TaskNotFound));
+        };
+        if record.state.kind() != TaskState::Dead {
+            return Ok(Err(Refused::NotDead));
+        }
+        let deadline_ms = records.body_without_payload(id)?.and_then(|body| body.deadline_ms);
+        let mut extra = records.extra(id)?.unwrap_or_default();
+        extra.happened(now, EventKind::Redriven);
+        records.put_extra(id, &extra)?;
+        self.kept.remove(id, &record);
+        self.count(TaskState::Dead, -1);
+        record.ready_at = now.plus_ms(delay_ms);
+        record.state = if delay_ms > 0 { State::Delayed } else { State::Ready };
+        record.deadline = deadline_ms.map(|ms| now.plus_ms(ms));
+        record.seq = self.draw_seq();
+        (record.failed, record.expiries, record.cancel_requested, record.last) = (0, 0, false, None);
+        records.put(id, &record)?;
+        let state = record.state.kind();
+        self.count(state, 1);
+        self.index(id, &record);
+        self.live.insert(id, record);
+        Ok(Ok(WorkDone::Redriven(state)))
+    }
+
+    fn kept_record<R: Records>(
+        &self,
+        now: UnixMs,
+        id: TaskId,
+        records: &R,
+    ) -> Result<Option<Record>, StoreError> {
+        let found = self.look_up(id, records)?.map(Cow::into_owned);
+        Ok(found.filter(|record| !record.is_past_retention(now)))
     }
 
     /// Runs `act` when the token holds the lease; a repeat of what ended it through this very token succeeds and does

@@ -1,0 +1,135 @@
+//! What holds for all tasks of a queue.
+
+use crate::{Retention, RetryPolicy, limits};
+
+/// What holds for all tasks of a queue. One that was never given has the defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Of tasks that name none.
+    pub retry: RetryPolicy,
+    /// Of tasks that name none.
+    pub retention: Retention,
+    /// Most completed, failed and cancelled tasks that are kept, 0 to [`limits::COMPLETED_KEPT_MAX`].
+    pub kept_max: u64,
+    /// Most leases at a time, 1 to [`limits::IN_FLIGHT_MAX`]; no bound when absent.
+    pub in_flight_max: Option<u32>,
+    /// Most starts a second; no bound when absent.
+    pub rate: Option<Rate>,
+    /// How long the head of a lower band waits before it is picked out of turn.
+    pub aging_ms: u64,
+    /// Lease expiries after which a task is quarantined.
+    pub expiries_max: u32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            retry: RetryPolicy::default(),
+            retention: Retention::default(),
+            kept_max: limits::COMPLETED_KEPT_MAX,
+            in_flight_max: None,
+            rate: None,
+            aging_ms: limits::AGING_MS,
+            expiries_max: limits::EXPIRIES_MAX,
+        }
+    }
+}
+
+/// A rate of starts: after idleness never more than rate x window + burst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Thousandths of a token that come a second, 1 to [`limits::RATE_MAX_MILLI`].
+    pub milli_per_second: u64,
+    /// Most tokens that lie ready, 1 to [`limits::BURST_MAX`].
+    pub burst: u32,
+}
+
+impl Rate {
+    /// Time that brings one token, in microseconds, 1 at least.
+    #[must_use]
+    pub fn interval_us(&self) -> u64 {
+        (1_000_000_000 / self.milli_per_second.max(1)).max(1)
+    }
+
+    /// When a task of this cost may start, given when all tokens taken so far are paid (`paid_us`): both in microseconds of the
+    /// store's clock. One above the burst waits for a full bucket.
+    #[must_use]
+    pub fn start_us(&self, paid_us: u64, cost: u32) -> u64 {
+        let interval = self.interval_us();
+        let ahead = u64::from(self.burst.saturating_sub(cost)) * interval;
+        paid_us.saturating_sub(ahead)
+    }
+
+    /// How many tasks of cost 1 may start at `now_us`.
+    #[must_use]
+    pub fn tokens(&self, paid_us: u64, now_us: u64) -> u64 {
+        let interval = self.interval_us();
+        (u64::from(self.burst) * interval).saturating_sub(paid_us.saturating_sub(now_us)) / interval
+    }
+
+    /// When all tokens are paid once a task of this cost has started.
+    #[must_use]
+    pub fn paid_us(&self, paid_us: u64, now_us: u64, cost: u32) -> u64 {
+        paid_us.max(now_us) + u64::from(cost) * self.interval_us()
+    }
+
+    /// As [`Self::paid_us`], after a task has used more or less than it cost.
+    #[must_use]
+    pub fn corrected_us(&self, paid_us: u64, cost: u32, used: u32) -> u64 {
+        let interval = self.interval_us();
+        (paid_us + u64::from(used) * interval).saturating_sub(u64::from(cost) * interval)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Starts whatever may start, in steps of a time, and says when each did, in microseconds.
+    fn starts(rate: Rate, cost: u32, step_us: u64, until_us: u64) -> Vec<u64> {
+        let (mut paid, mut starts) = (0, Vec::new());
+        for now in (10_000_000..10_000_000 + until_us).step_by(step_us as usize) {
+            while rate.start_us(paid, cost) <= now {
+                paid = rate.paid_us(paid, now, cost);
+                starts.push(now);
+            }
+        }
+        starts
+    }
+
+    #[test]
+    fn no_window_sees_more_than_its_rate_and_the_burst() {
+        for (milli_per_second, burst) in [(1_000, 1), (10_000, 5), (333, 3), (1_000_000, 100)] {
+            let rate = Rate { milli_per_second, burst };
+            let per_us = milli_per_second as f64 / 1e9;
+            for (cost, step_us) in [(1, 1_000), (1, 370_000), (3, 1_000), (7, 50_000)] {
+                let starts = starts(rate, cost, step_us, 3_000_000);
+                assert!(!starts.is_empty());
+                // A task above the burst goes into debt, and none follows before that is paid.
+                let most = f64::from(burst.max(cost)) + 1e-3;
+                for (first, from) in starts.iter().enumerate() {
+                    for (last, to) in starts.iter().enumerate().skip(first) {
+                        let used = (last - first + 1) as f64 * f64::from(cost);
+                        let allowed = (to - from) as f64 * per_us + most;
+                        assert!(used <= allowed, "{rate:?} {cost}: {used} in {}", to - from);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tokens_come_with_time_and_are_as_many_as_may_start() {
+        let rate = Rate { milli_per_second: 2_000, burst: 3 };
+        assert_eq!(rate.tokens(0, 10_000_000), 3);
+        let mut paid = 0;
+        for left in [2, 1, 0] {
+            paid = rate.paid_us(paid, 10_000_000, 1);
+            assert_eq!(rate.tokens(paid, 10_000_000), left);
+        }
+        assert_eq!(rate.start_us(paid, 1), 10_500_000);
+        assert_eq!(rate.tokens(paid, 10_500_000), 1);
+        assert_eq!(rate.start_us(rate.corrected_us(paid, 1, 0), 1), 10_000_000);
+        assert_eq!(rate.start_us(paid, 7), paid, "above the burst: a full bucket");
+    }
+}

@@ -1,0 +1,106 @@
+//! What holds for all tasks of the shard: defaults, and how many may start.
+
+use brisq_model::{Policy, Rate, UnixMs};
+
+use super::record::Record;
+use super::shard::ShardTasks;
+
+/// A policy, and how far the tokens of its rate are taken. They lie with the queue, not with the records: whoever keeps them writes
+/// them down after a call that has changed them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// As somebody gave it.
+    pub policy: Option<Box<Policy>>,
+    /// When all tokens that were taken are paid, in microseconds of the store's clock.
+    pub paid_us: u64,
+}
+
+fn micros(at: UnixMs) -> u64 {
+    at.0.saturating_mul(1_000)
+}
+
+impl ShardTasks {
+    /// The rules, if they have changed since they were asked for last.
+    pub fn changed_rules(&mut self) -> Option<&Rules> {
+        std::mem::take(&mut self.rules_changed).then_some(&self.rules)
+    }
+
+    pub(super) fn govern(&mut self, policy: Box<Policy>) {
+        self.rules.policy = Some(policy);
+        self.rules_changed = true;
+    }
+
+    /// Takes rules back in, when a store opens.
+    pub fn restore_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
+    pub(super) fn rate(&self) -> Option<Rate> {
+        self.rules.policy.as_ref()?.rate
+    }
+
+    pub(super) fn aging_ms(&self) -> u64 {
+        self.rules.policy.as_ref().map_or(self.bounds.aging_ms, |policy| policy.aging_ms)
+    }
+
+    pub(super) fn expiries_max(&self) -> u32 {
+        self.rules.policy.as_ref().map_or(brisq_model::limits::EXPIRIES_MAX, |policy| policy.expiries_max)
+    }
+
+    pub(super) fn kept_max(&self) -> u64 {
+        let own = self.rules.policy.as_ref().map(|policy| policy.kept_max);
+        own.map_or(self.bounds.kept_max, |own| own.min(self.bounds.kept_max))
+    }
+
+    /// How many tasks claims may have now: those that are ready, as far as pause, limit and rate let them start.
+    #[must_use]
+    pub fn available(&self, now: UnixMs) -> u64 {
+        let startable = self.ready().min(self.in_flight_left());
+        match (self.rate(), self.head()) {
+            (Some(rate), Some(head)) if startable > 0 => {
+                let paid = self.rules.paid_us;
+                if rate.start_us(paid, head.cost) > micros(now) {
+                    0
+                } else {
+                    startable.min(rate.tokens(paid, micros(now)).max(1))
+                }
+            }
+            _ => startable,
+        }
+    }
+
+    /// When the head of the line may start, if only the rate holds it back.
+    #[must_use]
+    pub fn next_token(&self, now: UnixMs) -> Option<UnixMs> {
+        let rate = self.rate().filter(|_| self.ready() > 0 && self.in_flight_left() > 0)?;
+        let start_us = rate.start_us(self.rules.paid_us, self.head()?.cost);
+        Some(UnixMs(start_us.div_ceil(1_000))).filter(|at| *at > now)
+    }
+
+    pub(super) fn in_flight_left(&self) -> u64 {
+        let most = self.rules.policy.as_ref().and_then(|policy| policy.in_flight_max);
+        most.map_or(u64::MAX, |most| u64::from(most).saturating_sub(self.leases.len() as u64))
+    }
+
+    /// Whether a task of this record may start now, by limit and rate.
+    pub(super) fn may_start(&self, now: UnixMs, record: &Record) -> bool {
+        let rate = self.rate();
+        self.in_flight_left() > 0
+            && rate.is_none_or(|rate| rate.start_us(self.rules.paid_us, record.cost) <= micros(now))
+    }
+
+    pub(super) fn started(&mut self, now: UnixMs, cost: u32) {
+        if let Some(rate) = self.rate() {
+            self.rules.paid_us = rate.paid_us(self.rules.paid_us, micros(now), cost);
+            self.rules_changed = true;
+        }
+    }
+
+    /// A task has used another number of tokens than it took.
+    pub(super) fn used(&mut self, cost: u32, used: u32) {
+        if let Some(rate) = self.rate() {
+            self.rules.paid_us = rate.corrected_us(self.rules.paid_us, cost, used);
+            self.rules_changed = true;
+        }
+    }
+}
