@@ -6,12 +6,13 @@ use anyhow::ensure;
 
 use crate::step::{Cases, cargo, cargo_test, folder_of, many_at_once, output, run};
 use crate::test::Options;
-use crate::tools::{DENY, KUBE, MACHETE, PPROF, Tool, VERSITYGW};
+use crate::tools::{DENY, KUBE, MACHETE, PPROF, REDIS_8, Tool, VALKEY_9, VERSITYGW};
 use crate::{advisories, cluster, codegen, tidy};
 
 /// Programs that the stages need, and the Debian packages that bring them.
 const NEEDS: &[(&str, &str)] = &[
     ("redis-server", "redis-server"),
+    ("pip3", "python3-pip"),
     ("strace", "strace"),
     ("chromium", "chromium"),
     ("go", "golang-go"),
@@ -56,6 +57,7 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "http", budget_s: 60, fast: false, tools: &[], run: |_| e2e("http") },
     Stage { name: "pair", budget_s: 60, fast: false, tools: &[], run: |_| e2e("pair") },
     Stage { name: "redis", budget_s: 150, fast: false, tools: &[], run: |_| e2e("redis") },
+    Stage { name: "dialects", budget_s: 120, fast: false, tools: DIALECTS, run: |_| dialects() },
     Stage { name: "bytes", budget_s: 60, fast: false, tools: &[], run: |_| e2e_busy("bytes") },
     Stage { name: "doors", budget_s: 40, fast: false, tools: &[], run: |_| e2e("doors") },
     Stage { name: "words", budget_s: 60, fast: false, tools: &[], run: |_| e2e("words") },
@@ -153,6 +155,21 @@ fn codegen_stage() -> anyhow::Result<Cases> {
 
 fn unit() -> anyhow::Result<Cases> {
     cargo_test(&["--exclude", "brisq-e2e"], &[])
+}
+
+/// Servers that speak Redis' protocol, beside the one that the other stages run on.
+const DIALECTS: &[Tool] = &[REDIS_8, VALKEY_9];
+
+/// The conformance suite on each of them.
+fn dialects() -> anyhow::Result<Cases> {
+    let mut cases = 0;
+    for server in DIALECTS {
+        let server = server.path()?;
+        println!("on {}", output(&server.display().to_string(), &["--version"])?.trim());
+        let named = ("BRISQ_REDIS_SERVER", server.display().to_string());
+        cases += cargo_test(&["--test", "conformance_redis"], &[many_at_once(), named])?;
+    }
+    Ok(cases)
 }
 
 /// Everything that the stages behind this one run.

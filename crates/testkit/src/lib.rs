@@ -24,4 +24,4 @@ pub use kubectl::Kubectl;
 pub use process::{Process, peak_bytes};
 pub use program::{Program, ProgramOptions, binary};
 pub use redis::{Redis, RedisOptions};
-pub use tools::{cache, cargo_tool, go_tool, kubernetes};
+pub use tools::{cache, cargo_tool, go_tool, kubernetes, wheel_tool};

