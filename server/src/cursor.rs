@@ -21,6 +21,17 @@ impl Cursor {
         }
     }
 
+    /// Reads the text of a place among dead letters.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn read_dead(text: &str) -> Result<Self, ApiError> {
+        match Self::read(text)? {
+            cursor if cursor.state == TaskState::Dead => Ok(cursor),
+            _ => Err(ApiError::invalid_field("cursor", "`cursor` is of a list of another state.")),
+        }
+    }
+
     /// Reads a text again.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Why a task or a queue is where it is: the one reason that explains most, and what it is concluded from.
 
 use brisq_api::{EventView, Evidence, ExplainView, Reason, rfc3339};
-use brisq_model::{EventKind, Task, TaskState, UnixMs, WorkerName};
+use brisq_model::{EventKind, Task, TaskState, UnixMs, WorkerName, limits};
 use brisq_store::QueueCounts;
 
 /// A ready task that nobody took for so long, and nobody took another, has no claimers, ms.
@@ -143,7 +143,8 @@ fn ready(task: &Task, around: &Around) -> ExplainView {
             }
             Some(before) => {
                 let next_step = "Add workers, or give urgent tasks a higher priority. The report of a capture says why claims are slow.";
-                let summary = format!("{before} tasks stand before it.");
+                let least = if before < limits::POSITION_MAX { "" } else { "At least " };
+                let summary = format!("{least}{before} tasks stand before it.");
                 view("ready", (Reason::Behind, next_step), since, summary, facts)
             }
         }

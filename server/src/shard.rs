@@ -202,6 +202,7 @@ impl StoreCalls<NewTask, EnqueueResult> for ShardHandle {
             }
             _ => false,
         };
+        self.shared.results.wake(&answer.ended);
         self.meter.moved(Moved::Enqueued, answer.results.iter().filter(created).count() as u64);
         self.note(answer, times, answer.results.iter().filter(ready).count() as u64);
     }

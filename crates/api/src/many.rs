@@ -64,6 +64,9 @@ impl PurgeRequest {
 /// # Errors
 /// When it is none.
 pub fn task_state(field: &str, name: &str) -> Result<TaskState, ApiError> {
+    if name == "blocked" {
+        return Err(ApiError::not_supported(field).with("value", name));
+    }
     TaskState::from_name(name).ok_or_else(|| {
         let names = TaskState::ALL.map(TaskState::name).join(", ");
         ApiError::invalid_field(field, format!("`{field}` takes the states {names}.")).with("value", name)
@@ -88,13 +91,14 @@ pub struct RedriveRequest<'a> {
     /// Most tasks of this call, 1 to 10,000; 1,000 when absent.
     #[schema(minimum = 1, maximum = 10_000)]
     pub limit: Option<u64>,
-    /// Tasks that become claimable a second, 0.001 to 10,000: the k-th one is delayed by k / rate. All at once when absent.
+    /// Tasks that become claimable a second, 0.001 to 10,000: the k-th one of this call is delayed by k / rate. All at once when
+    /// absent.
     #[schema(minimum = 0.001, maximum = 10_000)]
     pub rate_per_second: Option<f64>,
     /// Only count; false when absent.
     #[schema(value_type = Option<bool>)]
     pub dry_run: bool,
-    /// `cursor` of the answer before, to go on where it ended.
+    /// `cursor` of the answer before, to go on where it ended; not beside `filter.ids`.
     #[schema(value_type = Option<String>)]
     pub cursor: Option<Cow<'a, str>>,
 }
@@ -169,6 +173,10 @@ impl RedriveRequest<'_> {
     /// The first field that is wrong, with its bound.
     pub fn checked(self) -> Result<Redrive, ApiError> {
         let filter = self.filter.unwrap_or_default();
+        if self.cursor.is_some() && filter.ids.is_some() {
+            let message = "`cursor` has no meaning beside `filter.ids`: leave one of them out.";
+            return Err(ApiError::invalid_field("cursor", message));
+        }
         let ids = filter.ids.map(|ids| ids.iter().map(|id| task_id(id)).collect::<Result<Vec<_>, _>>());
         let rate = self.rate_per_second.filter(|rate| !(0.001..=10_000.0).contains(rate));
         if let Some(rate) = rate {
@@ -210,11 +218,11 @@ fn time(field: &str, text: Option<Cow<'_, str>>) -> Result<Option<UnixMs>, ApiEr
 /// What a redrive did.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct RedriveView {
-    /// Dead letters that match, counted up to 10,000; those that came back in this call are among them.
+    /// Dead letters that match, of the 10,000 or so that one call looks at; those that came back in this call are among them.
     pub matched: u64,
     /// Those that are tasks again.
     pub redriven: u64,
-    /// Where the next call goes on; left out when nothing is left.
+    /// Where the next call goes on; left out when all were looked at and none that matches is left.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }

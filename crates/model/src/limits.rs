@@ -26,7 +26,7 @@ pub const PAUSE_REASON_MAX_BYTES: usize = 1_024;
 /// Most tasks of one page of a list.
 pub const LIST_MAX_TASKS: usize = 1_000;
 /// Tasks that one store call looks at for a page: a list of a rare state comes in pages that are not full.
-pub const LIST_LOOKED_AT_MAX: usize = 10_000;
+pub const LIST_LOOKED_AT_MAX: usize = 1_000;
 /// Most tasks of one redrive, and how many it takes that names no limit. Matches are counted up to the first.
 pub const REDRIVE_MAX_TASKS: u64 = 10_000;
 pub const REDRIVE_DEFAULT_TASKS: u64 = 1_000;

@@ -45,10 +45,10 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Time that brings one token, in microseconds, 1 at least.
+    /// Time that brings one token, in microseconds, 1 at least: rounded up, so that a rate is never exceeded.
     #[must_use]
     pub fn interval_us(&self) -> u64 {
-        (1_000_000_000 / self.milli_per_second.max(1)).max(1)
+        1_000_000_000_u64.div_ceil(self.milli_per_second.max(1))
     }
 
     /// When a task of this cost may start, given when all tokens taken so far are paid (`paid_us`): both in microseconds of the
@@ -70,14 +70,28 @@ impl Rate {
     /// When all tokens are paid once a task of this cost has started.
     #[must_use]
     pub fn paid_us(&self, paid_us: u64, now_us: u64, cost: u32) -> u64 {
-        paid_us.max(now_us) + u64::from(cost) * self.interval_us()
+        paid_us.max(now_us).saturating_add(u64::from(cost).saturating_mul(self.interval_us()))
     }
 
-    /// As [`Self::paid_us`], after a task has used more or less than it cost.
+    /// As [`Self::paid_us`], once this rate holds in the place of another: what is owed is owed in tokens.
+    #[must_use]
+    pub fn taken_over_us(&self, paid_us: u64, now_us: u64, before: Option<Self>) -> u64 {
+        let owed = paid_us.saturating_sub(now_us);
+        match before.filter(|_| owed > 0) {
+            None => 0,
+            Some(before) => now_us.saturating_add(
+                (owed as f64 / before.interval_us() as f64 * self.interval_us() as f64).ceil() as u64,
+            ),
+        }
+    }
+
+    /// As [`Self::paid_us`], after a task has used more or less than it cost. What it gives back may start others at once, beyond the
+    /// burst: the tokens were not used.
     #[must_use]
     pub fn corrected_us(&self, paid_us: u64, cost: u32, used: u32) -> u64 {
         let interval = self.interval_us();
-        (paid_us + u64::from(used) * interval).saturating_sub(u64::from(cost) * interval)
+        let used_us = u64::from(used).saturating_mul(interval);
+        paid_us.saturating_add(used_us).saturating_sub(u64::from(cost).saturating_mul(interval))
     }
 }
 
@@ -99,11 +113,14 @@ mod tests {
 
     #[test]
     fn no_window_sees_more_than_its_rate_and_the_burst() {
-        for (milli_per_second, burst) in [(1_000, 1), (10_000, 5), (333, 3), (1_000_000, 100)] {
+        for (milli_per_second, burst) in
+            [(1_000, 1), (10_000, 5), (333, 3), (1_000_000, 100), (600_000_000, 2)]
+        {
             let rate = Rate { milli_per_second, burst };
             let per_us = milli_per_second as f64 / 1e9;
             for (cost, step_us) in [(1, 1_000), (1, 370_000), (3, 1_000), (7, 50_000)] {
-                let starts = starts(rate, cost, step_us, 3_000_000);
+                let until_us = if milli_per_second > 1_000_000 { 2_000 } else { 3_000_000 };
+                let starts = starts(rate, cost, step_us.min(until_us / 20), until_us);
                 assert!(!starts.is_empty());
                 // A task above the burst goes into debt, and none follows before that is paid.
                 let most = f64::from(burst.max(cost)) + 1e-3;
@@ -130,6 +147,9 @@ mod tests {
         assert_eq!(rate.start_us(paid, 1), 10_500_000);
         assert_eq!(rate.tokens(paid, 10_500_000), 1);
         assert_eq!(rate.start_us(rate.corrected_us(paid, 1, 0), 1), 10_000_000);
+        let faster = Rate { milli_per_second: 20_000, burst: 1 };
+        assert_eq!(faster.taken_over_us(paid, 10_000_000, Some(rate)), 10_150_000, "three tokens are owed");
+        assert_eq!(faster.taken_over_us(paid, 10_000_000, None), 0);
         assert_eq!(rate.start_us(paid, 7), paid, "above the burst: a full bucket");
     }
 }

@@ -366,7 +366,11 @@ pub(crate) fn counts(value: Value) -> Read<QueueCounts> {
     counts.claimed_at = fields.optional_ms()?;
     counts.policy = match fields.next()? {
         Value::Nil => None,
-        value => Some(Box::new(policy(value)?)),
+        value => {
+            let log =
+                |error: &StoreError| tracing::error!(%error, "a queue's policy in Redis cannot be read");
+            policy(value).inspect_err(log).ok().map(Box::new)
+        }
     };
     counts.next_token_at = fields.optional_ms()?;
     Ok(counts)

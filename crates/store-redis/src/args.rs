@@ -112,13 +112,13 @@ fn govern(command: &mut Cmd, policy: &Policy) {
 }
 
 /// Arguments of `tasks`.
-pub(crate) fn tasks(command: &mut Cmd, page: &PageOf) {
+pub(crate) fn tasks(command: &mut Cmd, page: &PageOf, bytes_max: u64) {
     let parts = match page.parts {
         Parts::Outline => 0,
         Parts::Attempts => 1,
         Parts::Whole => 2,
     };
-    command.arg(page.state.code()).arg(page.limit).arg(parts);
+    command.arg(page.state.code()).arg(page.limit).arg(parts).arg(bytes_max);
     if let Some(after) = page.after {
         command.arg(after.rank).arg(&after.id.to_bytes());
     }

@@ -296,7 +296,7 @@ impl Store for RedisStore {
     async fn tasks(&self, shard: Shard, page: &PageOf) -> Result<TaskPage, StoreError> {
         self.check()?;
         let mut command = self.inner.link.function("tasks", &shard_keys(shard));
-        args::tasks(&mut command, page);
+        args::tasks(&mut command, page, self.inner.health.answer_bytes());
         answer::page(self.inner.link.call(&command).await.map_err(|error| failed(&error))?)
     }
 

@@ -9,12 +9,12 @@ use brisq_model::{Task, TaskId, TaskState};
 use brisq_store::Parts;
 use hyper::StatusCode;
 
-use crate::answers::json;
+use crate::answers::{counted, json};
 use crate::auth::Caller;
 use crate::cursor::Cursor;
 use crate::error::{HandlerResult, noted};
 use crate::explain::{self, Around};
-use crate::shard::ShardHandle;
+use crate::shard::{ShardHandle, weight};
 use crate::state::{App, AppState};
 
 /// Why a task is where it is: the one reason that explains most, with what it is concluded from, and what to do.
@@ -55,7 +55,8 @@ pub async fn events(
     let id = task_id(&id)?;
     app.queue_of(&caller, id).await?;
     let task = app.kept_task(id).await?;
-    Ok(json(StatusCode::OK, &Events { events: explain::events(&task) }))
+    let events = Events { events: explain::events(&task) };
+    counted(&app.answers, StatusCode::OK, &events, weight(&task))
 }
 
 /// Why the first task of a queue is where it is.

@@ -16,10 +16,11 @@ use serde::Deserialize;
 
 use super::Call;
 use super::queues::not_found;
-use crate::answers::{counted, json};
+use crate::answers::{encoded, json, respond};
 use crate::auth::Caller;
+use crate::budget::Full;
 use crate::cursor::Cursor;
-use crate::error::{HandlerResult, noted};
+use crate::error::{HandlerResult, noted, overloaded};
 use crate::shard::{ShardHandle, weight};
 use crate::state::{App, AppState};
 
@@ -73,7 +74,7 @@ pub async fn list(
 ) -> HandlerResult {
     let wrong = |_| {
         ApiError::invalid_field(
-            "limit",
+            "query",
             "The query takes `state`, `cursor`, `limit` (a number) and `payload` (true or false).",
         )
     };
@@ -86,13 +87,16 @@ pub async fn list(
     let (from, all) = query.place()?;
     let parts = if query.payload == Some(true) { Parts::Whole } else { Parts::Attempts };
     let shard = app.existing(&caller, &queue).await?;
+    // Held from before the store is asked: a page may be as large as the answer to a claim.
+    let room = app.answers.try_take(limits::CLAIM_MAX_BYTES).ok_or_else(|| overloaded(Full::Answers))?;
     let (tasks, next) = app.list(&shard, from, all, limit, parts).await?;
     let view = |task| match TaskView::of(shard.info.name.as_str(), task) {
         view if parts == Parts::Whole => view,
         view => TaskView { payload: None, ..view },
     };
     let list = TaskList { tasks: tasks.iter().map(view).collect(), next_cursor: next.map(Cursor::text) };
-    counted(&app.answers, StatusCode::OK, &list, tasks.iter().map(weight).sum())
+    let json = encoded(&list, tasks.iter().map(weight).sum())?;
+    Ok(respond(StatusCode::OK, json, Some(room)))
 }
 
 /// Take the tasks away that are in some states, with all that is known of them. Those that come meanwhile stay. Workers that hold

@@ -1,21 +1,29 @@
 //! Many tasks of a queue at once: lists, purges and redrives, in slices that hold nobody else up.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use brisq_api::{ApiError, PurgeView, Redrive, RedriveView};
-use brisq_model::{Task, TaskId, TaskState, TaskStates, limits};
+use brisq_model::{Task, TaskId, TaskState, TaskStates, UnixMs, limits};
 use brisq_store::{PageOf, Parts, StoreError, TaskPage, WorkDone, WorkOp, WorkResult};
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use futures_util::stream::{self, StreamExt as _};
 
 use super::{NotDone, reply};
 use crate::cursor::Cursor;
 use crate::error::noted;
-use crate::queue::LOOKUPS_MAX;
 use crate::shard::ShardHandle;
 use crate::state::AppState;
 
 /// Tasks of one slice: what one store call purges or redrives, so that no claim waits long behind it.
 const SLICE: usize = 250;
+/// Store calls that one page of a list is made of; a page of a rare state may be empty, and its cursor goes on.
+const CALLS_PER_PAGE: usize = 20;
+/// Dead letters that one redrive looks at, about.
+const LOOKED_AT_MAX: usize = 10_000;
+/// Tasks that are looked up by their ids at a time, with all that is known of them.
+const LOOKED_UP_AT_A_TIME: usize = 8;
 
 impl AppState {
     /// A page of the tasks in one state, or in `all` states, one after the other. One with payloads ends with its state.
@@ -31,22 +39,25 @@ impl AppState {
         parts: Parts,
     ) -> Result<(Vec<Task>, Option<Cursor>), ApiError> {
         let mut listed = Vec::new();
-        loop {
-            let page = PageOf { state: from.state, after: from.after, limit: limit - listed.len(), parts };
+        for _ in 0..CALLS_PER_PAGE {
+            // In slices: beside each task its payload may be read, though it is not told.
+            let most = SLICE.min(limit - listed.len());
+            let page = PageOf { state: from.state, after: from.after, limit: most, parts };
             let TaskPage { mut tasks, next } = self.store.tasks(shard.shard(), &page).await.map_err(noted)?;
+            let ended_early = tasks.len() < most && next.is_some();
             listed.append(&mut tasks);
             let goes_on = next.map(|place| Cursor { after: Some(place), ..from });
             let behind = || {
                 let state = TaskState::from_code(from.state.code() + 1).filter(|_| all)?;
                 Some(Cursor { state, after: None })
             };
-            let is_done =
-                listed.len() == limit || !listed.is_empty() && (next.is_some() || parts == Parts::Whole);
-            match goes_on.or_else(behind) {
-                Some(next) if !is_done => from = next,
-                next => return Ok((listed, next)),
+            let Some(next) = goes_on.or_else(behind) else { return Ok((listed, None)) };
+            from = next;
+            if listed.len() == limit || !listed.is_empty() && (ended_early || parts == Parts::Whole) {
+                break;
             }
         }
+        Ok((listed, Some(from)))
     }
 
     /// Takes the tasks away that are in one of the states now; asks the workers that hold one to stop.
@@ -67,37 +78,37 @@ impl AppState {
             if dry_run {
                 view.matched += there;
             } else {
-                self.purge_state(shard, state, states, there, &mut view).await?;
+                self.purge_state(shard, state, states, counts.now, &mut view).await?;
             }
         }
         Ok(view)
     }
 
-    /// Takes up to `there` tasks away: those that come meanwhile stay.
+    /// Takes the tasks of one state away that were enqueued until `now`: those that come meanwhile stay.
     async fn purge_state(
         &self,
         shard: &Arc<ShardHandle>,
         state: TaskState,
         states: TaskStates,
-        there: u64,
+        now: UnixMs,
         view: &mut PurgeView,
     ) -> Result<(), ApiError> {
-        let (mut from, mut left) = (Some(Cursor { state, after: None }), there);
-        while let Some(cursor) = from.filter(|_| left > 0) {
-            let limit = SLICE.min(usize::try_from(left).unwrap_or(SLICE));
-            let (tasks, next) = self.list(shard, cursor, false, limit, Parts::Outline).await?;
+        let mut from = Some(Cursor { state, after: None });
+        while let Some(cursor) = from {
+            let (tasks, next) = self.list(shard, cursor, false, SLICE, Parts::Outline).await?;
             let op = |id| match state {
                 TaskState::Leased => WorkOp::Cancel { id },
                 _ => WorkOp::Purge { id, states },
             };
-            let ops = tasks.iter().map(|task| op(task.id)).collect();
-            for result in done(shard, ops).await? {
+            let meant = tasks.iter().filter(|task| task.created_at <= now);
+            for result in done(shard, meant.map(|task| op(task.id)).collect()).await? {
                 view.matched +=
                     u64::from(matches!(result, Ok(WorkDone::Purged(true) | WorkDone::Cancelled(_))));
                 view.purged += u64::from(result == Ok(WorkDone::Purged(true)));
             }
-            left = left.saturating_sub(tasks.len() as u64);
-            from = next;
+            // A line that grows as fast as it is purged is not followed for ever.
+            let all_new = !tasks.is_empty() && tasks.iter().all(|task| task.created_at > now);
+            from = next.filter(|_| !all_new);
         }
         Ok(())
     }
@@ -108,25 +119,27 @@ impl AppState {
     /// When the cursor is none, or the store does not answer: what was redriven stays so, and a repeat goes on.
     pub async fn redrive(&self, shard: &Arc<ShardHandle>, asked: &Redrive) -> Result<RedriveView, ApiError> {
         let mut view = RedriveView::default();
-        let mut from = match (&asked.ids, &asked.cursor) {
-            (Some(ids), _) => {
-                let tasks = self.dead_letters(shard, ids).await?;
+        if let Some(ids) = &asked.ids {
+            for some in ids.chunks(SLICE) {
+                let tasks = self.dead_letters(shard, some).await?;
                 self.redrive_slice(shard, asked, &tasks, &mut view).await?;
-                None
             }
-            (None, Some(text)) => Some(Cursor::read(text)?),
-            (None, None) => Some(Cursor { state: TaskState::Dead, after: None }),
-        };
-        while let Some(cursor) = from.filter(|_| view.matched < limits::REDRIVE_MAX_TASKS) {
+            return Ok(view);
+        }
+        let first = Cursor { state: TaskState::Dead, after: None };
+        let mut from = Some(asked.cursor.as_deref().map_or(Ok(first), Cursor::read_dead)?);
+        // Behind what was redriven, and before what was only counted.
+        let (mut resume, mut looked_at) = (None, 0);
+        while let Some(cursor) = from.filter(|_| looked_at < LOOKED_AT_MAX) {
             let (tasks, next) = self.list(shard, cursor, false, SLICE, Parts::Attempts).await?;
-            let was_full = view.redriven == asked.limit;
-            let taken = self.redrive_slice(shard, asked, &tasks, &mut view).await?;
-            if !was_full && !asked.dry_run {
-                // The next call goes on behind what this one looked at, not behind what it only counted.
-                view.cursor = if taken < tasks.len() { Some(cursor.text()) } else { next.map(Cursor::text) };
+            let done_with = self.redrive_slice(shard, asked, &tasks, &mut view).await?;
+            if done_with < tasks.len() {
+                resume = resume.or(Some(cursor));
             }
+            looked_at += tasks.len().max(1);
             from = next;
         }
+        view.cursor = resume.or(from).map(Cursor::text);
         Ok(view)
     }
 
@@ -157,9 +170,12 @@ impl AppState {
         Ok(done_with)
     }
 
+    /// Those of the ids that are dead letters of the queue, each once, without what may be large.
     async fn dead_letters(&self, shard: &ShardHandle, ids: &[TaskId]) -> Result<Vec<Task>, ApiError> {
-        let own: Vec<TaskId> = ids.iter().copied().filter(|id| id.shard() == shard.shard()).collect();
-        let mut found = stream::iter(own).map(|id| self.store.get(id)).buffered(LOOKUPS_MAX);
+        let own: BTreeSet<TaskId> = ids.iter().copied().filter(|id| id.shard() == shard.shard()).collect();
+        let found = stream::iter(own).map(|id| self.store.get(id)).buffered(LOOKED_UP_AT_A_TIME);
+        let mut found =
+            found.map_ok(|task| Some(Task { payload: Bytes::new(), progress: None, result: None, ..task? }));
         let mut tasks = Vec::new();
         while let Some(task) = found.next().await {
             tasks.extend(task.map_err(noted)?.filter(|task| task.state == TaskState::Dead));

@@ -22,9 +22,10 @@ impl AppState {
             if task.state.is_final() || Instant::now() >= deadline || self.draining() {
                 return Ok(task);
             }
-            // A server that shares the store may complete the task: then only looking tells. An outcome is remembered for
-            // longer than a look takes, also of a task that is not kept.
-            let look = if self.store_is_shared { deadline.min(Instant::now() + SLOW_POLL) } else { deadline };
+            // A server that shares the store may complete the task, and a deadline passes without a call: then only looking tells.
+            // An outcome is remembered for longer than a look takes, also of a task that is not kept.
+            let untold = self.store_is_shared || task.deadline_at.is_some();
+            let look = if untold { deadline.min(Instant::now() + SLOW_POLL) } else { deadline };
             tokio::select! {
                 () = ended.wait() => {}
                 () = sleep_until(look.into()) => {}

@@ -3,7 +3,12 @@ local DEFAULT_POLICY = { -1, -1, -1, AGING_MS, EXPIRIES_MAX, KEPT_MAX, RETRY_DEF
 -- A policy that cannot be read is the default one.
 local function read_policy(packed)
   local read, policy = pcall(cmsgpack.unpack, packed or '')
-  return read and type(policy) == 'table' and #policy >= P_MILLI and policy or DEFAULT_POLICY
+  for field, default in ipairs(DEFAULT_POLICY) do
+    if not read or type(policy) ~= 'table' or type(policy[field]) ~= type(default) then
+      return DEFAULT_POLICY
+    end
+  end
+  return policy
 end
 
 local function in_flight_left(call)
@@ -73,14 +78,42 @@ local function pay(call, record)
   end
 end
 
--- When the head of the line may start, where only the rate holds it back: its time in ms, or nil. Second, how many tasks a claim
--- may have.
+local function first_score(call, key)
+  local first = redis.call('ZRANGE', call.keys[key], 0, 0, 'WITHSCORES')
+  return first[2] and tonumber(first[2]) or -1
+end
+
+-- Whether the next pick looks for one that has waited too long.
+local function is_out_of_turn(call)
+  return (call.picks + 1) % AGING_PICKS == 0
+end
+
+-- Of the heads of lower bands the one that has been ready longest, if that is long enough.
+local function aged_head(call)
+  local first, last = first_score(call, READY), redis.call('ZRANGE', call.keys[READY], -1, -1, 'WITHSCORES')
+  if first < 0 then
+    return nil
+  end
+  local oldest, aged
+  for band = math.floor(first / BAND_WIDTH) + 1, math.floor(tonumber(last[2]) / BAND_WIDTH) do
+    local head = redis.call('ZRANGEBYSCORE', call.keys[READY], band * BAND_WIDTH, (band + 1) * BAND_WIDTH - 1, 'LIMIT', 0, 1)
+    local record = head[1] and load_record(call, head[1])
+    local ready_at = record and record[S_READY_AT]
+    if ready_at and ready_at <= call.now - call.policy[P_AGING_MS] and (not oldest or ready_at < oldest) then
+      oldest, aged = ready_at, head[1]
+    end
+  end
+  return aged
+end
+
+-- When the task that the next pick takes may start, where only the rate holds it back: its time in ms, or nil. Second, how many
+-- tasks a claim may have.
 local function next_token(call)
   local startable = math.min(call.paused and 0 or call.counts[READY_STATE], in_flight_left(call))
   if startable <= 0 or call.policy[P_INTERVAL_US] < 0 then
     return nil, startable
   end
-  local head = redis.call('ZRANGE', call.keys[READY], 0, 0)[1]
+  local head = is_out_of_turn(call) and aged_head(call) or redis.call('ZRANGE', call.keys[READY], 0, 0)[1]
   local record = head and load_record(call, head)
   if not record then
     return nil, startable
@@ -244,9 +277,4 @@ local function bury(call, id, key, state)
   settle(call, id, record)
   call.ended[#call.ended + 1] = id
   call.corrupt[#call.corrupt + 1] = id
-end
-
-local function first_score(call, key)
-  local first = redis.call('ZRANGE', call.keys[key], 0, 0, 'WITHSCORES')
-  return first[2] and tonumber(first[2]) or -1
 end

@@ -64,24 +64,6 @@ local function move_due(call)
   end
 end
 
--- Of the heads of lower bands the one that has been ready longest, if that is long enough.
-local function aged_head(call)
-  local first, last = first_score(call, READY), redis.call('ZRANGE', call.keys[READY], -1, -1, 'WITHSCORES')
-  if first < 0 then
-    return nil
-  end
-  local oldest, aged
-  for band = math.floor(first / BAND_WIDTH) + 1, math.floor(tonumber(last[2]) / BAND_WIDTH) do
-    local head = redis.call('ZRANGEBYSCORE', call.keys[READY], band * BAND_WIDTH, (band + 1) * BAND_WIDTH - 1, 'LIMIT', 0, 1)
-    local record = head[1] and load_record(call, head[1])
-    local ready_at = record and record[S_READY_AT]
-    if ready_at and ready_at <= call.now - call.policy[P_AGING_MS] and (not oldest or ready_at < oldest) then
-      oldest, aged = ready_at, head[1]
-    end
-  end
-  return aged
-end
-
 -- The line of ready tasks for one claim of at most `max`: a function that answers the next id and its body, nil at its end.
 -- A task that was answered and not claimed ends the claim.
 local function line_of(call, max)
@@ -104,7 +86,7 @@ local function line_of(call, max)
     return ids[at], ids[at] and bodies[ids[at]]
   end
   return function()
-    if #ids > 0 and (call.picks + 1) % AGING_PICKS == 0 then
+    if #ids > 0 and is_out_of_turn(call) then
       local aged = aged_head(call)
       if aged then
         taken[aged] = true

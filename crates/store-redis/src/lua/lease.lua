@@ -198,7 +198,7 @@ local function redrive(call, id, delay_ms)
   record[S_FAILED], record[S_EXPIRIES], record[S_CANCEL], record[S_REASON] = 0, 0, 0, -1
   record[S_TOKEN], record[S_LEASE_MS], record[S_STARTED], record[S_WORKER], record[S_ENDED] = '', 0, -1, '', NOT_YET
   if deadline_ms >= 0 then
-    record[S_DEADLINE] = call.now + deadline_ms
+    record[S_DEADLINE] = at + deadline_ms
   end
   settle(call, id, record)
   return { 'V', record[S_STATE] }

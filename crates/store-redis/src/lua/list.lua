@@ -27,6 +27,8 @@ local function count_before(key, size, rank, id, too)
 end
 
 local OUTLINE, ATTEMPTS = 0, 1
+-- Records that are read together where few tasks are asked for: those of other states lie between them.
+local STEP = 100
 
 -- The task as a list tells it, and the bytes that it brings.
 local function listed(call, id, record, parts)
@@ -43,7 +45,7 @@ end
 
 local INDEX_OF_STATE = { [DELAYED_STATE] = DELAYED, [READY_STATE] = READY, [LEASED] = LEASES, [DEAD_STATE] = DEAD }
 
--- ARGV: state, most tasks, parts, then rank and id of the place behind which the page begins, if it is not the first. Answers the
+-- ARGV: state, most tasks, parts, most bytes, then rank and id of the place behind which the page begins, if it is not the first. Answers the
 -- tasks, and rank and id of the place behind which the next page begins, -1 when there is none.
 local function tasks(keys, argv)
   local call, refused = begin(keys)
@@ -54,16 +56,17 @@ local function tasks(keys, argv)
   local key, last_first = keys[INDEX_OF_STATE[state] or ENDED], state > LEASED
   local size = redis.call('ZCARD', key)
   local left = size
-  if argv[4] then
-    local before = count_before(key, size, tonumber(argv[4]), argv[5], not last_first)
+  if argv[5] then
+    local before = count_before(key, size, tonumber(argv[5]), argv[6], not last_first)
     left = last_first and before or size - before
   end
+  local bytes_max = math.min(CLAIM_MAX_BYTES, tonumber(argv[4]))
   local answer, bytes, looked_at, rank, place = {}, 0, 0, -1, ''
   while left > 0 do
     if #answer == most or looked_at >= LIST_LOOKED_AT_MAX then
       return { answer, rank, place }
     end
-    local count = math.min(left, most)
+    local count = math.min(left, math.max(STEP, most - #answer), LIST_LOOKED_AT_MAX - looked_at)
     local first = last_first and left - count or size - left
     local found = redis.call('ZRANGE', key, first, first + count - 1, 'WITHSCORES')
     local ids = {}
@@ -80,7 +83,7 @@ local function tasks(keys, argv)
       if record and record[S_STATE] == state and not is_gone(call, record) then
         local task, size_of_task = listed(call, id, record, parts)
         bytes = bytes + size_of_task
-        if bytes > CLAIM_MAX_BYTES and #answer > 0 then
+        if bytes > bytes_max and #answer > 0 then
           return { answer, rank, place }
         end
         answer[#answer + 1] = task

@@ -83,16 +83,20 @@ local function forget_old(call, most)
     local crowded = kept - math.min(KEPT_MAX, call.policy[P_KEPT_MAX])
     if key == ENDED and crowded > 0 then
       local ids, old = redis.call('ZRANGE', call.keys[key], 0, math.min(crowded, most) - 1), {}
-      load_records(call, ids)
       for at, id in ipairs(ids) do
-        local record = call.records[id]
-        if at <= kept - KEPT_MAX or not record or record[S_UNTIL] + REMEMBERED_MS <= call.now then
-          old[#old + 1] = id
+        local record = at > kept - KEPT_MAX and load_record(call, id)
+        if record and record[S_UNTIL] + REMEMBERED_MS > call.now then
+          break
         end
+        old[#old + 1] = id
       end
       forget(call, key, old)
       -- How the others ended is remembered for a while, as far as the store bears it: they go then.
-      first = #old < crowded and call.now + REMEMBERED_MS or first_score(call, key)
+      if #old < #ids then
+        first = call.now + REMEMBERED_MS
+      else
+        first = #ids < crowded and call.now or first_score(call, key)
+      end
     end
     next_end = earlier(next_end, first)
   end
@@ -103,7 +107,7 @@ end
 -- corrupt, when it was resumed or -1}. A call takes away as many old tasks as it ended and a slice more, so that they do not
 -- pile up under batches. META is written only when something changed, or when the wall is behind: time would stand still otherwise.
 local function finish(call, results, most)
-  end_overdue(call, most or SWEEP_SLICE)
+  end_overdue(call, SWEEP_SLICE)
   local next_end = earlier(forget_old(call, most or SWEEP_SLICE + call.finals), call.deadline)
   local fields = {}
   for _, id in ipairs(call.order) do

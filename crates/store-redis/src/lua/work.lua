@@ -23,6 +23,10 @@ local function govern(call, argv, at)
   for field = 1, POLICY_ARGS do
     policy[field] = field == P_RETRY and argv[at + field] or tonumber(argv[at + field])
   end
+  -- What is owed is owed in tokens: it is paid at the new rate.
+  local before, now_us = call.policy[P_INTERVAL_US], call.now * 1000
+  local owed_us = before > 0 and math.max(0, call.paid - now_us) / before * math.max(0, policy[P_INTERVAL_US]) or 0
+  call.paid = owed_us > 0 and now_us + math.ceil(owed_us) or 0
   call.policy, call.touched = policy, true
   raise(call, SCHEMA_OF_POLICIES)
   redis.call('HSET', call.keys[META], 'policy', cmsgpack.pack(policy))

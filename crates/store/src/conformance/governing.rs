@@ -138,15 +138,14 @@ pub(super) async fn a_task_takes_as_many_tokens_as_it_costs(queue: &Queue) {
 }
 
 pub(super) async fn a_task_above_the_burst_waits_for_a_full_bucket(queue: &Queue) {
-    queue.govern(rate(20_000, 2)).await;
+    queue.govern(rate(2_000, 2)).await;
     let cost = |payload, cost| NewTask { cost, ..queue.task(payload) };
-    queue.enqueue_all(vec![cost("1", 1), cost("2", 8), cost("3", 1)]).await;
+    queue.enqueue_all(vec![cost("1", 1), cost("2", 5), cost("3", 1)]).await;
     assert_eq!(payloads(&queue.claim(5).await), ["1"], "the bucket is not full any more");
-    sleep(80).await;
+    sleep(550).await;
     assert_eq!(payloads(&queue.claim(5).await), ["2"]);
-    sleep(100).await;
     assert!(queue.claim(5).await.is_empty(), "it is in debt");
-    sleep(400).await;
+    sleep(2_100).await;
     assert_eq!(payloads(&queue.claim(5).await), ["3"]);
 }
 
@@ -225,4 +224,37 @@ pub(super) async fn a_queue_says_after_how_long_a_lower_priority_is_served(queue
     queue.enqueue_all((0..9).map(|_| with("high", 9)).collect()).await;
     let tasks = queue.claim(8).await;
     assert_eq!(payloads(&tasks)[7], "low");
+}
+
+pub(super) async fn what_the_next_pick_cannot_start_is_not_told_to_be_there(queue: &Queue) {
+    queue.govern(Policy { aging_ms: 0, ..rate(1_000, 20) }).await;
+    let with = |payload, priority, cost| NewTask {
+        priority: Priority::new(priority).unwrap(),
+        cost,
+        ..queue.task(payload)
+    };
+    queue.enqueue(with("dear", 0, 15)).await;
+    queue.enqueue_all((0..20).map(|_| with("cheap", 9, 1)).collect()).await;
+    assert_eq!(queue.claim(7).await.len(), 7);
+    // The eighth pick takes the one that has waited, and its tokens are not there yet.
+    let answer = queue.work(vec![queue.claim_op(5, LEASE_MS)]).await;
+    assert_eq!(answer.ready, 0);
+    assert!(answer.next_due.unwrap() <= Duration::from_millis(2_001), "{answer:?}");
+    assert!(claimed(answer.results.into_iter().next().unwrap()).is_empty());
+}
+
+pub(super) async fn another_rate_takes_over_what_is_owed_in_tokens(queue: &Queue) {
+    queue.govern(rate(100, 1)).await;
+    queue.enqueue_all(vec![NewTask { cost: 60, ..queue.task("1") }, queue.task("2")]).await;
+    assert_eq!(payloads(&queue.claim(5).await), ["1"]);
+    let wait = async || {
+        let counts = queue.counts().await;
+        counts.next_token_at.map_or(0, |at| at.ms_since(counts.now))
+    };
+    assert!((590_000..=600_001).contains(&wait().await), "ten seconds a token");
+    queue.govern(rate(10_000, 1)).await;
+    assert!((1..=6_001).contains(&wait().await), "a tenth of a second a token");
+    queue.govern(Policy::default()).await;
+    queue.govern(rate(100, 1)).await;
+    assert_eq!(wait().await, 0, "without a rate nothing is owed");
 }

@@ -222,7 +222,9 @@ cases! {
         what_a_task_does_not_say_its_queue_says
         a_queue_says_how_often_a_lease_may_expire
         a_queue_says_how_many_finished_tasks_are_kept
-        a_queue_says_after_how_long_a_lower_priority_is_served;
+        a_queue_says_after_how_long_a_lower_priority_is_served
+        what_the_next_pick_cannot_start_is_not_told_to_be_there
+        another_rate_takes_over_what_is_owed_in_tokens;
     purging:
         a_purged_task_is_gone_with_all_that_is_known_of_it
         a_task_in_another_state_is_not_purged

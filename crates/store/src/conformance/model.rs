@@ -1,9 +1,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use brisq_model::{Idempotency, IdempotencyKey, NewTask, Priority, Task, TaskId, TaskState};
+use brisq_model::{
+    EventKind, Idempotency, IdempotencyKey, NewTask, Policy, Priority, Rate, Task, TaskId, TaskState,
+};
 
-use super::queue::{Queue, claimed, complete, failure, token_of};
+use super::queue::{LEASE_MS, Queue, claimed, complete, failure, token_of};
 use crate::{Enqueued, FailOp, MemoryStore, QueueCounts, Refused, Store, WorkDone, WorkOp};
 
 /// Operations of one walk.
@@ -43,11 +45,12 @@ struct Walk {
 
 /// All of a task but ids, tokens and times.
 fn visible(task: &Task) -> String {
+    let events: Vec<_> = task.events.iter().map(|event| matches!(event.kind, EventKind::Redriven)).collect();
     let Task { state, payload, priority, attempt, expiries, cancel_requested, result, dead_reason, .. } =
         task;
     let failures = task.attempts.len();
     format!(
-        "{state:?} {payload:?} {priority:?} {attempt} {expiries} {cancel_requested} {failures} {result:?} {dead_reason:?}"
+        "{state:?} {payload:?} {priority:?} {attempt} {expiries} {cancel_requested} {failures} {result:?} {dead_reason:?} {events:?}"
     )
 }
 
@@ -64,6 +67,7 @@ impl Walk {
             0..=11 => self.enqueue().await,
             12..=19 => self.claim().await,
             20 => self.pause().await,
+            23 => self.govern().await,
             21..=22 => self.resume().await,
             _ => self.act().await,
         }
@@ -72,6 +76,15 @@ impl Walk {
     async fn pause(&mut self) {
         for side in [&self.queue, &self.model] {
             side.pause_queue("", "").await;
+        }
+    }
+
+    /// A limit that binds, and a rate that never does: its tokens depend on time.
+    async fn govern(&mut self) {
+        let in_flight_max = Some(self.draw(6) as u32).filter(|most| *most > 0);
+        let rate = Some(Rate { milli_per_second: 1_000_000, burst: 1_000_000 }).filter(|_| self.draw(2) == 0);
+        for side in [&self.queue, &self.model] {
+            side.govern(Policy { in_flight_max, rate, ..Policy::default() }).await;
         }
     }
 
@@ -86,6 +99,7 @@ impl Walk {
         for _ in 0..=self.draw(3) {
             let priority = Priority::new(self.draw(3) as u8 * 4).unwrap();
             let max_attempts = 1 + self.draw(3) as u32;
+            let cost = 1 + self.draw(3) as u32;
             let payload = self.draw(1_000_000).to_string();
             // Every second one has one of four keys, and takes the place of the task that has it.
             let key = self.draw(8);
@@ -93,6 +107,7 @@ impl Walk {
             let task = |queue: &Queue| NewTask {
                 priority,
                 max_attempts,
+                cost,
                 idempotency_key: idempotency_key.clone(),
                 idempotency: Idempotency::Replace,
                 ..queue.task(&payload)
@@ -116,7 +131,13 @@ impl Walk {
 
     async fn claim(&mut self) {
         let max = 1 + self.draw(4) as u16;
-        let (real, expected) = (self.queue.claim(max).await, self.model.claim(max).await);
+        let claim = async |side: &Queue| {
+            let mut answer = side.work(vec![side.claim_op(max, LEASE_MS)]).await;
+            (claimed(answer.results.remove(0)), answer.ready)
+        };
+        let ((real, left), (expected, also_left)) = (claim(&self.queue).await, claim(&self.model).await);
+        assert_eq!(left, also_left);
+        assert!(real.len() == usize::from(max) || left == 0, "a claim that could have more has it");
         let see = |tasks: &[Task]| tasks.iter().map(visible).collect::<Vec<_>>();
         assert_eq!(see(&real), see(&expected));
         self.held.extend(real.into_iter().zip(expected));

@@ -43,9 +43,7 @@ impl ShardTasks {
         let mut own_room = Room::of(self.bounds.claim_bytes);
         let mut ended = 0;
         while self.paused.is_none() && tasks.len() < usize::from(op.max) && ended < limits::SWEEP_SLICE {
-            let ready_at = |id| self.live.get(&id).map(|record| record.ready_at);
-            let aging = (self.aging_ms(), self.bounds.aging_picks);
-            let Some(id) = self.ready.next(now, aging, ready_at) else { break };
+            let Some(id) = self.next_in_line(now) else { break };
             if self.live.get(&id).is_some_and(|record| record.is_overdue(now)) {
                 self.end_late(now, id, records)?;
                 ended += 1;

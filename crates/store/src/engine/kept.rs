@@ -74,7 +74,7 @@ impl Kept {
         same.into_iter().position(|fresh| fresh.id == id).map(|behind| first + behind)
     }
 
-    /// Tasks in this state by when they are forgotten, the last one first, from behind `after` on.
+    /// Tasks that stand with those in this state, by when they are forgotten, the last one first, from behind `after` on.
     pub(super) fn places(
         &self,
         state: TaskState,
@@ -82,8 +82,7 @@ impl Kept {
     ) -> impl Iterator<Item = (UnixMs, TaskId)> {
         let shelf = if state == TaskState::Dead { &self.dead } else { &self.ended };
         let to = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let shelved = shelf.range((Bound::Unbounded, to)).rev();
-        let shelved = shelved.filter(move |(_, shelved)| **shelved == state).map(|(place, _)| *place);
+        let shelved = shelf.range((Bound::Unbounded, to)).rev().map(|(place, _)| *place);
         let fresh = self.fresh.iter().filter(|fresh| fresh.state == state);
         let mut fresh: Vec<_> = fresh
             .map(|fresh| (fresh.kept_until.max(fresh.remembered_until), fresh.id))
@@ -112,6 +111,11 @@ impl Kept {
             return None;
         };
         shelf.pop_first().map(|((_, id), state)| (id, state))
+    }
+
+    /// Whether some that are no dead letters could be forgotten now.
+    pub(super) fn has_shelved(&self) -> bool {
+        !self.ended.is_empty()
     }
 
     /// When there is something to settle or to forget next.

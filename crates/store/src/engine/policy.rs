@@ -1,6 +1,6 @@
 //! What holds for all tasks of the shard: defaults, and how many may start.
 
-use brisq_model::{Policy, Rate, UnixMs};
+use brisq_model::{Policy, Rate, TaskId, UnixMs};
 
 use super::record::Record;
 use super::shard::ShardTasks;
@@ -25,7 +25,10 @@ impl ShardTasks {
         std::mem::take(&mut self.rules_changed).then_some(&self.rules)
     }
 
-    pub(super) fn govern(&mut self, policy: Box<Policy>) {
+    pub(super) fn govern(&mut self, now: UnixMs, policy: Box<Policy>) {
+        let before = self.rate();
+        let taken_over = |rate: Rate| rate.taken_over_us(self.rules.paid_us, micros(now), before);
+        self.rules.paid_us = policy.rate.map_or(0, taken_over);
         self.rules.policy = Some(policy);
         self.rules_changed = true;
     }
@@ -56,7 +59,7 @@ impl ShardTasks {
     #[must_use]
     pub fn available(&self, now: UnixMs) -> u64 {
         let startable = self.ready().min(self.in_flight_left());
-        match (self.rate(), self.head()) {
+        match (self.rate(), self.next_pick(now)) {
             (Some(rate), Some(head)) if startable > 0 => {
                 let paid = self.rules.paid_us;
                 if rate.start_us(paid, head.cost) > micros(now) {
@@ -69,12 +72,23 @@ impl ShardTasks {
         }
     }
 
-    /// When the head of the line may start, if only the rate holds it back.
+    /// When the task that the next pick takes may start, if only the rate holds it back.
     #[must_use]
     pub fn next_token(&self, now: UnixMs) -> Option<UnixMs> {
         let rate = self.rate().filter(|_| self.ready() > 0 && self.in_flight_left() > 0)?;
-        let start_us = rate.start_us(self.rules.paid_us, self.head()?.cost);
+        let start_us = rate.start_us(self.rules.paid_us, self.next_pick(now)?.cost);
         Some(UnixMs(start_us.div_ceil(1_000))).filter(|at| *at > now)
+    }
+
+    /// The task that the next pick takes, as long as there is a rate to judge it by.
+    fn next_pick(&self, now: UnixMs) -> Option<&Record> {
+        self.rate().and_then(|_| self.live.get(&self.next_in_line(now)?))
+    }
+
+    /// The task that the next pick takes.
+    pub(super) fn next_in_line(&self, now: UnixMs) -> Option<TaskId> {
+        let ready_at = |id| self.live.get(&id).map(|record| record.ready_at);
+        self.ready.next(now, (self.aging_ms(), self.bounds.aging_picks), ready_at)
     }
 
     pub(super) fn in_flight_left(&self) -> u64 {

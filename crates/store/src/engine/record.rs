@@ -186,18 +186,27 @@ pub struct Extra {
 impl Extra {
     /// Adds an attempt that failed, in the place of the oldest where there are too many.
     pub(super) fn failed(&mut self, attempt: Attempt) {
-        if self.attempts.len() >= limits::HISTORY_MAX {
-            self.attempts.remove(0);
-        }
+        self.forget_oldest();
         self.attempts.push(attempt);
     }
 
     /// As [`Self::failed`], of what else happened.
     pub(super) fn happened(&mut self, at: UnixMs, kind: EventKind) {
-        if self.events.len() >= limits::HISTORY_MAX {
-            self.events.remove(0);
-        }
+        self.forget_oldest();
         self.events.push(Event { at, kind });
+    }
+
+    /// Makes room where there are as many attempts and events as are kept.
+    fn forget_oldest(&mut self) {
+        if self.attempts.len() + self.events.len() < limits::HISTORY_MAX {
+            return;
+        }
+        let attempt = self.attempts.first().map(|attempt| attempt.failed_at);
+        match (attempt, self.events.first()) {
+            (Some(failed_at), Some(event)) if event.at < failed_at => drop(self.events.remove(0)),
+            (None, _) => drop(self.events.remove(0)),
+            (Some(_), _) => drop(self.attempts.remove(0)),
+        }
     }
 
     /// Bytes that it brings into an answer.

@@ -292,7 +292,19 @@ impl ShardTasks {
     #[must_use]
     pub fn next_sweep(&self) -> Option<UnixMs> {
         let deadline = self.deadlines.first().map(|(at, _)| *at);
-        self.kept.next_due().into_iter().chain(deadline).min()
+        let surplus = (self.surplus() > 0 && self.kept.has_shelved()).then_some(UnixMs(0));
+        self.kept.next_due().into_iter().chain(deadline).chain(surplus).min()
+    }
+
+    /// How many completed, failed and cancelled tasks there are.
+    fn kept(&self) -> u64 {
+        let states = [TaskState::Completed, TaskState::Failed, TaskState::Cancelled];
+        states.iter().map(|state| self.count_of(*state)).sum()
+    }
+
+    /// How many of them are more than the policy has kept.
+    fn surplus(&self) -> u64 {
+        self.kept().saturating_sub(self.kept_max())
     }
 
     /// Ends tasks that are past their deadline, and removes at most `slice` that are past their retention, or too many.
@@ -309,10 +321,8 @@ impl ShardTasks {
         self.kept.settle(now, 2 * slice);
         // When too many are kept, a whole slice goes at once: the oldest lie side by side on disk, so that a slice costs
         // little more than one of them.
-        let states = [TaskState::Completed, TaskState::Failed, TaskState::Cancelled];
-        let kept: u64 = states.iter().map(|state| self.count_of(*state)).sum();
-        let (most, whole) = (self.kept_max(), slice as u64);
-        let mut surplus = if kept >= most && most >= 2 * whole { whole } else { kept.saturating_sub(most) };
+        let full = self.kept() >= self.bounds.kept_max;
+        let mut surplus = if full { slice as u64 } else { self.surplus() };
         for _ in 0..slice {
             let Some((id, state)) = self.kept.next_to_forget(now, surplus > 0) else { break };
             surplus = surplus.saturating_sub(1);

@@ -58,7 +58,7 @@ impl ShardTasks {
             WorkOp::Purge { id, states } => self.purge(now, id, states, records),
             WorkOp::Redrive { id, delay_ms } => self.redrive(now, id, delay_ms, records),
             WorkOp::Govern(policy) => {
-                self.govern(policy);
+                self.govern(now, policy);
                 Ok(Ok(WorkDone::Governed))
             }
             WorkOp::Pause { by, reason } => {
@@ -210,7 +210,7 @@ impl ShardTasks {
         self.count(TaskState::Dead, -1);
         record.ready_at = now.plus_ms(delay_ms);
         record.state = if delay_ms > 0 { State::Delayed } else { State::Ready };
-        record.deadline = deadline_ms.map(|ms| now.plus_ms(ms));
+        record.deadline = deadline_ms.map(|ms| record.ready_at.plus_ms(ms));
         record.seq = self.draw_seq();
         (record.failed, record.expiries, record.cancel_requested, record.last) = (0, 0, false, None);
         records.put(id, &record)?;
