@@ -68,6 +68,7 @@ fn all_routes(app: Option<&App>) -> ScopedRouter {
         .page(read, "/", get(console::page))
         .page(read, "/console/events", get(console::events))
         .page(read, "/captures/{*path}", get(console::capture_file))
+        .page(read, "/docs/explain/{reason}", get(console::reason))
 }
 
 /// The OpenAPI document, pretty-printed.

@@ -6,4 +6,4 @@ pub mod viewers;
 pub mod watch;
 
 pub use events::events;
-pub use page::{capture_file, page};
+pub use page::{capture_file, page, reason};

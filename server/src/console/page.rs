@@ -1,10 +1,10 @@
-//! The page itself, and files of captures.
+//! The page itself, what its reasons mean, and files of captures.
 
 use std::path::{Component, Path as FilePath, PathBuf};
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use brisq_api::{ApiError, ErrorCode};
+use brisq_api::{ApiError, ErrorCode, Reason};
 use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 
 use crate::error::{Failure, HandlerResult};
@@ -18,6 +18,15 @@ pub async fn page() -> Response {
     // In no frame of another page, whose clicks would be its own.
     let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'";
     ([(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, policy)], PAGE).into_response()
+}
+
+/// What a reason of an explanation means, and what to do about it.
+pub async fn reason(Path(name): Path<String>) -> HandlerResult {
+    let known = Reason::ALL.iter().find(|reason| reason.as_str() == name);
+    let reason = known.ok_or_else(|| {
+        Failure(ApiError::new(ErrorCode::NotFound, "No explanation has this reason.").with("reason", &name))
+    })?;
+    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], reason.page()).into_response())
 }
 
 /// A file of a bundle. Reports are self-contained and run no foreign script, which the policy states once more.
