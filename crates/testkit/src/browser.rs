@@ -16,6 +16,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// No command of the browser takes longer.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The protocol's bit of a key that is held down with another.
+const SHIFT: u8 = 8;
+
 /// A real Chromium without a window, driven by its DevTools protocol.
 #[derive(Debug)]
 pub struct Browser {
@@ -109,17 +112,29 @@ impl Browser {
         self.command("Emulation.setDeviceMetricsOverride", &metrics).map(|_| ())
     }
 
-    /// Presses a key of the keyboard, `Enter` or `Escape`, on whatever has the focus.
+    /// Sends this token with every request of the page from now on, as a proxy before the server does.
+    ///
+    /// # Errors
+    /// When the browser refuses.
+    pub fn token(&mut self, token: &str) -> io::Result<()> {
+        self.command("Network.enable", &json!({}))?;
+        let headers = json!({"Authorization": format!("Bearer {token}")});
+        self.command("Network.setExtraHTTPHeaders", &json!({ "headers": headers })).map(|_| ())
+    }
+
+    /// Presses a key of the keyboard, `Enter`, `Escape`, `Tab` or `Shift+Tab`, on whatever has the focus.
     ///
     /// # Errors
     /// When the browser refuses, or the key is another.
     pub fn press(&mut self, key: &str) -> io::Result<()> {
-        let (code, text) = match key {
-            "Enter" => (13, "\r"),
-            "Escape" => (27, ""),
+        let (key, code, text, modifiers) = match key {
+            "Enter" => (key, 13, "\r", 0),
+            "Escape" => (key, 27, "", 0),
+            "Tab" => (key, 9, "", 0),
+            "Shift+Tab" => ("Tab", 9, "", SHIFT),
             other => return Err(io::Error::new(io::ErrorKind::InvalidInput, other)),
         };
-        let event = |kind: &str| json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text});
+        let event = |kind: &str| json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text, "modifiers": modifiers});
         self.command("Input.dispatchKeyEvent", &event("keyDown"))?;
         self.command("Input.dispatchKeyEvent", &event("keyUp")).map(|_| ())
     }
