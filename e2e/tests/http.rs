@@ -21,6 +21,8 @@ mod many;
 mod metrics;
 #[path = "http/page.rs"]
 mod page;
+#[path = "http/page_tasks.rs"]
+mod page_tasks;
 #[path = "http/pausing.rs"]
 mod pausing;
 #[path = "http/policies.rs"]

@@ -17,7 +17,7 @@ fn states(tasks: &[Value]) -> Vec<&str> {
 }
 
 /// Enqueues so many tasks and fails each for good, with this kind of error.
-fn dead_letters(http: &mut Http, queue: &str, kind: &str, count: usize) {
+pub(super) fn dead_letters(http: &mut Http, queue: &str, kind: &str, count: usize) {
     let tasks: Vec<Value> = (0..count).map(|n| json!({"payload": n})).collect();
     ok(post(http, &format!("/v1/queues/{queue}/tasks"), &json!({"tasks": tasks})), 200);
     let mut left = count;

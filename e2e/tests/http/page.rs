@@ -41,7 +41,7 @@ impl Page {
 }
 
 /// SHA-256 of "a" and "b".
-const TOKENS: &str = "tokens:\n\
+pub(super) const TOKENS: &str = "tokens:\n\
     - {name: a, sha256: ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb, tenant: one, scopes: [work, \"tasks:write\", \"tasks:read\"]}\n\
     - {name: b, sha256: 3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d, tenant: two, scopes: [work, \"tasks:write\", \"tasks:read\"]}\n";
 
@@ -121,7 +121,7 @@ fn a_drain_ends_the_pages() {
 }
 
 /// Nothing on a page takes longer.
-const SHOWN: Duration = Duration::from_secs(20);
+pub(super) const SHOWN: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_queue_is_paused_and_resumed_on_the_page_by_keyboard() {
@@ -170,8 +170,8 @@ fn a_queue_is_paused_and_resumed_on_the_page_by_keyboard() {
 }
 
 /// Of what is shown, in both schemes and at two widths, for people to look at; nothing stands out of the window.
-fn pictures(browser: &mut Browser, name: &str) {
-    for width in [1_200, 420] {
+pub(super) fn pictures(browser: &mut Browser, name: &str) {
+    for width in [1_280, 360] {
         browser.width(width).expect("resized");
         let fits =
             browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth").expect("a width");

@@ -1,4 +1,4 @@
-//! The live page at `/`: queues, claim latency against its objective, and captures.
+//! The page at `/`: queues, claim latency against its objective and captures, live; tasks, and what is done about them.
 
 mod events;
 mod page;

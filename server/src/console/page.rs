@@ -10,7 +10,15 @@ use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use crate::error::{Failure, HandlerResult};
 use crate::state::App;
 
-const PAGE: &str = include_str!("page.html");
+/// All of it is one answer: it loads nothing more, and its policy needs to let nothing more in.
+const PAGE: &str = concat!(
+    include_str!("page.html"),
+    "<script>\n",
+    include_str!("page.js"),
+    include_str!("queues.js"),
+    include_str!("tasks.js"),
+    "</script>\n</body>\n</html>\n"
+);
 /// Largest file of a bundle that is served.
 const FILE_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -67,7 +75,23 @@ fn content_type(file: &FilePath) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use brisq_model::DeadReason;
+
     use super::*;
+
+    #[test]
+    fn a_redrive_can_name_every_reason() {
+        for reason in DeadReason::ALL {
+            assert!(PAGE.contains(&format!("<option>{}</option>", reason.name())), "{}", reason.name());
+        }
+    }
+
+    #[test]
+    fn no_text_is_read_as_markup() {
+        for way in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write"] {
+            assert!(!PAGE.contains(way), "{way}");
+        }
+    }
 
     #[test]
     fn no_path_leaves_the_captures() {
