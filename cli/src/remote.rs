@@ -41,7 +41,7 @@ pub enum Output {
 }
 
 impl Remote {
-    /// Asks the server; each of `ask`'s calls is to be answered in time.
+    /// Asks the server; all of `ask`'s calls together are to be answered in time.
     pub fn ask<T>(&self, ask: impl AsyncFnOnce(&mut Connection) -> anyhow::Result<T>) -> Result<T, Failed> {
         let target = Target::new(&self.server, self.token.as_deref());
         let target = target.map_err(|error| Failed::usage(error.to_string()))?;

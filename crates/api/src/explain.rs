@@ -97,7 +97,8 @@ pub struct Evidence {
 /// What happened to a task.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Events<'a> {
-    /// Oldest first. Claims that were given back leave no event, and of heartbeats only the last of the present lease is told.
+    /// Oldest first. Of claims that were given back only the last is told, and of heartbeats the last of the present lease. Of
+    /// attempts and other events the last 200 are kept.
     pub events: Vec<EventView<'a>>,
 }
 

@@ -9,9 +9,6 @@ use crate::enqueue::{RetentionRequest, RetryRequest, RetryView};
 use crate::read::{Fields, Request};
 use crate::value::within;
 
-/// Longest that a lower priority can be made to wait: a day.
-const AGING_MAX_MS: u64 = 86_400_000;
-
 /// Body of a policy. What is absent takes its default.
 #[derive(Debug, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -138,14 +135,19 @@ impl PolicyRequest {
         let keep = self.retention.unwrap_or_default();
         let bounds = self.limits.unwrap_or_default();
         let (completed_ms, dead_ms) = (keep.completed_ms, keep.dead_ms);
-        let expiries = within("maxExpiries", self.max_expiries, 1..=100, u64::from(default.expiries_max))?;
+        let expiries = within(
+            "maxExpiries",
+            self.max_expiries,
+            1..=limits::EXPIRIES_ALLOWED_MAX,
+            u64::from(default.expiries_max),
+        )?;
         Ok(Policy {
             retry: self.retry.map_or(Ok(default.retry), RetryRequest::into_policy)?,
             retention: RetentionRequest { completed_ms, dead_ms }.into_wish()?.or(default.retention),
             kept_max: within("retention.maxCount", keep.max_count, 0..=default.kept_max, default.kept_max)?,
             in_flight_max: bounds.in_flight_max()?,
             rate: bounds.rate()?,
-            aging_ms: within("agingMs", self.aging_ms, 0..=AGING_MAX_MS, default.aging_ms)?,
+            aging_ms: within("agingMs", self.aging_ms, 0..=limits::AGING_MAX_MS, default.aging_ms)?,
             expiries_max: u32::try_from(expiries).unwrap_or(default.expiries_max),
         })
     }

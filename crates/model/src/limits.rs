@@ -66,6 +66,10 @@ pub const ATTEMPTS_MAX: u32 = 100;
 pub const HISTORY_MAX: usize = 200;
 /// Tasks that an explanation counts before one in line; beyond, it says "at least".
 pub const POSITION_MAX: u64 = 10_000;
+/// Longest that a queue can make a lower priority wait: a day.
+pub const AGING_MAX_MS: u64 = 86_400_000;
+/// Most lease expiries that a queue can allow a task.
+pub const EXPIRIES_ALLOWED_MAX: u64 = 100;
 /// Largest bound of leases at a time that a queue can ask for.
 pub const IN_FLIGHT_MAX: u32 = 1_000_000;
 /// Largest rate of a queue, in thousandths of a start a second: a million a second.

@@ -137,8 +137,8 @@ pub struct Answer<T> {
     pub next_due: Option<Duration>,
     /// When the queue was resumed last, as far as the store remembers: no task could be had before.
     pub resumed_at: Option<UnixMs>,
-    /// Tasks that the call ended beside what its results say: quarantined, corrupt, or cancelled when their lease expired or was
-    /// released.
+    /// Tasks that the call ended or took away beside what its results say: quarantined, corrupt, past their deadline, purged, or
+    /// cancelled when their lease expired or was released.
     pub ended: Vec<TaskId>,
 }
 
