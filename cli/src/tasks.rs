@@ -152,7 +152,8 @@ fn show(task: &Task<'_>) {
     let raw = |value: Option<&RawValue>| value.map(|value| value.get().to_owned());
     let text = |value: Option<&str>| value.map(str::to_owned);
     let reason = task.dead_reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-    let wanted_back = if task.cancel_requested { ", its producer wants it back" } else { "" };
+    let wanted_back =
+        if task.cancel_requested && task.state == "leased" { ", its producer wants it back" } else { "" };
     for (name, value) in [
         ("id", Some(task.id.to_owned())),
         ("queue", Some(task.queue.to_owned())),
