@@ -1,6 +1,6 @@
 //! `brisq queues`: what lies in the queues of a server, and a hand on them.
 
-use brisq_client::{Queue, RedriveWish};
+use brisq_client::{Connection, Queue, RedriveWish, Redriven};
 use brisq_telemetry::say;
 
 use crate::remote::{Remote, one_line};
@@ -115,10 +115,10 @@ pub fn run(flags: Flags) -> Result<(), Failed> {
             })
         }
         Command::Redrive { queue, wish } => {
-            let wish = wish.into_wish();
-            let done = at.ask(async |server| Ok(server.redrive(&queue, &wish).await?))?;
+            let mut wish = wish.into_wish();
+            let done = at.ask(async |server| redrive(server, &queue, &mut wish).await)?;
             at.tell(&done, |done| {
-                let more = if done.cursor.is_some() { "; more are left: run it again" } else { "" };
+                let more = if done.cursor.is_some() { "; more may be left: run it again" } else { "" };
                 say(&format!("{queue}: {} matched, {} redriven{more}", done.matched, done.redriven));
             })
         }
@@ -138,7 +138,22 @@ impl Wish {
             limit: self.limit,
             rate_per_second: self.rate,
             dry_run: self.dry_run,
+            cursor: None,
         }
+    }
+}
+
+/// One call looks at some ten thousand dead letters: a count goes on to their end, and a redrive to the first that match.
+async fn redrive(server: &mut Connection, queue: &str, wish: &mut RedriveWish) -> anyhow::Result<Redriven> {
+    let mut matched = 0;
+    loop {
+        let done = server.redrive(queue, wish).await?;
+        matched += done.matched;
+        let goes_on = done.cursor.is_some() && (wish.dry_run || done.redriven == 0);
+        if !goes_on {
+            return Ok(Redriven { matched, ..done });
+        }
+        wish.cursor = done.cursor;
     }
 }
 

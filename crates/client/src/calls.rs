@@ -97,6 +97,9 @@ pub struct RedriveWish {
     pub rate_per_second: Option<f64>,
     /// Only count.
     pub dry_run: bool,
+    /// `cursor` of the answer before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
 }
 
 /// Which dead letters.

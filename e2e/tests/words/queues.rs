@@ -129,3 +129,36 @@ fn tasks_are_listed_shown_cancelled_purged_and_redriven_from_the_command_line() 
         }
     }
 }
+
+/// Enqueues so many tasks and fails each for good, with this kind of error.
+fn dead_letters(http: &mut Http, kind: &str, count: usize) {
+    for chunk in std::iter::repeat_n(1_000, count / 1_000).chain([count % 1_000]).filter(|chunk| *chunk > 0) {
+        let tasks = vec![json!({"payload": 1}); chunk];
+        assert_eq!(post(http, "/v1/queues/emails/tasks", &json!({"tasks": tasks})).status, 200);
+    }
+    let mut left = count;
+    while left > 0 {
+        let claimed = post(http, "/v1/queues/emails/claims", &json!({"max": 256})).json();
+        let tasks = claimed.pointer("/tasks").and_then(Value::as_array).expect("tasks");
+        let fail = |task: &Value| {
+            let error = json!({"message": "no", "kind": kind});
+            let (id, token) = (task.pointer("/id"), task.pointer("/lease/token"));
+            json!({"id": id, "token": token, "error": error, "retryable": false})
+        };
+        left -= tasks.len();
+        let items: Vec<Value> = tasks.iter().map(fail).collect();
+        assert_eq!(post(http, "/v1/leases/fail", &json!({"items": items})).status, 200);
+    }
+}
+
+#[test]
+fn dead_letters_behind_ten_thousand_others_are_redriven_from_the_command_line() {
+    let server = Server::start(Store::Redis, &[]).expect("a server");
+    let url = format!("http://{}", server.program.listen);
+    let mut http = server.program.http().expect("a connection");
+    dead_letters(&mut http, "rare", 2);
+    dead_letters(&mut http, "common", 11_000);
+    let redrive = ["queues", "redrive", "emails", "--error-kind", "rare"];
+    assert_eq!(said(&url, &[&redrive[..], &["--dry-run"]].concat()), "emails: 2 matched, 0 redriven\n");
+    assert_eq!(said(&url, &redrive), "emails: 2 matched, 2 redriven\n");
+}

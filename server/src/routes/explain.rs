@@ -80,7 +80,11 @@ pub async fn queue(
 }
 
 impl AppState {
-    async fn kept_task(&self, id: TaskId) -> Result<Task, brisq_api::ApiError> {
+    /// The task, if it is kept.
+    ///
+    /// # Errors
+    /// When it is not, or the store does not answer.
+    pub async fn kept_task(&self, id: TaskId) -> Result<Task, brisq_api::ApiError> {
         self.store.get(id).await.map_err(noted)?.ok_or_else(brisq_api::ApiError::task_not_found)
     }
 

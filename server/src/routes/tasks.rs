@@ -165,7 +165,7 @@ pub async fn get(
 ) -> HandlerResult {
     let id = task_id(&id)?;
     let shard = app.queue_of(&caller, id).await?;
-    let task = app.store.get(id).await.map_err(noted)?.ok_or_else(ApiError::task_not_found)?;
+    let task = app.kept_task(id).await?;
     counted(&app.answers, StatusCode::OK, &TaskView::of(shard.info.name.as_str(), &task), weight(&task))
 }
 
