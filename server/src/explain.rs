@@ -58,7 +58,7 @@ pub fn task(task: &Task, around: &Around) -> ExplainView {
         TaskState::Completed | TaskState::Failed | TaskState::Dead | TaskState::Cancelled => finished(task),
         TaskState::Leased => leased(task),
         TaskState::Delayed => delayed(task),
-        TaskState::Ready => ready(task, around),
+        TaskState::Ready | TaskState::Blocked => ready(task, around),
     }
 }
 
@@ -282,6 +282,7 @@ mod tests {
             priority: Priority::default(),
             max_attempts: 5,
             idempotency_key: None,
+            keys: None,
             created_at: UnixMs(1_000),
             state,
             last: None,

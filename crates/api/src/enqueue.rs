@@ -228,6 +228,7 @@ impl TaskRequest<'_> {
                 .map_err(|e| ApiError::invalid_field("idempotencyKey", e.to_string()))?,
             idempotency,
             idempotency_ttl_ms: key_ttl(self.idempotency_ttl_ms, keyed)?,
+            keys: None,
         })
     }
 }

@@ -149,6 +149,7 @@ impl PolicyRequest {
             rate: bounds.rate()?,
             aging_ms: within("agingMs", self.aging_ms, 0..=limits::AGING_MAX_MS, default.aging_ms)?,
             expiries_max: u32::try_from(expiries).unwrap_or(default.expiries_max),
+            ..Policy::default()
         })
     }
 }

@@ -19,13 +19,13 @@ mod task;
 mod time;
 
 pub use id::{IdError, LeaseToken, QueueNumber, Shard, TaskId};
-pub use life::{Claim, Ending, Facts, LeaseEnd, PastLease, State};
-pub use name::{IdempotencyKey, NameError, QueueName, TenantName, WorkerName};
+pub use life::{Claim, Ending, Facts, Gate, LeaseEnd, PastLease, State};
+pub use name::{IdempotencyKey, NameError, QueueName, TaskKey, TenantName, WorkerName};
 pub use pause::Pause;
-pub use policy::{Policy, Rate};
+pub use policy::{KeyRule, OnFailure, Policy, Rate};
 pub use retry::{Backoff, RetryPolicy};
 pub use task::{
     Attempt, DeadReason, Event, EventKind, Idempotency, Lease, NewTask, Priority, Retention, RetentionWish,
-    Start, Task, TaskError, TaskState, TaskStates,
+    Start, Task, TaskError, TaskKeys, TaskState, TaskStates,
 };
 pub use time::UnixMs;

@@ -1,10 +1,12 @@
 //! The life of a task: what is known in each of its states, and how a reader sees it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::{
-    Attempt, DeadReason, Event, IdempotencyKey, Lease, LeaseToken, Priority, Task, TaskId, TaskState, UnixMs,
-    WorkerName,
+    Attempt, DeadReason, Event, IdempotencyKey, Lease, LeaseToken, Priority, Task, TaskId, TaskKeys,
+    TaskState, UnixMs, WorkerName,
 };
 
 /// A claim that got a task.
@@ -55,11 +57,41 @@ pub enum Ending {
     Dead(DeadReason),
 }
 
+/// What holds back a task that could run. In this order a task meets them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Gate {
+    /// Another task holds its ordering key.
+    Ordering,
+    /// As many tasks of its limit key run as may.
+    InFlight,
+    /// As many tasks of its limit key have started as may.
+    Rate,
+}
+
+impl Gate {
+    /// All gates, in the order of their codes.
+    pub const ALL: [Self; 3] = [Self::Ordering, Self::InFlight, Self::Rate];
+
+    /// Code in a store's records: the place in [`Self::ALL`].
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The gate with this code.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(code)).copied()
+    }
+}
+
 /// Where a task is in its life, with what is known there and nowhere else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// Claimable from its `ready_at` on.
     Delayed,
+    /// Claimable once this gate lets it through.
+    Blocked(Gate),
     Ready,
     Leased {
         claim: Box<Claim>,
@@ -77,11 +109,12 @@ impl State {
     /// when the task ended; a claim has no end while it runs.
     ///
     /// `None` when the fields contradict each other: a lease that nobody holds, a claim that runs in another state, a dead
-    /// letter without a reason.
+    /// letter without a reason, a blocked task without a gate.
     #[must_use]
     pub fn from_fields(
         state: TaskState,
         until: UnixMs,
+        gate: Option<Gate>,
         reason: Option<DeadReason>,
         claim: Option<(Claim, Option<LeaseEnd>)>,
     ) -> Option<(Self, Option<PastLease>)> {
@@ -96,6 +129,7 @@ impl State {
             (TaskState::Leased, None) | (_, Some(_)) => return None,
             (TaskState::Delayed, None) => Self::Delayed,
             (TaskState::Ready, None) => Self::Ready,
+            (TaskState::Blocked, None) => Self::Blocked(gate?),
             (TaskState::Completed, None) => ended(Ending::Completed),
             (TaskState::Cancelled, None) => ended(Ending::Cancelled),
             (TaskState::Failed, None) => ended(Ending::Failed(reason?)),
@@ -109,6 +143,7 @@ impl State {
     pub const fn kind(&self) -> TaskState {
         match self {
             Self::Delayed => TaskState::Delayed,
+            Self::Blocked(_) => TaskState::Blocked,
             Self::Ready => TaskState::Ready,
             Self::Leased { .. } => TaskState::Leased,
             Self::Ended { how: Ending::Completed, .. } => TaskState::Completed,
@@ -137,6 +172,7 @@ pub struct Facts {
     pub priority: Priority,
     pub max_attempts: u32,
     pub idempotency_key: Option<IdempotencyKey>,
+    pub keys: Option<Arc<TaskKeys>>,
     pub created_at: UnixMs,
     pub state: State,
     /// The lease before, if it had one.
@@ -196,6 +232,7 @@ impl Task {
             dead_reason,
             result: facts.result,
             idempotency_key: facts.idempotency_key,
+            keys: facts.keys,
         }
     }
 }
@@ -214,15 +251,17 @@ mod tests {
         let over = || Some((claim(), Some(LeaseEnd::Expired)));
         for state in TaskState::ALL {
             let leased = state == TaskState::Leased;
+            let blocked = state == TaskState::Blocked;
             let reasoned = matches!(state, TaskState::Dead | TaskState::Failed);
-            for (reason, claim, holds) in [
-                (None, None, !leased && !reasoned),
-                (None, running(), leased),
-                (None, over(), !leased && !reasoned),
-                (Some(DeadReason::Exhausted), over(), !leased),
-                (Some(DeadReason::Exhausted), running(), leased),
+            for (gate, reason, claim, holds) in [
+                (None, None, None, !leased && !reasoned && !blocked),
+                (None, None, running(), leased),
+                (None, None, over(), !leased && !reasoned && !blocked),
+                (None, Some(DeadReason::Exhausted), over(), !leased && !blocked),
+                (Some(Gate::Rate), Some(DeadReason::Exhausted), running(), leased),
+                (Some(Gate::Rate), None, over(), !leased && !reasoned),
             ] {
-                let read = State::from_fields(state, UnixMs(4), reason, claim);
+                let read = State::from_fields(state, UnixMs(4), gate, reason, claim);
                 assert_eq!(read.is_some(), holds, "{state:?} {reason:?}");
                 assert!(read.is_none_or(|(read, _)| read.kind() == state));
             }

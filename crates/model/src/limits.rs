@@ -42,6 +42,16 @@ pub const TENANT_NAME_MAX_BYTES: usize = 63;
 pub const WORKER_NAME_MAX_BYTES: usize = 128;
 /// Longest idempotency key.
 pub const IDEMPOTENCY_KEY_MAX_BYTES: usize = 256;
+/// Longest `orderingKey`, `limitKey` and `fairnessKey`.
+pub const TASK_KEY_MAX_BYTES: usize = 256;
+/// Most rules of a queue for the limits of its keys.
+pub const KEY_RULES_MAX: usize = 64;
+/// Most weights of a queue for its fairness keys.
+pub const WEIGHTS_MAX: usize = 256;
+/// Largest weight of a fairness key.
+pub const WEIGHT_MAX: u16 = 256;
+/// Most tasks that one call lets through gates that a change of policy has opened; the sweep goes on.
+pub const ADMITTED_BY_POLICY_MAX: usize = 256;
 /// Most tasks one claim can take.
 pub const CLAIM_MAX_TASKS: u16 = 256;
 /// Most payload bytes one claim hands out; the rest stays for the next claim. One task always fits.

@@ -25,6 +25,9 @@ pub enum NameError {
     /// Not an idempotency key.
     #[error("an idempotency key is 1 to 256 bytes without control characters")]
     IdempotencyKey,
+    /// Not a key of ordering, limits or fairness.
+    #[error("a key is 1 to 256 bytes without control characters")]
+    TaskKey,
 }
 
 macro_rules! name {
@@ -87,6 +90,13 @@ name!(
     IdempotencyKey,
     IdempotencyKey,
     |text| printable(text, limits::IDEMPOTENCY_KEY_MAX_BYTES)
+);
+
+name!(
+    /// A key by which tasks of a queue are ordered, limited or treated fairly.
+    TaskKey,
+    TaskKey,
+    |text| printable(text, limits::TASK_KEY_MAX_BYTES)
 );
 
 /// Characters of which some stand within a name only, and not at its ends.

@@ -1,6 +1,8 @@
 //! What holds for all tasks of a queue.
 
-use crate::{Retention, RetryPolicy, limits};
+use std::collections::BTreeMap;
+
+use crate::{Retention, RetryPolicy, TaskKey, limits};
 
 /// What holds for all tasks of a queue. One that was never given has the defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,44 @@ pub struct Policy {
     pub aging_ms: u64,
     /// Lease expiries after which a task is quarantined.
     pub expiries_max: u32,
+    /// For the keys that tasks are limited by, [`limits::KEY_RULES_MAX`] at most: the first that matches holds.
+    pub key_rules: Vec<KeyRule>,
+    /// Of fairness keys, 1 to [`limits::WEIGHT_MAX`], [`limits::WEIGHTS_MAX`] of them at most; all others weigh 1.
+    pub weights: BTreeMap<TaskKey, u16>,
+    pub on_failure: OnFailure,
+}
+
+/// What a task that failed does with its ordering key until it is tried again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Holds it: order is kept, and the tasks behind it wait.
+    #[default]
+    Hold,
+    /// Gives it to the next, and stands at its end when it is tried again.
+    Skip,
+}
+
+/// Limits that each key of a pattern has for itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRule {
+    /// A key, or the beginning of keys and a `*`.
+    pub pattern: TaskKey,
+    /// Most leases at a time of one key, 1 to [`limits::IN_FLIGHT_MAX`]; no bound when absent.
+    pub in_flight_max: Option<u32>,
+    /// Most starts of one key a second; no bound when absent.
+    pub rate: Option<Rate>,
+}
+
+impl KeyRule {
+    /// Whether the rule is for this key.
+    #[must_use]
+    pub fn matches(&self, key: &TaskKey) -> bool {
+        let pattern = self.pattern.as_str();
+        match pattern.strip_suffix('*') {
+            Some(beginning) => key.as_str().starts_with(beginning),
+            None => key.as_str() == pattern,
+        }
+    }
 }
 
 impl Default for Policy {
@@ -31,7 +71,18 @@ impl Default for Policy {
             rate: None,
             aging_ms: limits::AGING_MS,
             expiries_max: limits::EXPIRIES_MAX,
+            key_rules: Vec::new(),
+            weights: BTreeMap::new(),
+            on_failure: OnFailure::default(),
         }
+    }
+}
+
+impl Policy {
+    /// The rule for this key.
+    #[must_use]
+    pub fn rule_of(&self, key: &TaskKey) -> Option<&KeyRule> {
+        self.key_rules.iter().find(|rule| rule.matches(key))
     }
 }
 
@@ -73,15 +124,18 @@ impl Rate {
         paid_us.max(now_us).saturating_add(u64::from(cost).saturating_mul(self.interval_us()))
     }
 
-    /// As [`Self::paid_us`], once this rate holds in the place of another: what is owed is owed in tokens.
+    /// As [`Self::paid_us`], once this rate holds in the place of one with another interval (0 is none): what is owed is owed in
+    /// tokens.
     #[must_use]
-    pub fn taken_over_us(&self, paid_us: u64, now_us: u64, before: Option<Self>) -> u64 {
+    pub fn taken_over_us(&self, paid_us: u64, now_us: u64, before_interval_us: u64) -> u64 {
         let owed = paid_us.saturating_sub(now_us);
-        match before.filter(|_| owed > 0) {
-            None => 0,
-            Some(before) => now_us.saturating_add(
-                (owed as f64 / before.interval_us() as f64 * self.interval_us() as f64).ceil() as u64,
-            ),
+        if before_interval_us == self.interval_us() {
+            paid_us
+        } else if before_interval_us == 0 || owed == 0 {
+            0
+        } else {
+            let owed_us = owed as f64 / before_interval_us as f64 * self.interval_us() as f64;
+            now_us.saturating_add(owed_us.ceil() as u64)
         }
     }
 
@@ -148,8 +202,12 @@ mod tests {
         assert_eq!(rate.tokens(paid, 10_500_000), 1);
         assert_eq!(rate.start_us(rate.corrected_us(paid, 1, 0), 1), 10_000_000);
         let faster = Rate { milli_per_second: 20_000, burst: 1 };
-        assert_eq!(faster.taken_over_us(paid, 10_000_000, Some(rate)), 10_150_000, "three tokens are owed");
-        assert_eq!(faster.taken_over_us(paid, 10_000_000, None), 0);
+        assert_eq!(
+            faster.taken_over_us(paid, 10_000_000, rate.interval_us()),
+            10_150_000,
+            "three tokens are owed"
+        );
+        assert_eq!(faster.taken_over_us(paid, 10_000_000, 0), 0);
         assert_eq!(rate.start_us(paid, 7), paid, "above the burst: a full bucket");
     }
 }

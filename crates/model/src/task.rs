@@ -1,8 +1,10 @@
 //! A task, from what a producer hands in to what a reader sees.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use crate::{IdempotencyKey, LeaseToken, RetryPolicy, TaskId, UnixMs, WorkerName, limits};
+use crate::{IdempotencyKey, LeaseToken, RetryPolicy, TaskId, TaskKey, UnixMs, WorkerName, limits};
 
 /// Priority of a task: 0 to 9, 9 first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,6 +127,27 @@ pub struct NewTask {
     pub idempotency_ttl_ms: Option<u64>,
     /// If nobody holds it then, it is dead this long after the enqueue, ms.
     pub deadline_ms: Option<u64>,
+    /// What it is ordered, limited and treated fairly by; most tasks have no such key.
+    pub keys: Option<Arc<TaskKeys>>,
+}
+
+/// The keys of a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskKeys {
+    /// Of the tasks with this key one runs at a time, in the order of their enqueues.
+    pub ordering: Option<TaskKey>,
+    /// The tasks with this key share the limits of the first of the queue's rules that matches it.
+    pub limit: Option<TaskKey>,
+    /// A backlog of this key delays no other's next task by more than its share.
+    pub fairness: Option<TaskKey>,
+}
+
+impl TaskKeys {
+    /// None where there is no key.
+    #[must_use]
+    pub fn shared(self) -> Option<Arc<Self>> {
+        (self != Self::default()).then(|| Arc::new(self))
+    }
 }
 
 /// What an enqueue does where a task with its idempotency key is kept.
@@ -135,7 +158,7 @@ pub enum Idempotency {
     Existing,
     /// Is refused.
     Reject,
-    /// Takes the place of that task while it is queued, delayed or ready: under its id, all else new, at the end of the line.
+    /// Takes the place of that task while it is queued, delayed, blocked or ready: under its id, all else new, at the end of the line.
     /// One that is leased or has ended is answered.
     Replace,
 }
@@ -157,6 +180,7 @@ impl NewTask {
             idempotency: Idempotency::default(),
             idempotency_ttl_ms: None,
             deadline_ms: None,
+            keys: None,
         }
     }
 }
@@ -178,11 +202,13 @@ pub enum TaskState {
     Dead,
     /// Taken back by its producer.
     Cancelled,
+    /// Claimable once a gate of its keys lets it through.
+    Blocked,
 }
 
 impl TaskState {
     /// All states, in the order of their codes.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Delayed,
         Self::Ready,
         Self::Leased,
@@ -190,6 +216,7 @@ impl TaskState {
         Self::Failed,
         Self::Dead,
         Self::Cancelled,
+        Self::Blocked,
     ];
 
     /// Name on the wire.
@@ -203,6 +230,7 @@ impl TaskState {
             Self::Failed => "failed",
             Self::Dead => "dead",
             Self::Cancelled => "cancelled",
+            Self::Blocked => "blocked",
         }
     }
 
@@ -222,6 +250,12 @@ impl TaskState {
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+
+    /// Whether it waits to be claimed, now or later.
+    #[must_use]
+    pub const fn is_queued(self) -> bool {
+        matches!(self, Self::Delayed | Self::Ready | Self::Blocked)
     }
 
     /// Whether nothing will change it any more.
@@ -396,4 +430,6 @@ pub struct Task {
     pub result: Option<Bytes>,
     /// The key it was enqueued with.
     pub idempotency_key: Option<IdempotencyKey>,
+    /// What it is ordered, limited and treated fairly by.
+    pub keys: Option<Arc<TaskKeys>>,
 }

@@ -2,7 +2,8 @@
 
 use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName};
 use brisq_store::{
-    Answer, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, StoreError, TaskPage, WorkOp, WorkResult,
+    Answer, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Standing, StoreError, TaskPage, WorkOp,
+    WorkResult,
 };
 use tokio::sync::oneshot;
 
@@ -25,7 +26,7 @@ pub enum Read {
     Task(TaskId, Reply<Option<Task>>),
     Outcome(TaskId, Reply<Option<Task>>),
     Tasks(Shard, PageOf, Reply<TaskPage>),
-    Position(TaskId, Reply<Option<u64>>),
+    Standing(TaskId, Reply<Option<Standing>>),
     Counts(Vec<Shard>, Reply<Vec<QueueCounts>>),
     Number(TenantName, QueueName, Reply<Option<QueueNumber>>),
     Queue(QueueNumber, Reply<Option<QueueInfo>>),
@@ -52,7 +53,7 @@ impl Read {
         match self {
             Self::Task(_, reply) | Self::Outcome(_, reply) => refuse(reply, error),
             Self::Tasks(.., reply) => refuse(reply, error),
-            Self::Position(_, reply) => refuse(reply, error),
+            Self::Standing(_, reply) => refuse(reply, error),
             Self::Counts(_, reply) => refuse(reply, error),
             Self::Number(.., reply) => refuse(reply, error),
             Self::Queue(_, reply) => refuse(reply, error),

@@ -1,11 +1,14 @@
 //! How records lie on disk: a version byte, then fields in order. Integers are little endian; text and bytes carry
 //! their length as 32 bits; an optional field begins with 0 or 1.
 
+use std::sync::Arc;
+
 use brisq_model::{
-    Attempt, Backoff, Claim, DeadReason, Event, EventKind, IdempotencyKey, LeaseEnd, LeaseToken, Pause,
-    Policy, Priority, Rate, Retention, RetryPolicy, State, TaskError, TaskState, UnixMs,
+    Attempt, Backoff, Claim, DeadReason, Event, EventKind, Gate, IdempotencyKey, KeyRule, LeaseEnd,
+    LeaseToken, OnFailure, Pause, Policy, Priority, Rate, Retention, RetryPolicy, State, TaskError, TaskKey,
+    TaskKeys, TaskState, UnixMs,
 };
-use brisq_store::engine::{Body, Extra, Record, Rules};
+use brisq_store::engine::{Body, Extra, Holds, Record, Rules, Tokens};
 use bytes::Bytes;
 
 use crate::fields::{Damage, Read, Reader, Writer};
@@ -15,6 +18,16 @@ const KEY_UNTIL: u8 = 1;
 const DEADLINE: u8 = 2;
 const BEAT: u8 = 3;
 const COST: u8 = 4;
+const TAG: u8 = 5;
+const GATE: u8 = 6;
+const KEYS: u8 = 7;
+/// Bits of the field [`GATE`], above the gate's code and one.
+const HOLDS_KEY: u64 = 1 << 8;
+const HOLDS_SLOT: u64 = 1 << 9;
+const AGAIN: u64 = 1 << 10;
+const BY_KEYS: u64 = 1 << 11;
+/// Tag of what a policy may lack.
+const BY_KEY: u8 = 1;
 /// Tags of what an extra may lack.
 const STARTED: u8 = 1;
 const EVENTS: u8 = 2;
@@ -66,29 +79,91 @@ pub fn rules_bytes(rules: &Rules) -> Vec<u8> {
         write_retention(w, policy.retention);
         w.u64(policy.kept_max);
         w.option(policy.in_flight_max, Writer::u32);
-        w.option(policy.rate, |w, rate| {
-            w.u64(rate.milli_per_second);
-            w.u32(rate.burst);
-        });
+        w.option(policy.rate, write_rate);
         w.u64(policy.aging_ms);
         w.u32(policy.expiries_max);
+        if is_by_key(policy) {
+            write_by_key(w, policy);
+        }
     });
     w.0
+}
+
+/// Whether the policy says something of keys. Programs of before read one that does not.
+pub fn is_by_key(policy: &Policy) -> bool {
+    let none = policy.key_rules.is_empty() && policy.weights.is_empty();
+    !none || policy.on_failure != OnFailure::default()
+}
+
+fn write_by_key(w: &mut Writer, policy: &Policy) {
+    w.u8(BY_KEY);
+    w.list(&policy.key_rules, |w, rule| {
+        w.bytes(rule.pattern.as_str().as_bytes());
+        w.option(rule.in_flight_max, Writer::u32);
+        w.option(rule.rate, write_rate);
+    });
+    let weights: Vec<_> = policy.weights.iter().collect();
+    w.list(&weights, |w, (key, weight)| {
+        w.bytes(key.as_str().as_bytes());
+        w.u16(**weight);
+    });
+    w.u8((policy.on_failure == OnFailure::Skip).into());
+}
+
+fn read_by_key(r: &mut Reader<'_>, policy: &mut Policy) -> Read<()> {
+    policy.key_rules = r.list(|r| {
+        let pattern = read_key(r)?;
+        Ok(KeyRule { pattern, in_flight_max: r.option(Reader::u32)?, rate: r.option(read_rate)? })
+    })?;
+    policy.weights = r.list(|r| Ok((read_key(r)?, r.u16()?)))?.into_iter().collect();
+    policy.on_failure = if r.u8()? == 0 { OnFailure::Hold } else { OnFailure::Skip };
+    Ok(())
+}
+
+fn write_rate(w: &mut Writer, rate: Rate) {
+    w.u64(rate.milli_per_second);
+    w.u32(rate.burst);
+}
+
+fn read_rate(r: &mut Reader<'_>) -> Read<Rate> {
+    Ok(Rate { milli_per_second: r.u64()?, burst: r.u32()? })
+}
+
+fn read_key(r: &mut Reader<'_>) -> Read<TaskKey> {
+    TaskKey::new(r.text()?).map_err(|_| Damage("a key"))
+}
+
+/// How far the tokens of a limit key are taken.
+pub fn tokens_bytes(tokens: Tokens) -> Vec<u8> {
+    let mut w = Writer::versioned();
+    w.u64(tokens.paid_us);
+    w.u64(tokens.interval_us);
+    w.0
+}
+
+pub fn tokens(bytes: &[u8]) -> Read<Tokens> {
+    let mut r = Reader::versioned(bytes)?;
+    Ok(Tokens { paid_us: r.u64()?, interval_us: r.u64()? })
 }
 
 pub fn rules(bytes: &[u8]) -> Read<Rules> {
     let mut r = Reader::versioned(bytes)?;
     let paid_us = r.u64()?;
     let policy = r.option(|r| {
-        Ok(Box::new(Policy {
+        let mut policy = Box::new(Policy {
             retry: read_retry(r)?,
             retention: read_retention(r)?,
             kept_max: r.u64()?,
             in_flight_max: r.option(Reader::u32)?,
-            rate: r.option(|r| Ok(Rate { milli_per_second: r.u64()?, burst: r.u32()? }))?,
+            rate: r.option(read_rate)?,
             aging_ms: r.u64()?,
             expiries_max: r.u32()?,
-        }))
+            ..Policy::default()
+        });
+        if r.is_next(BY_KEY)? {
+            read_by_key(r, &mut policy)?;
+        }
+        Ok(policy)
     })?;
     Ok(Rules { policy, paid_us })
 }
@@ -105,6 +180,12 @@ pub fn body_bytes(body: &Body) -> Vec<u8> {
     w.bytes(&body.payload);
     w.tagged(KEY_UNTIL, body.key_until.map(|at| at.0));
     w.tagged(DEADLINE, body.deadline_ms);
+    if let Some(keys) = &body.keys {
+        w.u8(KEYS);
+        for key in [&keys.ordering, &keys.limit, &keys.fairness] {
+            w.option(key.as_ref(), |w, key| w.bytes(key.as_str().as_bytes()));
+        }
+    }
     w.0
 }
 
@@ -126,6 +207,7 @@ fn body_with(bytes: &[u8], payload: impl FnOnce(&mut Reader<'_>) -> Read<Bytes>)
     let key = r.option(|r| IdempotencyKey::new(r.text()?).map_err(|_| Damage("an idempotency key")))?;
     let (created_at, payload) = (r.ms()?, payload(&mut r)?);
     let (key_until, deadline_ms) = (r.tagged(KEY_UNTIL)?.map(UnixMs), r.tagged(DEADLINE)?);
+    let keys = if r.is_next(KEYS)? { Some(Arc::new(read_keys(&mut r)?)) } else { None };
     let idempotency_key = key;
     Ok(Body {
         payload,
@@ -136,8 +218,13 @@ fn body_with(bytes: &[u8], payload: impl FnOnce(&mut Reader<'_>) -> Read<Bytes>)
         idempotency_key,
         key_until,
         deadline_ms,
+        keys,
         created_at,
     })
+}
+
+fn read_keys(r: &mut Reader<'_>) -> Read<TaskKeys> {
+    Ok(TaskKeys { ordering: r.option(read_key)?, limit: r.option(read_key)?, fairness: r.option(read_key)? })
 }
 
 /// Why a queue hands out nothing.
@@ -157,7 +244,7 @@ pub fn pause(bytes: &[u8]) -> Read<Pause> {
 /// What changes of a task.
 pub fn record_bytes(record: &Record) -> Vec<u8> {
     let (until, running) = match &record.state {
-        State::Delayed | State::Ready => (record.ready_at, None),
+        State::Delayed | State::Blocked(_) | State::Ready => (record.ready_at, None),
         State::Leased { claim, until } => (*until, Some(&**claim)),
         State::Ended { at, .. } => (*at, None),
     };
@@ -178,7 +265,23 @@ pub fn record_bytes(record: &Record) -> Vec<u8> {
     w.tagged(DEADLINE, record.deadline.map(|at| at.0));
     w.tagged(BEAT, running.and_then(|claim| claim.beat_at).map(|at| at.0));
     w.tagged(COST, Some(u64::from(record.cost)).filter(|cost| *cost != 1));
+    w.tagged(TAG, record.tag.filter(|tag| *tag != record.seq));
+    w.tagged(GATE, Some(gate_bits(record)).filter(|bits| *bits != 0));
     w.0
+}
+
+/// Which gate holds the task back, what it holds, and that its body has keys.
+fn gate_bits(record: &Record) -> u64 {
+    let gate = match record.state {
+        State::Blocked(gate) => u64::from(gate.code()) + 1,
+        _ => 0,
+    };
+    let bit = |is: bool, bit: u64| if is { bit } else { 0 };
+    let Holds { key, slot } = record.holds;
+    gate | bit(key, HOLDS_KEY)
+        | bit(slot, HOLDS_SLOT)
+        | bit(record.again, AGAIN)
+        | bit(record.keys.is_some(), BY_KEYS)
 }
 
 fn write_lease(w: &mut Writer, claim: &Claim, end: Option<LeaseEnd>) {
@@ -201,20 +304,27 @@ pub fn record(bytes: &[u8]) -> Read<Record> {
     let lease = r.option(read_lease)?;
     let (deadline, beat_at) = (r.tagged(DEADLINE)?.map(UnixMs), r.tagged(BEAT)?.map(UnixMs));
     let cost = r.tagged(COST)?.map_or(Ok(1), u32::try_from).map_err(|_| Damage("a cost"))?;
+    let (tag, bits) = (r.tagged(TAG)?.unwrap_or(seq), r.tagged(GATE)?.unwrap_or(0));
+    let gate = (bits & 0xff).checked_sub(1).and_then(|code| Gate::from_code(u8::try_from(code).ok()?));
     if band > Priority::HIGHEST {
         return Err(Damage("a band"));
     }
     let lease = lease.map(|(claim, end)| (Claim { beat_at, ..claim }, end));
-    let (state, last) = State::from_fields(state, until, reason, lease)
+    let (state, last) = State::from_fields(state, until, gate, reason, lease)
         .ok_or(Damage("a state that contradicts its lease"))?;
     let last = last.map(Box::new);
     Ok(Record {
         state,
         last,
         keyed,
+        // Those of its body take the place of these.
+        keys: (bits & BY_KEYS != 0).then(Arc::default),
+        holds: Holds { key: bits & HOLDS_KEY != 0, slot: bits & HOLDS_SLOT != 0 },
+        again: bits & AGAIN != 0,
         cancel_requested,
         band,
         seq,
+        tag: Some(tag),
         failed,
         expiries,
         retention,
@@ -330,15 +440,20 @@ mod tests {
             idempotency_key: IdempotencyKey::new("k").ok(),
             key_until: Some(UnixMs(8)),
             deadline_ms: None,
+            keys: None,
             created_at: UnixMs(5),
         };
         let record = Record {
             state: State::Ended { how: Ending::Dead(DeadReason::Quarantined), at: UnixMs(4) },
             last: Some(Box::new(PastLease { claim: claim(), end: LeaseEnd::Failed })),
             keyed: true,
+            keys: Some(Arc::default()),
+            holds: Holds { key: true, slot: false },
+            again: true,
             cancel_requested: false,
             band: 5,
             seq: 1 << 40,
+            tag: Some(7),
             failed: 2,
             expiries: 1,
             retention: body.retention,
@@ -363,6 +478,8 @@ mod tests {
         let states = [
             State::Delayed,
             State::Ready,
+            State::Blocked(Gate::Ordering),
+            State::Blocked(Gate::Rate),
             ended(Ending::Completed),
             ended(Ending::Cancelled),
             ended(Ending::Failed(DeadReason::Exhausted)),
@@ -388,8 +505,12 @@ mod tests {
     #[test]
     fn records_come_back_as_they_were() {
         let (b, _, e) = sample();
-        for (key_until, deadline_ms) in [(None, None), (None, Some(3)), (Some(UnixMs(8)), Some(3))] {
-            let b = Body { key_until, deadline_ms, ..b.clone() };
+        let key = |name: &str| TaskKey::new(name).ok();
+        let keys = TaskKeys { ordering: key("o"), limit: None, fairness: key("f") }.shared();
+        for (key_until, deadline_ms, keys) in
+            [(None, None, keys), (None, Some(3), None), (Some(UnixMs(8)), Some(3), None)]
+        {
+            let b = Body { key_until, deadline_ms, keys, ..b.clone() };
             assert_eq!(body(&body_bytes(&b)), Ok(b.clone()));
             assert_eq!(body_without_payload(&body_bytes(&b)), Ok(Body { payload: Bytes::new(), ..b }));
         }
@@ -401,7 +522,17 @@ mod tests {
             rate: Some(Rate { milli_per_second: 1_500, burst: 2 }),
             ..Policy::default()
         };
-        for policy in [None, Some(Policy::default()), Some(limited)] {
+        let by_key = Policy {
+            key_rules: vec![KeyRule {
+                pattern: TaskKey::new("a*").unwrap(),
+                in_flight_max: Some(1),
+                rate: limited.rate,
+            }],
+            weights: [(TaskKey::new("g").unwrap(), 7)].into(),
+            on_failure: OnFailure::Skip,
+            ..limited.clone()
+        };
+        for policy in [None, Some(Policy::default()), Some(limited), Some(by_key)] {
             let r = Rules { policy: policy.map(Box::new), paid_us: 1 << 50 };
             assert_eq!(rules(&rules_bytes(&r)), Ok(r));
         }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use brisq_model::{Pause, QueueName, QueueNumber, Shard, TaskId, TenantName, UnixMs};
+use brisq_model::{Pause, QueueName, QueueNumber, Shard, TaskId, TaskKey, TenantName, UnixMs};
 use brisq_store::engine::{Record, Records, ShardTasks, Timetable};
 use brisq_store::{QueueInfo, Registry, StoreError};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError};
@@ -14,8 +14,8 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableT
 use crate::codec;
 use crate::config::{OpenError, Progress};
 use crate::tables::{
-    BODIES, CLOCK_KEY, META, PAUSES, QUEUES, RECORDS, RULES, SCHEMA, SCHEMA_KEY, SCHEMA_OF_NEW, Tables,
-    failed,
+    BODIES, CLOCK_KEY, META, PAUSES, QUEUES, RECORDS, RULES, SCHEMA, SCHEMA_KEY, SCHEMA_OF_NEW, TOKENS,
+    Tables, failed,
 };
 
 /// Memory that redb may use for pages of the file.
@@ -134,6 +134,8 @@ pub fn read(
     let total = records.len().map_err(failed)?;
     let mut shards: HashMap<Shard, ShardTasks> = HashMap::new();
     let mut damaged = Vec::new();
+    // Before the tasks: what weighs how much has to be known then.
+    read_rules(&transaction, &mut shards)?;
     for (done, entry) in (1_u64..).zip(records.iter().map_err(failed)?) {
         let (key, value) = entry.map_err(failed)?;
         if done.is_multiple_of(PROGRESS_EVERY) || done == total {
@@ -143,18 +145,21 @@ pub fn read(
             tracing::error!(key = ?key.value(), "a record on disk belongs to no task");
             continue;
         };
-        let Ok(record) = codec::record(value.value()) else {
+        let Ok(mut record) = codec::record(value.value()) else {
             damaged.push((id, None));
             continue;
         };
         let mut key = None;
-        if record.keyed {
+        if record.keyed || record.keys.is_some() {
             match bodies
                 .get(id.to_bytes())
                 .map_err(failed)?
                 .map(|bytes| codec::body_without_payload(bytes.value()))
             {
-                Some(Ok(body)) => key = body.idempotency_key.map(|key| (key, body.key_until)),
+                Some(Ok(body)) => {
+                    key = body.idempotency_key.map(|key| (key, body.key_until));
+                    record.keys = body.keys;
+                }
                 _ => {
                     damaged.push((id, Some(record)));
                     continue;
@@ -165,7 +170,7 @@ pub fn read(
     }
     let registry = read_queues(&transaction)?;
     read_pauses(&transaction, &mut shards)?;
-    read_rules(&transaction, &mut shards)?;
+    read_tokens(&transaction, now, &mut shards)?;
     drop((records, bodies, transaction));
     bury(database, now, damaged, &mut shards)?;
     let mut sweeps = Timetable::default();
@@ -252,6 +257,29 @@ fn read_rules(
             Err(damage) => {
                 tracing::error!(queue = queue.get(), "the policy of a queue on disk is damaged: {damage}");
             }
+        }
+    }
+    Ok(())
+}
+
+fn read_tokens(
+    transaction: &ReadTransaction,
+    now: UnixMs,
+    shards: &mut HashMap<Shard, ShardTasks>,
+) -> Result<(), StoreError> {
+    let tokens = match transaction.open_table(TOKENS) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        tokens => tokens.map_err(failed)?,
+    };
+    for entry in tokens.iter().map_err(failed)? {
+        let (name, value) = entry.map_err(failed)?;
+        let (number, key) = name.value();
+        let Some(queue) = QueueNumber::new(number) else { continue };
+        match (TaskKey::new(key), codec::tokens(value.value())) {
+            (Ok(key), Ok(tokens)) => {
+                shards.entry(Shard::first(queue)).or_default().restore_tokens(now, key, tokens);
+            }
+            _ => tracing::error!(queue = queue.get(), "the tokens of a limit key on disk are damaged"),
         }
     }
     Ok(())

@@ -14,7 +14,8 @@ use crate::file::Contents;
 use crate::reserve::Room;
 use crate::stats::CommitStats;
 use crate::tables::{
-    CLOCK_KEY, META, PAUSES, QUEUES, RULES, SCHEMA_KEY, SCHEMA_OF_PAUSES, SCHEMA_OF_POLICIES, Tables, failed,
+    CLOCK_KEY, META, PAUSES, QUEUES, RULES, SCHEMA_KEY, SCHEMA_OF_KEYS, SCHEMA_OF_PAUSES, SCHEMA_OF_POLICIES,
+    TOKENS, Tables, failed,
 };
 
 /// The clock is written down, and a relaxed store synced, at most this often; a restart goes on at least this much
@@ -116,7 +117,7 @@ impl OpenStore {
                 }
                 self.apply(call, now, &transaction, &mut tables, deliveries)?;
             }
-            self.sweep(now, &mut tables)?;
+            self.sweep(now, &transaction, &mut tables)?;
             self.grew += tables.grew;
             if tables.schema > self.contents.schema {
                 // Programs that would not keep right what was written are kept from the file from now on.
@@ -170,6 +171,7 @@ impl OpenStore {
         deliveries.push(match call {
             Call::Enqueue(queue, new, reply) => {
                 let answer = self.shard(queue.shard()).enqueue(now, new, tables)?;
+                self.write_tokens(queue.shard(), transaction, tables)?;
                 self.note_sweep(queue.shard());
                 later_or_full(reply, answer)
             }
@@ -187,8 +189,10 @@ impl OpenStore {
                     let mut table = transaction.open_table(RULES).map_err(failed)?;
                     table.insert(queue.number.get(), bytes.as_slice()).map_err(failed)?;
                     tables.wrote = true;
-                    tables.needs(SCHEMA_OF_POLICIES);
+                    let by_key = rules.policy.as_deref().is_some_and(codec::is_by_key);
+                    tables.needs(if by_key { SCHEMA_OF_KEYS } else { SCHEMA_OF_POLICIES });
                 }
+                self.write_tokens(queue.shard(), transaction, tables)?;
                 self.note_sweep(queue.shard());
                 later(reply, answer)
             }
@@ -228,7 +232,7 @@ impl OpenStore {
                 let tasks = self.contents.shards.get(&shard);
                 later(reply, tasks.map_or_else(none, |tasks| tasks.page(now, &page, tables))?)
             }
-            Read::Position(id, reply) => later(reply, tasks(id).and_then(|tasks| tasks.position(id))),
+            Read::Standing(id, reply) => later(reply, tasks(id).and_then(|tasks| tasks.waiting(now, id))),
             Read::Counts(shards, reply) => {
                 let none = QueueCounts { now, ..QueueCounts::default() };
                 let of = |shard| {
@@ -262,13 +266,42 @@ impl OpenStore {
         self.contents.shards.entry(shard).or_default()
     }
 
+    /// Writes down how far the tokens of keys are taken.
+    fn write_tokens(
+        &mut self,
+        shard: Shard,
+        transaction: &WriteTransaction,
+        tables: &mut Tables<'_>,
+    ) -> Result<(), StoreError> {
+        let changed = self.shard(shard).changed_tokens();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let mut table = transaction.open_table(TOKENS).map_err(failed)?;
+        for (key, tokens) in changed {
+            let name = (shard.queue.get(), key.as_str());
+            let bytes = tokens.map(codec::tokens_bytes);
+            match &bytes {
+                Some(bytes) => table.insert(name, bytes.as_slice()).map_err(failed)?,
+                None => table.remove(name).map_err(failed)?,
+            };
+        }
+        tables.wrote = true;
+        Ok(())
+    }
+
     fn note_sweep(&mut self, shard: Shard) {
         let next = self.contents.shards.get(&shard).and_then(ShardTasks::next_sweep);
         self.contents.sweeps.set(shard, next);
     }
 
     /// Sweeps shards that no call came for.
-    fn sweep(&mut self, now: UnixMs, tables: &mut Tables<'_>) -> Result<(), StoreError> {
+    fn sweep(
+        &mut self,
+        now: UnixMs,
+        transaction: &WriteTransaction,
+        tables: &mut Tables<'_>,
+    ) -> Result<(), StoreError> {
         if self.swept_at.elapsed() < SWEEP_EVERY {
             return Ok(());
         }
@@ -282,6 +315,7 @@ impl OpenStore {
             };
             swept = true;
             self.shard(shard).sweep(now, limits::SWEEP_SLICE, tables)?;
+            self.write_tokens(shard, transaction, tables)?;
             self.note_sweep(shard);
         }
         // More is left: it goes with the next commit, which `next_wake` asks for at once.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName, limits};
 use brisq_store::{
-    Answer, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Store, StoreError, TaskPage, WorkOp,
+    Answer, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Standing, Store, StoreError, TaskPage, WorkOp,
     WorkResult,
 };
 use tokio::runtime::Builder;
@@ -171,8 +171,8 @@ impl Store for LocalStore {
         self.read(|reply| Read::Tasks(shard, page.clone(), reply)).await
     }
 
-    async fn position(&self, id: TaskId) -> Result<Option<u64>, StoreError> {
-        self.read(|reply| Read::Position(id, reply)).await
+    async fn standing(&self, id: TaskId) -> Result<Option<Standing>, StoreError> {
+        self.read(|reply| Read::Standing(id, reply)).await
     }
 
     async fn counts(&self, shards: &[Shard]) -> Result<Vec<QueueCounts>, StoreError> {

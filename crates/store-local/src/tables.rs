@@ -20,11 +20,13 @@ pub const QUEUES: TableDefinition<'_, u32, &str> = TableDefinition::new("queues"
 pub const PAUSES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("pauses");
 /// What holds for all tasks of a queue, by its number.
 pub const RULES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("rules");
+/// How far the tokens of a limit key are taken, by the queue's number.
+pub const TOKENS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("tokens");
 /// Schema and clock.
 pub const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// The file's layout. A program refuses a newer one and reads all before it.
-pub const SCHEMA: u64 = SCHEMA_OF_POLICIES;
+pub const SCHEMA: u64 = SCHEMA_OF_KEYS;
 /// The layout of a file in which no queue was ever paused.
 pub const SCHEMA_OF_NEW: u64 = 1;
 /// Queues may be paused: a program of less would hand their tasks out.
@@ -33,6 +35,8 @@ pub const SCHEMA_OF_PAUSES: u64 = 2;
 pub const SCHEMA_OF_DEADLINES: u64 = 3;
 /// Queues may have policies: a program of less would hand out beyond their limits.
 pub const SCHEMA_OF_POLICIES: u64 = 4;
+/// Tasks may have keys by which they are ordered, limited or treated fairly: a program of less would not hand their gates on.
+pub const SCHEMA_OF_KEYS: u64 = 5;
 /// Key of [`SCHEMA`] in [`META`].
 pub const SCHEMA_KEY: &str = "format";
 /// Key of the clock in [`META`], Unix ms.
@@ -96,6 +100,9 @@ impl Records for Tables<'_> {
     fn insert(&mut self, id: TaskId, body: &Body, record: &Record) -> Result<(), StoreError> {
         if body.deadline_ms.is_some() || body.key_until.is_some() {
             self.needs(SCHEMA_OF_DEADLINES);
+        }
+        if body.keys.is_some() {
+            self.needs(SCHEMA_OF_KEYS);
         }
         let bytes = codec::body_bytes(body);
         self.grew += bytes.len() as i64;

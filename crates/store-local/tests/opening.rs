@@ -207,10 +207,10 @@ fn a_file_of_a_newer_program_is_refused() {
         transaction.open_table(META).unwrap().insert("format", schema).unwrap();
         transaction.commit().unwrap();
     };
-    set(5);
+    set(6);
     let error = LocalStore::open(folder.path(), LocalConfig::default()).unwrap_err();
-    assert!(matches!(error, OpenError::Newer(_, 5)), "{error}");
-    assert!(error.to_string().contains("schema 5") && error.to_string().contains("newer"), "{error}");
+    assert!(matches!(error, OpenError::Newer(_, 6)), "{error}");
+    assert!(error.to_string().contains("schema 6") && error.to_string().contains("newer"), "{error}");
     set(1);
     drop(open(folder.path()));
 }

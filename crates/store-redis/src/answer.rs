@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use brisq_model::{
-    Attempt, Claim, DeadReason, Event, EventKind, Facts, IdempotencyKey, LeaseEnd, LeaseToken, Pause, Policy,
-    Priority, Rate, Retention, State, Task, TaskError, TaskId, TaskState, UnixMs, WorkerName,
+    Attempt, Claim, DeadReason, Event, EventKind, Facts, Gate, IdempotencyKey, KeyRule, LeaseEnd, LeaseToken,
+    OnFailure, Pause, Policy, Priority, Rate, Retention, State, Task, TaskError, TaskId, TaskKey, TaskKeys,
+    TaskState, UnixMs, WorkerName,
 };
 use brisq_store::{
-    Answer, Enqueued, Place, QueueCounts, Refused, StoreError, TaskPage, WorkDone, WorkResult,
+    Answer, Barrier, Enqueued, Place, QueueCounts, Refused, Standing, StoreError, TaskPage, WorkDone,
+    WorkResult,
 };
 use bytes::Bytes;
 use redis::Value;
@@ -90,6 +92,20 @@ impl Fields {
             return Ok(None);
         }
         WorkerName::new(&name).map(Some).map_err(|_| strange("a worker's name"))
+    }
+
+    /// A gate, where -1 stands for none.
+    fn gate(&mut self) -> Read<Option<Gate>> {
+        self.int().map(|code| u8::try_from(code).ok().and_then(Gate::from_code))
+    }
+
+    /// A key, where an empty one stands for none.
+    fn key(&mut self) -> Read<Option<TaskKey>> {
+        let text = self.text()?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        TaskKey::new(&text).map(Some).map_err(|_| strange("a key"))
     }
 
     fn state(&mut self) -> Read<TaskState> {
@@ -219,12 +235,28 @@ pub(crate) fn page(value: Value) -> Read<TaskPage> {
     Ok(TaskPage { tasks, next })
 }
 
-/// Answer of `position`.
-pub(crate) fn position(value: Value) -> Read<Option<u64>> {
-    match value {
-        Value::Int(before) => Ok(u64::try_from(before).ok()),
-        _ => Err(strange("a position")),
+/// Answer of `standing`.
+pub(crate) fn standing(value: Value) -> Read<Option<Standing>> {
+    let mut fields = Fields::of(value, "a standing")?;
+    let Some(before) = fields.0.next() else { return Ok(None) };
+    let before = match before {
+        Value::Int(before) => u64::try_from(before).unwrap_or(0),
+        _ => return Err(strange("a standing")),
+    };
+    if fields.0.len() == 0 {
+        return Ok(Some(Standing { before, barrier: None }));
     }
+    let gate = fields.gate()?.ok_or_else(|| strange("a gate"))?;
+    let key = fields.key()?.ok_or_else(|| strange("a key"))?;
+    let barrier = match gate {
+        Gate::Ordering => Barrier::Ordering { key, holder: fields.id()? },
+        Gate::InFlight => {
+            let (pattern, held, most) = (fields.key()?, fields.u32()?, fields.int()?);
+            Barrier::InFlight { key, pattern, held, most: u32::try_from(most).unwrap_or(u32::MAX) }
+        }
+        Gate::Rate => Barrier::Rate { key, pattern: fields.key()?, until: fields.optional_ms()? },
+    };
+    Ok(Some(Standing { before, barrier: Some(barrier) }))
 }
 
 /// Answer of `get` and `outcome`.
@@ -263,13 +295,14 @@ fn task_of(id: TaskId, mut f: Fields) -> Read<Task> {
             History::Event(event) => events.push(event),
         }
     }
-    let (deadline_at, beat_at) = (f.optional_ms()?, f.optional_ms()?);
+    let (deadline_at, beat_at, gate) = (f.optional_ms()?, f.optional_ms()?, f.gate()?);
+    let keys = TaskKeys { ordering: f.key()?, limit: f.key()?, fairness: f.key()? };
     // The length of a lease is the library's to know.
     let claim = token.zip(started_at).map(|(token, started_at)| {
         let token = LeaseToken::from_bytes(token);
         (Claim { token, lease_ms: 0, started_at, worker, beat_at }, end)
     });
-    let (state, last) = State::from_fields(state, until, reason.and_then(DeadReason::from_code), claim)
+    let (state, last) = State::from_fields(state, until, gate, reason.and_then(DeadReason::from_code), claim)
         .ok_or_else(|| strange("a state that can be"))?;
     Ok(Task::of(Facts {
         id,
@@ -277,6 +310,7 @@ fn task_of(id: TaskId, mut f: Fields) -> Read<Task> {
         priority,
         max_attempts,
         idempotency_key: if key.is_empty() { None } else { IdempotencyKey::new(&key).ok() },
+        keys: keys.shared(),
         created_at,
         state,
         last,
@@ -373,7 +407,38 @@ pub(crate) fn counts(value: Value) -> Read<QueueCounts> {
         }
     };
     counts.next_token_at = fields.optional_ms()?;
+    if let (Some(policy), by_key @ Value::Array(_)) = (&mut counts.policy, fields.next()?) {
+        let log = |error: &StoreError| tracing::error!(%error, "what a queue's policy in Redis says of keys cannot be read");
+        let _ = read_by_key(by_key, policy).inspect_err(log);
+    }
     Ok(counts)
+}
+
+/// What a policy says of keys, as `work.lua` has it.
+fn read_by_key(value: Value, policy: &mut Policy) -> Read<()> {
+    let mut fields = Fields::of(value, "rules by key")?;
+    policy.on_failure = if fields.int()? == 1 { OnFailure::Skip } else { OnFailure::Hold };
+    let Value::Array(rules) = fields.next()? else { return Err(strange("rules")) };
+    policy.key_rules = rules.into_iter().map(key_rule).collect::<Read<_>>()?;
+    let mut weights = Fields::of(fields.next()?, "weights")?;
+    while weights.0.len() > 0 {
+        let key = weights.key()?.ok_or_else(|| strange("a key"))?;
+        let weight = u16::try_from(weights.int()?).map_err(|_| strange("a weight"))?;
+        policy.weights.insert(key, weight);
+    }
+    Ok(())
+}
+
+fn key_rule(value: Value) -> Read<KeyRule> {
+    let mut fields = Fields::of(value, "a rule")?;
+    let pattern = fields.key()?.ok_or_else(|| strange("a pattern"))?;
+    let (slots, _, burst, milli) = (fields.int()?, fields.int()?, fields.int()?, fields.int()?);
+    let rate = u64::try_from(milli).ok().zip(u32::try_from(burst).ok());
+    Ok(KeyRule {
+        pattern,
+        in_flight_max: u32::try_from(slots).ok(),
+        rate: rate.map(|(milli_per_second, burst)| Rate { milli_per_second, burst }),
+    })
 }
 
 /// A policy as `layout.lua` names its fields.
@@ -396,6 +461,7 @@ fn policy(value: Value) -> Read<Policy> {
         rate,
         aging_ms: aging.ok_or_else(|| strange("a policy"))?,
         expiries_max: small(expiries).ok_or_else(|| strange("a policy"))?,
+        ..Policy::default()
     })
 }
 

@@ -1,6 +1,8 @@
 //! Operations as arguments of the library's functions.
 
-use brisq_model::{Backoff, Idempotency, NewTask, Policy, RetryPolicy, Start, WorkerName};
+use brisq_model::{
+    Backoff, Idempotency, NewTask, OnFailure, Policy, RetryPolicy, Start, TaskKey, WorkerName,
+};
 use brisq_store::{PageOf, Parts, WorkOp};
 use redis::Cmd;
 
@@ -39,6 +41,13 @@ fn options(task: &NewTask) -> String {
             options.push(letter);
             options += &value.to_string();
         }
+    }
+    if let Some(keys) = &task.keys {
+        let keys = [&keys.ordering, &keys.limit, &keys.fairness];
+        let texts = keys.map(|key| key.as_ref().map_or("", TaskKey::as_str));
+        let [ordering, limit, fairness] = texts.map(str::len);
+        options += &format!("k{ordering},{limit},{fairness};");
+        options.extend(texts);
     }
     options
 }
@@ -98,7 +107,7 @@ pub(crate) fn work(command: &mut Cmd, ops: &[WorkOp]) {
     }
 }
 
-/// A policy as `layout.lua` names its fields.
+/// A policy as `layout.lua` names its fields, and what it says of keys as `work.lua` has it.
 fn govern(command: &mut Cmd, policy: &Policy) {
     let rate = policy.rate;
     let number = |value: Option<u64>| value.map_or(-1, |value| i64::try_from(value).unwrap_or(i64::MAX));
@@ -109,6 +118,19 @@ fn govern(command: &mut Cmd, policy: &Policy) {
     command.arg(policy.aging_ms).arg(policy.expiries_max).arg(policy.kept_max).arg(retry(&policy.retry));
     command.arg(policy.retention.completed_ms).arg(policy.retention.dead_ms);
     command.arg(number(rate.map(|rate| rate.milli_per_second)));
+    command.arg(policy.key_rules.len());
+    for rule in &policy.key_rules {
+        let rate = rule.rate;
+        command.arg(rule.pattern.as_str()).arg(rule.in_flight_max.map_or(-1, i64::from));
+        command.arg(number(rate.map(|rate| rate.interval_us())));
+        command.arg(rate.map_or(-1, |rate| i64::from(rate.burst)));
+        command.arg(number(rate.map(|rate| rate.milli_per_second)));
+    }
+    command.arg(policy.weights.len());
+    for (key, weight) in &policy.weights {
+        command.arg(key.as_str()).arg(*weight);
+    }
+    command.arg(u8::from(policy.on_failure == OnFailure::Skip));
 }
 
 /// Arguments of `tasks`.

@@ -12,8 +12,8 @@ pub(crate) const OPENED: &str = "{brisq}:opened";
 /// Shards by the end of a retention, and those that a server is sweeping.
 pub(crate) const SWEEPS: [&str; 2] = ["{brisq}:sweeps", "{brisq}:sweeping"];
 
-/// Kinds of a shard's keys, in the order in which the library takes them; the last is its wake-up channel.
-const KINDS: [&str; 12] = [
+/// Kinds of a shard's keys, and its wake-up channel, in the order in which the library takes them.
+const KINDS: [&str; 16] = [
     "body",
     "state",
     "ready",
@@ -26,6 +26,10 @@ const KINDS: [&str; 12] = [
     "deadlines",
     "meta",
     "wake",
+    "blocked",
+    "gates",
+    "lines",
+    "rates",
 ];
 
 /// All keys of a shard: one hash tag, so one slot.

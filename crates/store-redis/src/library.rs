@@ -10,7 +10,7 @@ use crate::sweep::TAKEN_MS;
 
 /// The layout of shards that the library keeps; a shard of a higher one is refused. It is raised by the first change that an
 /// older library could not keep right.
-pub(crate) const SCHEMA: u32 = SCHEMA_OF_POLICIES;
+pub(crate) const SCHEMA: u32 = SCHEMA_OF_KEYS;
 /// The layout of a shard that was never paused.
 const SCHEMA_OF_NEW: u32 = 1;
 /// META may say that the queue is paused: a library of less would hand its tasks out.
@@ -19,12 +19,16 @@ const SCHEMA_OF_PAUSES: u32 = 2;
 const SCHEMA_OF_DEADLINES: u32 = 3;
 /// META may have a policy: a library of less would hand out beyond its limits.
 const SCHEMA_OF_POLICIES: u32 = 4;
+/// Tasks may have keys by which they are ordered, limited or treated fairly: a library of less would not hand their gates on.
+const SCHEMA_OF_KEYS: u32 = 5;
 
 /// In this order: a part uses what those before it define. Those that define nothing for others are blocks, because Lua takes 200
 /// names at a time.
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 13] = [
     include_str!("lua/layout.lua"),
     include_str!("lua/call.lua"),
+    include_str!("lua/fair.lua"),
+    include_str!("lua/gates.lua"),
     include_str!("lua/retention.lua"),
     include_str!("lua/view.lua"),
     include_str!("lua/list.lua"),
@@ -45,12 +49,14 @@ pub(crate) struct Library {
 
 /// The limits as locals of the library: servers with other limits load another library.
 fn limits_in_lua(bounds: &Bounds) -> String {
-    let values: [(&str, u64); 24] = [
+    let values: [(&str, u64); 26] = [
         ("SCHEMA", u64::from(SCHEMA)),
         ("SCHEMA_OF_NEW", u64::from(SCHEMA_OF_NEW)),
         ("SCHEMA_OF_PAUSES", u64::from(SCHEMA_OF_PAUSES)),
         ("SCHEMA_OF_DEADLINES", u64::from(SCHEMA_OF_DEADLINES)),
         ("SCHEMA_OF_POLICIES", u64::from(SCHEMA_OF_POLICIES)),
+        ("SCHEMA_OF_KEYS", u64::from(SCHEMA_OF_KEYS)),
+        ("ADMITTED_BY_POLICY_MAX", limits::ADMITTED_BY_POLICY_MAX as u64),
         ("LIST_LOOKED_AT_MAX", limits::LIST_LOOKED_AT_MAX as u64),
         ("HISTORY_MAX", limits::HISTORY_MAX as u64),
         ("POSITION_MAX", limits::POSITION_MAX),

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName};
 use brisq_store::engine::Bounds;
 use brisq_store::{
-    Answer, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Store, StoreError, TaskPage, Wake, WorkOp,
-    WorkResult,
+    Answer, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Standing, Store, StoreError, TaskPage, Wake,
+    WorkOp, WorkResult,
 };
 use parking_lot::Mutex;
 use redis::RedisError;
@@ -300,11 +300,11 @@ impl Store for RedisStore {
         answer::page(self.inner.link.call(&command).await.map_err(|error| failed(&error))?)
     }
 
-    async fn position(&self, id: TaskId) -> Result<Option<u64>, StoreError> {
+    async fn standing(&self, id: TaskId) -> Result<Option<Standing>, StoreError> {
         self.check()?;
-        let mut command = self.inner.link.function("position", &shard_keys(id.shard()));
+        let mut command = self.inner.link.function("standing", &shard_keys(id.shard()));
         command.arg(&id.to_bytes());
-        answer::position(self.inner.link.call(&command).await.map_err(|error| failed(&error))?)
+        answer::standing(self.inner.link.call(&command).await.map_err(|error| failed(&error))?)
     }
 
     async fn counts(&self, shards: &[Shard]) -> Result<Vec<QueueCounts>, StoreError> {

@@ -22,6 +22,6 @@ pub use error::{Refused, StoreError};
 pub use memory::MemoryStore;
 pub use registry::Registry;
 pub use store::{
-    Answer, ClaimOp, Enqueued, FailOp, HeartbeatOp, PageOf, Parts, Place, QueueCounts, QueueInfo, Store,
-    TaskPage, Wake, WorkDone, WorkOp, WorkResult,
+    Answer, Barrier, ClaimOp, Enqueued, FailOp, HeartbeatOp, PageOf, Parts, Place, QueueCounts, QueueInfo,
+    Standing, Store, TaskPage, Wake, WorkDone, WorkOp, WorkResult,
 };

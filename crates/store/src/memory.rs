@@ -15,8 +15,8 @@ use crate::clock::{Clock, Machine, Readings};
 use crate::engine::{Body, Bounds, Extra, Record, Records, ShardTasks, Timetable};
 use crate::registry::Registry;
 use crate::{
-    Answer, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Store, StoreError, TaskPage, Wake, WorkOp,
-    WorkResult,
+    Answer, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Standing, Store, StoreError, TaskPage, Wake,
+    WorkOp, WorkResult,
 };
 
 /// Wake-ups that wait for their listener.
@@ -284,8 +284,8 @@ impl Store for MemoryStore {
         })?
     }
 
-    async fn position(&self, id: TaskId) -> Result<Option<u64>, StoreError> {
-        self.read(id, |_, tasks, _| Ok(tasks.position(id)))
+    async fn standing(&self, id: TaskId) -> Result<Option<Standing>, StoreError> {
+        self.read(id, |now, tasks, _| Ok(tasks.waiting(now, id)))
     }
 
     async fn counts(&self, shards: &[Shard]) -> Result<Vec<QueueCounts>, StoreError> {

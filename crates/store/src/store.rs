@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use brisq_model::{
-    LeaseToken, NewTask, Pause, Policy, QueueName, QueueNumber, Shard, Task, TaskError, TaskId, TaskState,
-    TaskStates, TenantName, UnixMs, WorkerName,
+    LeaseToken, NewTask, Pause, Policy, QueueName, QueueNumber, Shard, Task, TaskError, TaskId, TaskKey,
+    TaskState, TaskStates, TenantName, UnixMs, WorkerName,
 };
 use bytes::Bytes;
 use tokio::sync::mpsc::Receiver;
@@ -68,12 +68,12 @@ pub trait Store: Send + Sync + 'static {
     /// for a result learns it.
     async fn outcome(&self, id: TaskId) -> Result<Option<Task>, StoreError>;
 
-    /// A page of a shard's tasks in one state: ready ones in line order, delayed ones by due time, leased ones by the end of the
+    /// A page of a shard's tasks in one state: ready ones in line order, blocked ones as they came, delayed ones by due time, leased ones by the end of the
     /// lease, and those that have ended by the end of their retention, the last one first.
     async fn tasks(&self, shard: Shard, page: &PageOf) -> Result<TaskPage, StoreError>;
 
-    /// How many ready tasks stand before this one, counted up to [`brisq_model::limits::POSITION_MAX`]; `None` when it is not ready.
-    async fn position(&self, id: TaskId) -> Result<Option<u64>, StoreError>;
+    /// Where a ready or blocked task stands; `None` when it is neither.
+    async fn standing(&self, id: TaskId) -> Result<Option<Standing>, StoreError>;
 
     /// How many tasks each of the shards holds in each state, by index. Kept, not counted: O(1) a shard, and one round trip
     /// for all of them.
@@ -189,13 +189,45 @@ pub struct TaskPage {
     pub next: Option<Place>,
 }
 
+/// Where a task stands that waits to be claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// How many stand before it among the ready ones, or in the line of its gate, counted up to
+    /// [`brisq_model::limits::POSITION_MAX`].
+    pub before: u64,
+    /// What holds it back; none when it is ready.
+    pub barrier: Option<Barrier>,
+}
+
+/// A gate that holds a task back, as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Barrier {
+    /// Another task has its ordering key.
+    Ordering { key: TaskKey, holder: TaskId },
+    /// Tasks of its limit key hold as many slots as there are.
+    InFlight {
+        key: TaskKey,
+        /// Of the rule that says so; none when no rule does any more.
+        pattern: Option<TaskKey>,
+        held: u32,
+        most: u32,
+    },
+    /// Tasks of its limit key have started as often as they may.
+    Rate {
+        key: TaskKey,
+        pattern: Option<TaskKey>,
+        /// When the head of the line may start; unknown while those before it are not claimed.
+        until: Option<UnixMs>,
+    },
+}
+
 /// What became of an accepted enqueue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Enqueued {
     /// The task was added; its creation time is the answer's `now`, or just before it where a store that is nearly full took
     /// the call in parts.
     Created {
-        /// [`TaskState::Ready`] or [`TaskState::Delayed`].
+        /// [`TaskState::Ready`], [`TaskState::Blocked`] or [`TaskState::Delayed`].
         state: TaskState,
         /// When it becomes claimable.
         ready_at: UnixMs,
@@ -310,7 +342,7 @@ pub enum WorkDone {
     Completed,
     /// The attempt failed.
     Failed {
-        /// [`TaskState::Delayed`] or [`TaskState::Ready`] (delay 0) when tried again, else [`TaskState::Dead`] or
+        /// [`TaskState::Delayed`], or with delay 0 [`TaskState::Ready`] or [`TaskState::Blocked`], when tried again, else [`TaskState::Dead`] or
         /// [`TaskState::Failed`].
         state: TaskState,
         /// When it is claimable again, if it is.

@@ -179,7 +179,7 @@ fn a_queue_that_a_newer_version_wrote_is_refused_and_left_alone() {
     let id = task["id"].as_str().expect("an id");
     let meta = format!("{{q{}.0}}:meta", number_of(id));
     assert_eq!(redis.command(&format!("HEXISTS {meta} now")).expect("an answer"), ":1");
-    says(&redis, &format!("HSET {meta} schema 5"), ":");
+    says(&redis, &format!("HSET {meta} schema 6"), ":");
     for answer in [
         post(&mut http, "/v1/queues/q/tasks", &json!({"payload": 3})),
         post(&mut http, "/v1/queues/q/claims", &json!({})),
@@ -188,7 +188,7 @@ fn a_queue_that_a_newer_version_wrote_is_refused_and_left_alone() {
         get(&mut http, "/v1/queues/q"),
     ] {
         let error = later(&answer, 503, "store_newer");
-        assert_eq!(error["detail"], json!({"schema": "5", "schemaKnown": "4"}));
+        assert_eq!(error["detail"], json!({"schema": "6", "schemaKnown": "5"}));
     }
     // Other queues of the same store go on.
     enqueue(&mut http, "other", &json!({"payload": 1}));

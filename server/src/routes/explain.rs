@@ -90,7 +90,7 @@ impl AppState {
 
     async fn around(&self, shard: &ShardHandle, task: Option<&Task>) -> Result<Around, brisq_api::ApiError> {
         let before = match task.filter(|task| task.state == TaskState::Ready) {
-            Some(task) => self.store.position(task.id).await.map_err(noted)?,
+            Some(task) => self.store.standing(task.id).await.map_err(noted)?.map(|standing| standing.before),
             None => None,
         };
         let counts = self.store.counts(&[shard.shard()]).await.map_err(noted)?;

@@ -10,7 +10,8 @@ use brisq_api::{
     ResultView, TaskRequest, TaskView, task_id,
 };
 use brisq_model::{
-    Facts, Idempotency, NewTask, QueueNumber, Shard, State as Life, Task, TaskId, TaskState, UnixMs, limits,
+    Facts, Gate, Idempotency, NewTask, QueueNumber, Shard, State as Life, Task, TaskId, TaskState, UnixMs,
+    limits,
 };
 use brisq_recorder::unix_ms;
 use brisq_store::{Enqueued, StoreError, WorkDone, WorkOp};
@@ -128,9 +129,15 @@ fn created(id: TaskId, task: &NewTask, state: TaskState, ready_at: UnixMs, meta:
         payload: Bytes::new(),
         priority: task.priority,
         max_attempts: task.max_attempts,
+        keys: task.keys.clone(),
         idempotency_key: task.idempotency_key.clone(),
         created_at: meta.now,
-        state: if state == TaskState::Delayed { Life::Delayed } else { Life::Ready },
+        state: match state {
+            TaskState::Delayed => Life::Delayed,
+            // Which gate it is nobody sees of an enqueue's answer.
+            TaskState::Blocked => Life::Blocked(Gate::Ordering),
+            _ => Life::Ready,
+        },
         last: None,
         ready_at,
         failed: 0,

@@ -11,6 +11,9 @@ local function read_policy(packed)
   return policy
 end
 
+-- What tasks with keys meet: `fair.lua` and `gates.lua` say what.
+local fair, gates = {}, {}
+
 local function in_flight_left(call)
   local most = call.policy[P_IN_FLIGHT]
   return most < 0 and math.huge or math.max(0, most - call.counts[LEASED])
@@ -153,6 +156,14 @@ local function begin(keys, path)
   for state = 0, 6 do
     call.counts[state] = tonumber(meta[state + 8] or 0)
   end
+  call.counts[BLOCKED_STATE], call.gate_due, call.idle_due = 0, -1, -1
+  call.places, call.gates, call.gates_changed, call.gates_order = {}, {}, {}, {}
+  if schema >= SCHEMA_OF_KEYS then
+    local keyed = redis.call('HMGET', keys[META], 'c7', 'fair', 'gate_due', 'idle_due', 'unlooked')
+    local since = tonumber(keyed[2] or -1)
+    call.counts[BLOCKED_STATE], call.fair = tonumber(keyed[1] or 0), since >= 0 and since or nil
+    call.gate_due, call.idle_due, call.unlooked = tonumber(keyed[3] or -1), tonumber(keyed[4] or -1), keyed[5] or nil
+  end
   call.was_available, call.had_deadline, call.had_paid = available(call), call.deadline, call.paid
   return call
 end
@@ -175,7 +186,28 @@ local function save(call, id)
 end
 
 local function is_final(record)
-  return record[S_STATE] > LEASED
+  return record[S_STATE] > LEASED and record[S_STATE] ~= BLOCKED_STATE
+end
+
+-- Whether it waits to be claimed, now or later.
+local function is_queued(record)
+  return record[S_STATE] <= READY_STATE or record[S_STATE] == BLOCKED_STATE
+end
+
+local function is_keyed(record)
+  return record[S_HOLDS] and record[S_HOLDS] >= 0
+end
+
+-- Its place among the ready ones of its band, or in a line.
+local function tag_of(record)
+  local tag = record[S_TAG]
+  return tag and tag >= 0 and tag or record[S_SEQ]
+end
+
+local function forget_place(record)
+  if record[S_TAG] then
+    record[S_TAG] = -1
+  end
 end
 
 -- Sets a field that most records lack.
@@ -188,7 +220,7 @@ end
 
 -- The deadline of a task that nobody holds: it stands among the deadlines then.
 local function awaited_deadline(record)
-  local at = record[S_STATE] <= READY_STATE and record[S_DEADLINE]
+  local at = is_queued(record) and record[S_DEADLINE]
   return at and at >= 0 and at or nil
 end
 
@@ -219,17 +251,34 @@ end
 local function index_of(record)
   local state = record[S_STATE]
   if state == READY_STATE then
-    return READY, record[S_BAND] * BAND_WIDTH + record[S_SEQ]
+    return READY, record[S_BAND] * BAND_WIDTH + tag_of(record)
   elseif state == DELAYED_STATE then
     return DELAYED, record[S_UNTIL]
   elseif state == LEASED then
     return LEASES, record[S_UNTIL]
+  elseif state == BLOCKED_STATE then
+    return BLOCKED, record[S_SEQ]
   end
   return state == DEAD_STATE and DEAD or ENDED, remembered_until(record)
 end
 
--- Takes a task out of its index before its record changes; `settle` puts it into its new one.
-local function lift(call, id, record)
+-- Places that are written together, by index; members of LINES have no score of their own.
+local function collect(call, index, score, member)
+  local places = call.places[index] or {}
+  call.places[index] = places
+  places[#places + 1], places[#places + 2] = score, member
+end
+
+-- Writes the places that were collected: before somebody looks at them, and at the end.
+local function write_places(call)
+  for index, places in pairs(call.places) do
+    bulk('ZADD', call.keys[index], places)
+  end
+  call.places = {}
+end
+
+-- Takes a task out of its index for another under its id; its gates are left by `gates.drop`.
+local function remove_from_index(call, id, record)
   redis.call('ZREM', call.keys[index_of(record)], id)
   if awaited_deadline(record) then
     redis.call('ZREM', call.keys[DEADLINES], id)
@@ -237,19 +286,55 @@ local function lift(call, id, record)
   call.counts[record[S_STATE]] = call.counts[record[S_STATE]] - 1
 end
 
-local function settle(call, id, record)
-  local key, score = index_of(record)
-  redis.call('ZADD', call.keys[key], score, id)
-  local deadline = awaited_deadline(record)
+-- Takes a task out of its index before its record changes; `settle` puts it into its new one. Answers its state and what it holds.
+local function lift(call, id, record)
+  if is_keyed(record) or call.fair then
+    gates.leave(call, id, record)
+  end
+  remove_from_index(call, id, record)
+  return record[S_STATE], record[S_HOLDS] or 0
+end
+
+-- Puts a task into its index, which is written with others.
+local function stand(call, id, record)
+  local index, score = index_of(record)
+  collect(call, index, score, id)
+  local deadline, member = awaited_deadline(record), is_keyed(record) and gates.enter(call, id, record)
   if deadline then
-    redis.call('ZADD', call.keys[DEADLINES], deadline, id)
+    collect(call, DEADLINES, deadline, id)
     call.deadline = earlier(call.deadline, deadline)
   end
+  if member then
+    collect(call, LINES, 0, member)
+  end
   call.counts[record[S_STATE]] = call.counts[record[S_STATE]] + 1
+  save(call, id)
+end
+
+-- Puts a task where it belongs by its record: one that is ready, where its gates have it. What it holds no more of `holds` is
+-- handed on. `was` is the state that `lift` answered, `passed` the gate that has just let it through.
+local function settle(call, id, record, was, holds, passed)
+  local freed = 0
+  if is_keyed(record) then
+    record[S_HOLDS] = is_final(record) and 0 or record[S_HOLDS]
+    freed = gates.freed(record, holds)
+    gates.give_up(call, record, freed)
+  end
+  if is_keyed(record) or call.fair then
+    if record[S_STATE] == READY_STATE then
+      gates.admit(call, id, record, passed)
+    elseif record[S_STATE] == LEASED and was == READY_STATE then
+      gates.claimed(call, record)
+    end
+  end
+  stand(call, id, record)
+  write_places(call)
   if is_final(record) then
     call.finals = call.finals + 1
   end
-  save(call, id)
+  if is_keyed(record) then
+    gates.hand_on(call, record, freed)
+  end
 end
 
 local function die(call, record, reason)
@@ -260,9 +345,13 @@ end
 -- A task that stands in an index for `state` and whose record or body cannot be read costs itself, not its queue: it
 -- becomes a dead letter.
 local function bury(call, id, key, state)
-  redis.call('ZREM', call.keys[key], id)
-  call.counts[state] = call.counts[state] - 1
-  local record = load_record(call, id)
+  local record, was, holds = load_record(call, id), state, 0
+  if record and index_of(record) == key then
+    was, holds = lift(call, id, record)
+  else
+    redis.call('ZREM', call.keys[key], id)
+    call.counts[state] = call.counts[state] - 1
+  end
   if record and awaited_deadline(record) then
     redis.call('ZREM', call.keys[DEADLINES], id)
   end
@@ -274,7 +363,7 @@ local function bury(call, id, key, state)
   die(call, record, CORRUPT)
   record[S_ENDED] = BY_TIME
   redis.call('HSETNX', call.keys[BODY], id, 'null')
-  settle(call, id, record)
+  settle(call, id, record, was, holds)
   call.ended[#call.ended + 1] = id
   call.corrupt[#call.corrupt + 1] = id
 end

@@ -1,3 +1,5 @@
+local move_due, claim
+do
 -- Delays that are due, at most a slice of them and what shares the last one's millisecond, in the order in which they fell
 -- due and, within a millisecond, in that of their enqueues.
 local function due_delays(call)
@@ -35,12 +37,27 @@ local function due_delays(call)
   return readable
 end
 
--- Moves due delays to ready, and a slice of expired leases back.
-local function move_due(call)
-  local due, places = due_delays(call), {}
+-- Moves delayed tasks to ready: together where none has a key.
+local function move_delays(call, due)
+  local keyed = call.fair
+  for _, id in ipairs(due) do
+    keyed = keyed or is_keyed(call.records[id])
+  end
+  if keyed then
+    for _, id in ipairs(due) do
+      local record = call.records[id]
+      local was, holds = lift(call, id, record)
+      record[S_STATE], record[S_SEQ] = READY_STATE, next_seq(call)
+      forget_place(record)
+      settle(call, id, record, was, holds)
+    end
+    return
+  end
+  local places = {}
   for _, id in ipairs(due) do
     local record = call.records[id]
     record[S_STATE], record[S_SEQ] = READY_STATE, next_seq(call)
+    forget_place(record)
     local _, score = index_of(record)
     places[#places + 1], places[#places + 2] = score, id
     save(call, id)
@@ -49,6 +66,11 @@ local function move_due(call)
   bulk('ZADD', call.keys[READY], places)
   call.counts[DELAYED_STATE] = call.counts[DELAYED_STATE] - #due
   call.counts[READY_STATE] = call.counts[READY_STATE] + #due
+end
+
+-- Moves due delays to ready, and a slice of expired leases back.
+function move_due(call)
+  move_delays(call, due_delays(call))
   local expired = redis.call('ZRANGEBYSCORE', call.keys[LEASES], '-inf', call.now, 'LIMIT', 0, SWEEP_SLICE)
   load_records(call, expired)
   for _, id in ipairs(expired) do
@@ -61,6 +83,9 @@ local function move_due(call)
       local killer = record[S_EXPIRIES] >= call.policy[P_EXPIRIES_MAX]
       end_lease(call, id, record, BY_TIME, killer and 'dead' or 'same', QUARANTINED)
     end
+  end
+  if call.schema >= SCHEMA_OF_KEYS then
+    gates.open_due(call)
   end
 end
 
@@ -97,7 +122,7 @@ local function line_of(call, max)
   end
 end
 
-local function claim(call, max, lease_ms, token, worker)
+function claim(call, max, lease_ms, token, worker)
   local tasks, bytes = {}, 0
   if call.paused or call.bytes >= call.answer_max then
     return { 'C', tasks }
@@ -129,7 +154,7 @@ local function claim(call, max, lease_ms, token, worker)
       end
       call.bytes = call.bytes + size
       call.picks = (call.picks + 1) % AGING_PICKS
-      lift(call, id, record)
+      local was, holds = lift(call, id, record)
       record[S_STATE], record[S_UNTIL], record[S_TOKEN], record[S_LEASE_MS] = LEASED, call.now + lease_ms, token, lease_ms
       record[S_STARTED], record[S_WORKER], record[S_ENDED] = call.now, worker, NOT_YET
       if record[S_BEAT] then
@@ -137,9 +162,10 @@ local function claim(call, max, lease_ms, token, worker)
       end
       call.claimed = call.now
       pay(call, record)
-      settle(call, id, record)
+      settle(call, id, record, was, holds)
       tasks[#tasks + 1] = view(id, record, body, extra)
     end
   end
   return { 'C', tasks }
+end
 end

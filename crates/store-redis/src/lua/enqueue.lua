@@ -1,9 +1,24 @@
 do
 -- Arguments of one task: id, payload, band, start (n|i|a), start ms, max attempts, retry, kept ms, dead ms, key, and what most
 -- lack: 'r' where it replaces the queued task of its key, 'd' and its deadline, 't' and for how long its key is held, in ms, and
--- 'c' and its cost. Retry and retention that are empty are the queue's.
+-- 'c' and its cost; its keys by their lengths, at the end of it: 'k', the lengths of the ordering, the limit and the fairness key, a
+-- semicolon, and the keys. Retry and retention that are empty are the queue's.
 local ENQUEUE_ARGS = 11
 local REPLACES = 114 -- 'r'
+
+-- The keys of a task out of its options, nil where it lacks one; nothing at all without a key.
+local function keys_of(options)
+  local from, to, ordering, limit, fairness = string.find(options, 'k(%d+),(%d+),(%d+);')
+  if not from then
+    return nil
+  end
+  local keys, at = {}, to + 1
+  for place, length in ipairs({ tonumber(ordering), tonumber(limit), tonumber(fairness) }) do
+    keys[place] = length > 0 and string.sub(options, at, at + length - 1) or nil
+    at = at + length
+  end
+  return keys, string.sub(options, 1, from - 1)
+end
 
 -- Reads all records and keys that the tasks may meet: two commands for the whole batch. Answers the ids by key.
 local function read_ahead(call, argv)
@@ -26,6 +41,15 @@ local function read_ahead(call, argv)
     end
   end
   load_records(call, ids)
+  local fields = {}
+  for at = 2, #argv, ENQUEUE_ARGS do
+    local own = keys_of(argv[at + 10])
+    if own or call.fair then
+      own = own or {}
+      gates.fields(call, fields, argv[at + 2], own[1], own[2], own[3])
+    end
+  end
+  gates.load(call, fields)
   return holders
 end
 
@@ -42,16 +66,24 @@ local function new_record(call, argv, at)
   local kept_ms, dead_ms = tonumber(argv[at + 7]) or policy[P_KEPT_MS], tonumber(argv[at + 8]) or policy[P_DEAD_MS]
   local record = { state, tonumber(argv[at + 2]), next_seq(call), 0, 0, kept_ms, dead_ms, ready_at,
     ready_at, 0, -1, tonumber(argv[at + 5]), retry, argv[at + 9], call.now, '', 0, -1, '', NOT_YET, 0 }
-  local deadline_ms, key_ms = string.match(argv[at + 10], 'd(%d+)'), string.match(argv[at + 10], 't(%d+)')
+  local own, options = keys_of(argv[at + 10])
+  options = options or argv[at + 10]
+  local deadline_ms, key_ms = string.match(options, 'd(%d+)'), string.match(options, 't(%d+)')
   if deadline_ms or key_ms then
     record[S_DEADLINE] = deadline_ms and call.now + tonumber(deadline_ms) or -1
     record[S_KEY_UNTIL] = key_ms and call.now + tonumber(key_ms) or -1
     record[S_DEADLINE_MS] = tonumber(deadline_ms or -1)
     raise(call, SCHEMA_OF_DEADLINES)
   end
-  local cost = string.match(argv[at + 10], 'c(%d+)')
+  local cost = string.match(options, 'c(%d+)')
   if cost then
     set_rare(record, S_COST, tonumber(cost))
+  end
+  if own then
+    set_rare(record, S_HOLDS, 0)
+    record[S_COST], record[S_ORDERING], record[S_LIMIT], record[S_FAIRNESS] =
+      tonumber(cost or 1), own[1] or -1, own[2] or -1, own[3] or -1
+    raise(call, SCHEMA_OF_KEYS)
   end
   return record
 end
@@ -77,54 +109,47 @@ local function holder_of(call, holders, key)
   return id, record
 end
 
-local function stand(call, places, id, record)
-  local index, score = index_of(record)
-  local place, deadline = places[index], awaited_deadline(record)
-  place[#place + 1], place[#place + 2] = score, id
-  if deadline then
-    place = places[DEADLINES]
-    place[#place + 1], place[#place + 2] = deadline, id
-    call.deadline = earlier(call.deadline, deadline)
+-- Puts a new task where it belongs. Its place is written with others.
+local function put_in(call, id, record)
+  if record[S_STATE] == READY_STATE and (is_keyed(record) or call.fair) then
+    gates.admit(call, id, record)
+  end
+  call.records[id] = record
+  stand(call, id, record)
+  if is_keyed(record) then
+    gates.hand_on(call, record, 0)
   end
 end
 
--- Writes the places that were collected; answers an empty collection.
-local function write_places(call, places)
-  bulk('ZADD', call.keys[READY], places[READY] or {})
-  bulk('ZADD', call.keys[DELAYED], places[DELAYED] or {})
-  bulk('ZADD', call.keys[DEADLINES], places[DEADLINES] or {})
-  return { [READY] = {}, [DELAYED] = {}, [DEADLINES] = {} }
-end
-
 -- ARGV: path, then the tasks. Bodies, keys and places are written when all answers are known, but for those of a call that
--- also replaces a task: it may be one of its own.
+-- also replaces a task, which may be one of its own, and of one that looks at a line.
 local function enqueue(keys, argv)
   local call, refused = begin(keys, argv[1])
   if not call then
     return refused
   end
   local holders = read_ahead(call, argv)
-  local results, bodies, idem, extra, places = {}, {}, {}, {}, write_places(call, {})
+  local results, bodies, idem, extra = {}, {}, {}, {}
   for at = 2, #argv, ENQUEUE_ARGS do
     local id, key = argv[at], argv[at + 9]
     local existing, seen = holder_of(call, holders, key)
-    local replaces = existing and string.byte(argv[at + 10]) == REPLACES and seen[S_STATE] <= READY_STATE
+    local replaces = existing and string.byte(argv[at + 10]) == REPLACES and is_queued(seen)
     if existing and not replaces then
       results[#results + 1] = { 'E', outline(existing, seen) }
     elseif not replaces and load_record(call, id) then
       results[#results + 1] = 'T'
     else
-      local record = new_record(call, argv, at)
       if replaces then
-        id, places = existing, write_places(call, places)
-        lift(call, id, seen)
-        name_extra(extra, id, seen)
+        id = existing
+        write_places(call)
+        gates.drop(call, id, seen, function()
+          remove_from_index(call, id, seen)
+          name_extra(extra, id, seen)
+        end)
       end
-      call.records[id] = record
-      call.counts[record[S_STATE]] = call.counts[record[S_STATE]] + 1
-      save(call, id)
+      local record = new_record(call, argv, at)
+      put_in(call, id, record)
       bodies[#bodies + 1], bodies[#bodies + 2] = id, argv[at + 1]
-      stand(call, places, id, record)
       if key ~= '' then
         holders[key] = id
         idem[#idem + 1], idem[#idem + 2] = key, id
@@ -136,7 +161,7 @@ local function enqueue(keys, argv)
   bulk('HSET', keys[BODY], bodies)
   bulk('HSET', keys[IDEM], idem)
   bulk('HDEL', keys[EXTRA], extra)
-  write_places(call, places)
+  write_places(call)
   return finish(call, results)
 end
 

@@ -8,6 +8,9 @@
 -- library leaves fields alone that it does not know.
 local BODY, STATE, READY, DELAYED, LEASES, ENDED, DEAD, IDEM, EXTRA, DEADLINES, META, CHANNEL =
   1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
+-- What only tasks with keys use: blocked tasks in the order in which they came; who holds a key, what its tasks hold, and fairness
+-- accounts; all lines, as members of equal score; limit keys by when they are looked at next.
+local BLOCKED, GATES, LINES, RATES = 13, 14, 15, 16
 
 -- Fields of a state record.
 local S_STATE, S_BAND, S_SEQ, S_FAILED, S_EXPIRIES, S_KEPT_MS, S_DEAD_MS, S_READY_AT, S_UNTIL, S_CANCEL, S_REASON =
@@ -18,12 +21,15 @@ local S_MAX, S_RETRY, S_KEY, S_CREATED, S_TOKEN, S_LEASE_MS, S_STARTED, S_WORKER
 -- When its holder sent a heartbeat last.
 -- What its start takes of the rate's tokens, 1 where that is not said.
 local S_DEADLINE, S_KEY_UNTIL, S_DEADLINE_MS, S_BEAT, S_COST = 22, 23, 24, 25, 26
+-- The keys of a task; its place among the ready ones or in a line, where that is not S_SEQ; the gate that holds it back; and what it
+-- holds, always there where a task has keys.
+local S_ORDERING, S_LIMIT, S_FAIRNESS, S_TAG, S_GATE, S_HOLDS = 27, 28, 29, 30, 31, 32
 local S_ALWAYS = 21
 -- The key was given to another task since.
 local GIVEN_UP = 0
 
 -- Codes of states and reasons, as the server has them.
-local DELAYED_STATE, READY_STATE, LEASED, COMPLETED, FAILED, DEAD_STATE, CANCELLED = 0, 1, 2, 3, 4, 5, 6
+local DELAYED_STATE, READY_STATE, LEASED, COMPLETED, FAILED, DEAD_STATE, CANCELLED, BLOCKED_STATE = 0, 1, 2, 3, 4, 5, 6, 7
 local EXHAUSTED, NON_RETRYABLE, QUARANTINED, CORRUPT, OVERDUE = 0, 1, 2, 3, 4
 -- How a lease ended; a heartbeat ends none.
 local NOT_YET, BY_COMPLETE, BY_FAIL, BY_RELEASE, BY_TIME, BY_HEARTBEAT = 0, 1, 2, 3, 4, -1

@@ -1,6 +1,7 @@
 -- Ends a lease without success: `next` is 'same', 'at' (with a time) or 'dead' (with a reason).
 local function end_lease(call, id, record, how, next, value)
-  lift(call, id, record)
+  local was, holds = lift(call, id, record)
+  local seq = next == 'at' and next_seq(call)
   record[S_ENDED] = how
   if record[S_CANCEL] == 1 then
     record[S_STATE], record[S_UNTIL] = CANCELLED, call.now
@@ -8,13 +9,16 @@ local function end_lease(call, id, record, how, next, value)
     die(call, record, OVERDUE)
   elseif next == 'same' then
     record[S_STATE], record[S_READY_AT] = READY_STATE, call.now
+    gates.come_again(call, record)
   elseif next == 'at' then
     record[S_STATE] = value > call.now and DELAYED_STATE or READY_STATE
-    record[S_SEQ], record[S_READY_AT], record[S_UNTIL] = next_seq(call), value, value
+    record[S_SEQ], record[S_READY_AT], record[S_UNTIL] = seq, value, value
+    forget_place(record)
+    gates.go_without(call, record, how == BY_FAIL)
   else
     die(call, record, value)
   end
-  settle(call, id, record)
+  settle(call, id, record, was, holds)
   -- What a fail led to is its result.
   if how ~= BY_FAIL and is_final(record) then
     call.ended[#call.ended + 1] = id
@@ -62,12 +66,15 @@ local function complete(call, id, token, has_result, result, used)
   if has_result == '1' then
     put_extra(call, id, record, 'r', result)
   end
+  if used >= 0 and is_keyed(record) then
+    gates.pay(call, record, used)
+  end
   if used >= 0 and call.policy[P_INTERVAL_US] > 0 then
     call.paid = math.max(0, call.paid + (used - (record[S_COST] or 1)) * call.policy[P_INTERVAL_US])
   end
-  lift(call, id, record)
+  local was, holds = lift(call, id, record)
   record[S_STATE], record[S_UNTIL], record[S_ENDED] = COMPLETED, call.now, BY_COMPLETE
-  settle(call, id, record)
+  settle(call, id, record, was, holds)
   return { 'D' }
 end
 
@@ -90,8 +97,7 @@ local function backoff(retry, number, dice)
 end
 
 local function failed_answer(record)
-  local queued = record[S_STATE] == DELAYED_STATE or record[S_STATE] == READY_STATE
-  return { 'F', record[S_STATE], queued and record[S_READY_AT] or -1 }
+  return { 'F', record[S_STATE], is_queued(record) and record[S_READY_AT] or -1 }
 end
 
 local function fail(call, id, token, retryable, delay_ms, dice, err)
@@ -134,10 +140,10 @@ local function heartbeat(call, id, token, extend_ms, has_progress, progress)
   if has_progress == '1' then
     put_extra(call, id, record, 'p', progress)
   end
-  lift(call, id, record)
+  local was, holds = lift(call, id, record)
   record[S_UNTIL] = call.now + (extend_ms >= 0 and extend_ms or record[S_LEASE_MS])
   set_rare(record, S_BEAT, call.now)
-  settle(call, id, record)
+  settle(call, id, record, was, holds)
   return { 'H', record[S_UNTIL], record[S_CANCEL] }
 end
 
@@ -149,12 +155,12 @@ local function cancel(call, id)
   if is_final(record) then
     return 'A'
   end
-  lift(call, id, record)
+  local was, holds = lift(call, id, record)
   record[S_CANCEL] = 1
   if record[S_STATE] ~= LEASED then
     record[S_STATE], record[S_UNTIL] = CANCELLED, call.now
   end
-  settle(call, id, record)
+  settle(call, id, record, was, holds)
   return { 'X', outline(id, record) }
 end
 
@@ -169,14 +175,18 @@ local function purge(call, id, states)
     return { 'G', 0 }
   end
   if is_final(record) and call.now < record[S_UNTIL] + REMEMBERED_MS then
-    lift(call, id, record)
+    local was, holds = lift(call, id, record)
     record[S_KEPT_MS], record[S_DEAD_MS] = 0, 0
-    settle(call, id, record)
+    settle(call, id, record, was, holds)
   else
-    if not is_final(record) then
+    if is_final(record) then
+      forget(call, (index_of(record)), { id })
+    else
       call.ended[#call.ended + 1] = id
+      gates.drop(call, id, record, function()
+        forget(call, (index_of(record)), { id })
+      end)
     end
-    forget(call, (index_of(record)), { id })
   end
   return { 'G', 1 }
 end
@@ -191,15 +201,16 @@ local function redrive(call, id, delay_ms)
     return 'N'
   end
   add_history(call, id, record, { 0, call.now, '', REDRIVEN, -1 })
-  lift(call, id, record)
+  local was, holds = lift(call, id, record)
   local at, deadline_ms = call.now + delay_ms, record[S_DEADLINE_MS] or -1
   record[S_STATE] = delay_ms > 0 and DELAYED_STATE or READY_STATE
   record[S_SEQ], record[S_READY_AT], record[S_UNTIL] = next_seq(call), at, at
+  forget_place(record)
   record[S_FAILED], record[S_EXPIRIES], record[S_CANCEL], record[S_REASON] = 0, 0, 0, -1
   record[S_TOKEN], record[S_LEASE_MS], record[S_STARTED], record[S_WORKER], record[S_ENDED] = '', 0, -1, '', NOT_YET
   if deadline_ms >= 0 then
     record[S_DEADLINE] = at + deadline_ms
   end
-  settle(call, id, record)
+  settle(call, id, record, was, holds)
   return { 'V', record[S_STATE] }
 end

@@ -43,7 +43,8 @@ local function listed(call, id, record, parts)
   return view(id, record, body, extra), #body + bytes
 end
 
-local INDEX_OF_STATE = { [DELAYED_STATE] = DELAYED, [READY_STATE] = READY, [LEASED] = LEASES, [DEAD_STATE] = DEAD }
+local INDEX_OF_STATE = { [DELAYED_STATE] = DELAYED, [READY_STATE] = READY, [LEASED] = LEASES, [DEAD_STATE] = DEAD,
+  [BLOCKED_STATE] = BLOCKED }
 
 -- ARGV: state, most tasks, parts, most bytes, then rank and id of the place behind which the page begins, if it is not the first. Answers the
 -- tasks, and rank and id of the place behind which the next page begins, -1 when there is none.
@@ -53,7 +54,7 @@ local function tasks(keys, argv)
     return refused
   end
   local state, most, parts = tonumber(argv[1]), tonumber(argv[2]), tonumber(argv[3])
-  local key, last_first = keys[INDEX_OF_STATE[state] or ENDED], state > LEASED
+  local key, last_first = keys[INDEX_OF_STATE[state] or ENDED], state > LEASED and state ~= BLOCKED_STATE
   local size = redis.call('ZCARD', key)
   local left = size
   if argv[5] then
@@ -95,20 +96,23 @@ local function tasks(keys, argv)
   return { answer, -1, '' }
 end
 
--- How many ready tasks stand before one, at most POSITION_MAX; -1 when it is not ready.
-local function position(keys, argv)
+-- Where a task stands: how many ready ones before it, at most POSITION_MAX, or, for a blocked one, how many in its line, and what
+-- its gate is like; empty when it is neither.
+local function standing(keys, argv)
   local call, refused = begin(keys)
   if not call then
     return refused
   end
   local record = load_record(call, argv[1])
-  if not record or record[S_STATE] ~= READY_STATE then
-    return -1
+  if record and record[S_STATE] == BLOCKED_STATE then
+    return gates.standing(call, argv[1], record)
+  elseif not record or record[S_STATE] ~= READY_STATE then
+    return {}
   end
   local _, score = index_of(record)
-  return math.min(POSITION_MAX, count_before(keys[READY], redis.call('ZCARD', keys[READY]), score, argv[1], false))
+  return { math.min(POSITION_MAX, count_before(keys[READY], redis.call('ZCARD', keys[READY]), score, argv[1], false)) }
 end
 
-redis.register_function { function_name = 'PREFIX_position', callback = position, flags = { 'no-writes' } }
+redis.register_function { function_name = 'PREFIX_standing', callback = standing, flags = { 'no-writes' } }
 redis.register_function { function_name = 'PREFIX_tasks', callback = tasks, flags = { 'no-writes' } }
 end

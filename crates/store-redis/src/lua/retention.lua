@@ -44,9 +44,9 @@ end
 
 -- Ends a task that nobody holds, because its deadline has passed.
 local function end_late(call, id, record)
-  lift(call, id, record)
+  local was, holds = lift(call, id, record)
   die(call, record, OVERDUE)
-  settle(call, id, record)
+  settle(call, id, record, was, holds)
   call.ended[#call.ended + 1] = id
 end
 
@@ -108,6 +108,9 @@ end
 -- pile up under batches. META is written only when something changed, or when the wall is behind: time would stand still otherwise.
 local function finish(call, results, most)
   end_overdue(call, SWEEP_SLICE)
+  if call.schema >= SCHEMA_OF_KEYS then
+    gates.finish(call)
+  end
   local next_end = earlier(forget_old(call, most or SWEEP_SLICE + call.finals), call.deadline)
   local fields = {}
   for _, id in ipairs(call.order) do
@@ -119,7 +122,8 @@ local function finish(call, results, most)
   bulk('HSET', call.keys[STATE], fields)
   local due = earlier(first_score(call, DELAYED), first_score(call, LEASES))
   local token_at, ready = next_token(call)
-  due = earlier(due, token_at or -1)
+  due = earlier(earlier(due, token_at or -1), call.unlooked and call.now or call.gate_due)
+  next_end = earlier(next_end, call.unlooked and call.now or call.idle_due)
   local counts = call.counts
   if call.touched then
     redis.call('HSET', call.keys[META], 'now', call.now, 'wall', call.wall, 'of', call.now, 'seq', call.seq, 'picks', call.picks,

@@ -1,3 +1,4 @@
+do
 -- Pausing a paused queue keeps since when, and replaces by whom and why.
 local function pause(call, by, reason)
   local since = call.paused and read_pause(call.paused)[1] or call.now
@@ -16,7 +17,27 @@ local function resume(call)
   return { 'U' }
 end
 
--- A policy: what `layout.lua` names, in its order, numbers but for the retry.
+-- What a policy says of keys: how many rules, five arguments for each (pattern, slots, interval in microseconds, burst, thousandths
+-- a second), how many weights, key and weight of each, and whether a task that failed gives its ordering key up. Answers it, and
+-- where the next operation begins.
+local function read_by_key(argv, at)
+  local rules, weights = {}, {}
+  local count = tonumber(argv[at])
+  at = at + 1
+  for _ = 1, count do
+    rules[#rules + 1] = { argv[at], tonumber(argv[at + 1]), tonumber(argv[at + 2]), tonumber(argv[at + 3]), tonumber(argv[at + 4]) }
+    at = at + 5
+  end
+  count = tonumber(argv[at])
+  at = at + 1
+  for _ = 1, count do
+    weights[#weights + 1], weights[#weights + 2] = argv[at], tonumber(argv[at + 1])
+    at = at + 2
+  end
+  return { tonumber(argv[at]), rules, weights }, at + 1
+end
+
+-- A policy: what `layout.lua` names, in its order, numbers but for the retry, and what it says of keys.
 local POLICY_ARGS = 10
 local function govern(call, argv, at)
   local policy = {}
@@ -29,8 +50,17 @@ local function govern(call, argv, at)
   call.paid = owed_us > 0 and now_us + math.ceil(owed_us) or 0
   call.policy, call.touched = policy, true
   raise(call, SCHEMA_OF_POLICIES)
-  redis.call('HSET', call.keys[META], 'policy', cmsgpack.pack(policy))
-  return { 'Y' }
+  local by_key, next_op = read_by_key(argv, at + 1 + POLICY_ARGS)
+  redis.call('HSET', call.keys[META], 'policy', cmsgpack.pack(policy), 'by_key', cmsgpack.pack(by_key))
+  call.by_key = nil
+  if by_key[1] == 1 or #by_key[2] > 0 or #by_key[3] > 0 then
+    raise(call, SCHEMA_OF_KEYS)
+  end
+  if call.schema >= SCHEMA_OF_KEYS then
+    call.unlooked = ''
+    gates.look(call)
+  end
+  return { 'Y' }, next_op
 end
 
 -- ARGV: path, most bytes of the answer, then operations, each a letter and its arguments.
@@ -72,8 +102,7 @@ local function work(keys, argv)
       result = redrive(call, id, tonumber(argv[at + 2]))
       at = at + 3
     elseif kind == 'Y' then
-      result = govern(call, argv, at)
-      at = at + 1 + POLICY_ARGS
+      result, at = govern(call, argv, at)
     elseif kind == 'P' then
       result = pause(call, argv[at + 1], argv[at + 2])
       at = at + 3
@@ -90,3 +119,4 @@ local function work(keys, argv)
 end
 
 redis.register_function { function_name = 'PREFIX_work', callback = work, flags = { 'allow-oom' } }
+end

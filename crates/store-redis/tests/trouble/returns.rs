@@ -244,5 +244,5 @@ async fn what_a_killed_server_ended_is_swept_by_the_next_one() {
     drop(store);
     assert_eq!(redis.command("DEL {brisq}:sweeps {brisq}:sweeping").unwrap().chars().next(), Some(':'));
     let next = connect(&redis).await;
-    soon("swept", async || next.counts(&[queue.shard()]).await.unwrap()[0].by_state == [0; 7]).await;
+    soon("swept", async || next.counts(&[queue.shard()]).await.unwrap()[0].by_state == [0; 8]).await;
 }

@@ -170,9 +170,9 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     let store = connect(&redis).await;
     let queue = queue(&store).await;
     let id = add(&store, &queue, task(queue.shard(), 0, 1)).await;
-    redis.command(&format!("HSET {} schema 5", meta(&queue))).unwrap();
+    redis.command(&format!("HSET {} schema 6", meta(&queue))).unwrap();
     let before = redis.command(&format!("HGET {} now", meta(&queue))).unwrap();
-    let newer = |error: StoreError| matches!(error, StoreError::Newer { found: 5, known: 4 });
+    let newer = |error: StoreError| matches!(error, StoreError::Newer { found: 6, known: 5 });
     assert!(newer(store.enqueue(&queue, vec![task(queue.shard(), 1, 1)]).await.unwrap_err()));
     assert!(newer(store.work(&queue, vec![claim(1)]).await.unwrap_err()));
     assert!(newer(store.get(id).await.unwrap_err()));

@@ -4,25 +4,25 @@ use tokio::task::JoinSet;
 use super::queue::{LEASE_MS, Queue, sleep};
 use crate::{QueueInfo, Refused, StoreError, WorkDone};
 
-/// Counts in the order delayed, ready, leased, completed, failed, dead, cancelled.
-async fn by_state(queue: &Queue) -> [u64; 7] {
+/// Counts in the order delayed, ready, leased, completed, failed, dead, cancelled, blocked.
+async fn by_state(queue: &Queue) -> [u64; 8] {
     queue.counts().await.by_state
 }
 
 pub(super) async fn counts_follow_every_change(queue: &Queue) {
-    assert_eq!(by_state(queue).await, [0; 7]);
+    assert_eq!(by_state(queue).await, [0; 8]);
     queue.add(&["1", "2", "3", "4"]).await;
     let later = queue.enqueue(NewTask { start: Start::InMs(60_000), ..queue.task("5") }).await;
-    assert_eq!(by_state(queue).await, [1, 4, 0, 0, 0, 0, 0]);
+    assert_eq!(by_state(queue).await, [1, 4, 0, 0, 0, 0, 0, 0]);
     let tasks = queue.claim(4).await;
-    assert_eq!(by_state(queue).await, [1, 0, 4, 0, 0, 0, 0]);
+    assert_eq!(by_state(queue).await, [1, 0, 4, 0, 0, 0, 0, 0]);
     queue.complete(&tasks[0]).await.unwrap();
     queue.release(&tasks[1], 0).await.unwrap();
     queue.fail(&tasks[2], Some(60_000)).await.unwrap();
-    assert_eq!(by_state(queue).await, [2, 1, 1, 1, 0, 0, 0]);
+    assert_eq!(by_state(queue).await, [2, 1, 1, 1, 0, 0, 0, 0]);
     queue.cancel(later).await.unwrap();
     queue.cancel(tasks[1].id).await.unwrap();
-    assert_eq!(by_state(queue).await, [1, 0, 1, 1, 0, 0, 2]);
+    assert_eq!(by_state(queue).await, [1, 0, 1, 1, 0, 0, 2, 0]);
 }
 
 pub(super) async fn the_head_of_the_line_tells_since_when_it_is_ready(queue: &Queue) {

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use brisq_model::{
-    Backoff, DeadReason, NewTask, Policy, Priority, Rate, Retention, RetryPolicy, TaskState, limits,
+    Backoff, DeadReason, KeyRule, NewTask, OnFailure, Policy, Priority, Rate, Retention, RetryPolicy,
+    TaskKey, TaskState, limits,
 };
 
 use super::queue::{LEASE_MS, Queue, claimed, complete, payloads, sleep, token_of};
@@ -16,6 +17,10 @@ impl Queue {
     async fn available(&self) -> u64 {
         self.work(Vec::new()).await.ready
     }
+}
+
+pub(super) fn key(name: &str) -> TaskKey {
+    TaskKey::new(name).unwrap()
 }
 
 fn in_flight(most: u32) -> Policy {
@@ -37,6 +42,16 @@ pub(super) async fn a_policy_is_told_as_it_was_given(queue: &Queue) {
         rate: Some(Rate { milli_per_second: 333, burst: 9 }),
         aging_ms: 1_234,
         expiries_max: 2,
+        key_rules: vec![
+            KeyRule { pattern: key("openai*"), in_flight_max: Some(4), rate: None },
+            KeyRule {
+                pattern: key("*"),
+                in_flight_max: None,
+                rate: Some(Rate { milli_per_second: 5, burst: 6 }),
+            },
+        ],
+        weights: [(key("gold"), 256), (key("größer"), 2)].into(),
+        on_failure: OnFailure::Skip,
     };
     for policy in [policy, Policy::default(), in_flight(1), rate(1_000_000_000, 1_000_000)] {
         queue.govern(policy.clone()).await;

@@ -180,7 +180,7 @@ pub(super) async fn a_queue_without_tasks_has_empty_lists(queue: &Queue) {
 
 pub(super) async fn a_task_knows_how_many_stand_before_it(queue: &Queue) {
     let ids = queue.add(&["1", "2", "3"]).await;
-    let position = async |id| queue.store().position(id).await.unwrap();
+    let position = async |id| queue.store().standing(id).await.unwrap().map(|standing| standing.before);
     let urgent = NewTask { priority: Priority::new(9).unwrap(), ..queue.task("before") };
     let urgent = queue.enqueue(urgent).await;
     assert_eq!(

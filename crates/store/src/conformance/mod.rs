@@ -12,12 +12,15 @@
 mod claiming;
 mod enqueueing;
 mod expiring;
+mod fairness;
 mod finding;
 mod governing;
 mod keeping;
 mod leasing;
+mod limiting;
 mod listing;
 mod model;
+mod ordering;
 mod pausing;
 mod purging;
 mod queue;
@@ -99,6 +102,49 @@ cases! {
         tasks_of_one_batch_replace_each_other
         a_key_that_nobody_has_is_taken_in_every_mode
         a_queue_that_the_store_does_not_know_is_refused;
+    ordering:
+        tasks_of_one_ordering_key_run_one_at_a_time_in_the_order_of_their_enqueues
+        other_ordering_keys_and_tasks_without_one_go_on
+        what_ends_a_hold_hands_the_ordering_key_on
+        a_worker_that_completes_and_claims_in_one_call_gets_the_next_of_its_key
+        an_expired_lease_and_a_release_keep_the_ordering_key
+        a_task_that_failed_holds_its_ordering_key_until_it_is_tried_again
+        a_task_that_failed_goes_to_the_end_of_its_key_where_the_policy_skips
+        a_delayed_task_stands_in_its_key_from_when_it_is_due
+        a_blocked_task_is_cancelled_purged_and_dies_like_any_that_waits
+        what_replaces_a_task_takes_its_place_in_its_key_anew
+        a_redriven_task_stands_at_the_end_of_its_key
+        a_blocked_task_says_which_task_holds_its_key
+        one_batch_hands_a_key_on_as_often_as_it_ends_holds
+        a_stale_holder_hands_nothing_on;
+    limiting:
+        a_limit_key_runs_no_more_tasks_than_its_rule_lets_it
+        each_key_of_a_pattern_has_slots_of_its_own
+        the_first_rule_that_matches_holds
+        what_ends_a_hold_gives_the_slot_on
+        an_expired_lease_and_a_release_keep_the_slot
+        the_line_of_a_limit_goes_by_priority
+        a_rule_that_comes_later_counts_who_runs_already
+        a_higher_limit_and_none_let_the_line_through
+        a_change_of_policy_lets_a_long_line_through_in_slices
+        a_rate_of_a_key_lets_its_burst_through_and_tells_when_it_opens
+        claims_that_come_late_and_all_at_once_stay_within_the_burst
+        a_cost_takes_so_many_tokens_of_its_key
+        purging_what_a_rate_let_through_leaves_the_next_at_once
+        a_second_start_takes_a_second_token_and_goes_first
+        what_a_task_used_in_truth_corrects_the_tokens_of_its_key
+        a_task_that_waits_for_its_ordering_key_holds_no_slot
+        a_task_at_a_full_limit_says_so
+        the_policys_limits_and_those_of_keys_hold_together;
+    fairness:
+        a_backlog_of_one_key_delays_no_other_by_more_than_one_task
+        many_keys_of_one_producer_gain_it_nothing_against_another
+        keys_are_served_by_their_weights
+        tasks_without_a_fairness_key_are_one_flow_among_the_others
+        fairness_holds_inside_a_priority_only
+        fairness_holds_behind_a_shared_limit
+        a_released_task_comes_back_to_its_fair_place
+        a_key_keeps_its_own_order;
     claiming:
         an_empty_queue_answers_no_task
         tasks_come_first_in_first_out

@@ -2,14 +2,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use brisq_model::{
-    EventKind, Idempotency, IdempotencyKey, NewTask, Policy, Priority, Rate, Task, TaskId, TaskState,
+    EventKind, Idempotency, IdempotencyKey, KeyRule, NewTask, OnFailure, Policy, Priority, Rate, Task,
+    TaskId, TaskKeys, TaskState,
 };
 
+use super::governing::key;
 use super::queue::{LEASE_MS, Queue, claimed, complete, failure, token_of};
-use crate::{Enqueued, FailOp, MemoryStore, QueueCounts, Refused, Store, WorkDone, WorkOp};
+use crate::{
+    Barrier, Enqueued, FailOp, MemoryStore, QueueCounts, Refused, Standing, Store, WorkDone, WorkOp,
+};
 
 /// Operations of one walk.
 const STEPS: usize = 600;
+/// After so many of them the lines of the two sides are compared.
+const LOOK_EVERY: usize = 5;
 
 /// See [`walks_agree`], with one handle.
 pub async fn follows_the_model(store: Arc<dyn Store>, seed: u64) {
@@ -26,10 +32,22 @@ pub async fn walks_agree(queue: Queue, seed: u64) {
         let (real, expected) = (walk.queue.counts().await, walk.model.counts().await);
         let see = |counts: &QueueCounts| (counts.by_state, counts.paused.is_some());
         assert_eq!(see(&real), see(&expected), "counts at step {step} of seed {seed}");
+        if step % LOOK_EVERY == 0 {
+            walk.compare_lines(step, seed).await;
+        }
     }
     for (real, twin) in &walk.twins {
         let (real, expected) = (walk.queue.find(*real).await, walk.model.find(*twin).await);
         assert_eq!(real.as_ref().map(visible), expected.as_ref().map(visible), "seed {seed}");
+    }
+}
+
+fn used(op: WorkOp, cost: u32) -> WorkOp {
+    match op {
+        WorkOp::Complete { id, token, result, .. } => {
+            WorkOp::Complete { id, token, result, used_cost: Some(cost) }
+        }
+        other => other,
     }
 }
 
@@ -79,12 +97,56 @@ impl Walk {
         }
     }
 
-    /// A limit that binds, and a rate that never does: its tokens depend on time.
+    /// A limit that binds, and a rate that never does: its tokens depend on time. Of keys, rates whose next token comes after
+    /// the walk.
     async fn govern(&mut self) {
         let in_flight_max = Some(self.draw(6) as u32).filter(|most| *most > 0);
         let rate = Some(Rate { milli_per_second: 1_000_000, burst: 1_000_000 }).filter(|_| self.draw(2) == 0);
+        let mut key_rules = Vec::new();
+        for pattern in ["l0", "l*"] {
+            let in_flight_max = Some(self.draw(5) as u32).filter(|most| *most > 0);
+            let burst = 3 + self.draw(9) as u32;
+            let rate = Some(Rate { milli_per_second: 1, burst }).filter(|_| self.draw(2) == 0);
+            key_rules.push(KeyRule { pattern: key(pattern), in_flight_max, rate });
+        }
+        key_rules.truncate(self.draw(3) as usize);
+        let weights = [(key("f0"), 1 + self.draw(4) as u16), (key("f1"), 1 + self.draw(256) as u16)].into();
+        let on_failure = if self.draw(2) == 0 { OnFailure::Hold } else { OnFailure::Skip };
+        let policy = Policy { in_flight_max, rate, key_rules, weights, on_failure, ..Policy::default() };
         for side in [&self.queue, &self.model] {
-            side.govern(Policy { in_flight_max, rate, ..Policy::default() }).await;
+            side.govern(policy.clone()).await;
+        }
+    }
+
+    /// Which of three keys a task has, if it has one.
+    fn draw_key(&mut self, role: char) -> Option<brisq_model::TaskKey> {
+        let drawn = self.draw(7);
+        (drawn < 3).then(|| key(&format!("{role}{drawn}")))
+    }
+
+    /// The lines of ready and blocked tasks, and what the gates of some of these are like.
+    async fn compare_lines(&self, step: usize, seed: u64) {
+        let see = async |side: &Queue, state| {
+            let mut seen = Vec::new();
+            for task in side.listed(state, 1_000).await {
+                let place = match side.store().standing(task.id).await.unwrap() {
+                    _ if seen.len() > 3 => String::new(),
+                    None => "gone".to_owned(),
+                    Some(Standing { before, barrier }) => match barrier {
+                        Some(Barrier::Ordering { key, .. }) => format!("{before} ordering {key}"),
+                        Some(Barrier::Rate { key, pattern, until }) => {
+                            format!("{before} rate {key} {pattern:?} {}", until.is_some())
+                        }
+                        other => format!("{before} {other:?}"),
+                    },
+                };
+                seen.push(format!("{:?} {place}", task.payload));
+            }
+            seen
+        };
+        for state in [TaskState::Ready, TaskState::Blocked] {
+            let (real, expected) = (see(&self.queue, state).await, see(&self.model, state).await);
+            assert_eq!(real, expected, "{state:?} at step {step} of seed {seed}");
         }
     }
 
@@ -103,13 +165,19 @@ impl Walk {
             let payload = self.draw(1_000_000).to_string();
             // Every second one has one of four keys, and takes the place of the task that has it.
             let key = self.draw(8);
+            let (ordering, limit, fairness) = (self.draw_key('o'), self.draw_key('l'), self.draw_key('f'));
+            let keys = TaskKeys { ordering, limit, fairness }.shared();
             let idempotency_key = (key < 4).then(|| IdempotencyKey::new(&key.to_string()).unwrap());
+            // Ids decide between equal places: of both sides they sort the same, and not as they were drawn.
+            let drawn_ms = 1_700_000_000_000 + self.draw(1 << 30);
             let task = |queue: &Queue| NewTask {
+                id: TaskId::new(drawn_ms, queue.shard, queue.random()),
                 priority,
                 max_attempts,
                 cost,
                 idempotency_key: idempotency_key.clone(),
                 idempotency: Idempotency::Replace,
+                keys: keys.clone(),
                 ..queue.task(&payload)
             };
             let (real, twin) = (task(&self.queue), task(&self.model));
@@ -152,15 +220,17 @@ impl Walk {
         let (real, twin) = self.held[index].clone();
         let kind = self.draw(8);
         let delay_ms = if self.draw(2) == 0 { 0 } else { 3_600_000 };
+        let used_cost = self.draw(6) as u32;
         let op = |task: &Task| match kind {
-            0 | 1 => complete(task, Some("1")),
+            0 => complete(task, Some("1")),
+            1 => used(complete(task, None), used_cost),
             2 => WorkOp::Release { id: task.id, token: token_of(task), delay_ms },
             3 => WorkOp::Fail(FailOp { delay_ms: Some(delay_ms), ..failure(task) }),
             4 => WorkOp::Fail(FailOp { retryable: false, ..failure(task) }),
             5 => WorkOp::Redrive { id: task.id, delay_ms },
             6 => WorkOp::Purge {
                 id: task.id,
-                states: [TaskState::Delayed, TaskState::Ready].into_iter().collect(),
+                states: [TaskState::Delayed, TaskState::Ready, TaskState::Blocked].into_iter().collect(),
             },
             _ => WorkOp::Cancel { id: task.id },
         };

@@ -30,7 +30,7 @@ pub(super) async fn a_purged_task_is_gone_with_all_that_is_known_of_it(queue: &Q
         assert_eq!(queue.purge(id, &[state]).await, Err(Refused::TaskNotFound));
     }
     assert!(queue.claim(5).await.is_empty());
-    assert_eq!(queue.counts().await.by_state, [0; 7]);
+    assert_eq!(queue.counts().await.by_state, [0; 8]);
     assert_eq!(queue.store().outcome(ready).await.unwrap(), None);
 }
 
@@ -52,7 +52,7 @@ pub(super) async fn a_purged_end_is_remembered_for_its_holder_alone(queue: &Queu
     assert!(queue.listed(TaskState::Completed, 10).await.is_empty());
     assert_eq!(queue.complete(&task).await, Ok(WorkDone::Completed), "a repeat");
     sleep(limits::REMEMBERED_MS + 1_500).await;
-    assert_eq!(queue.counts().await.by_state, [0; 7]);
+    assert_eq!(queue.counts().await.by_state, [0; 8]);
 }
 
 pub(super) async fn a_task_that_ended_long_ago_is_purged_at_once(queue: &Queue) {
@@ -85,7 +85,7 @@ pub(super) async fn purges_of_one_call_leave_each_other_alone(queue: &Queue) {
     let results = queue.work(ops).await.results;
     let purged: Vec<bool> = results.iter().map(|result| *result == Ok(WorkDone::Purged(true))).collect();
     assert_eq!(purged, [true, false, false, true, true], "one was claimed before");
-    assert_eq!(queue.counts().await.by_state, [0, 0, 1, 0, 0, 0, 0]);
+    assert_eq!(queue.counts().await.by_state, [0, 0, 1, 0, 0, 0, 0, 0]);
 }
 
 pub(super) async fn a_redriven_task_begins_anew_behind_the_others(queue: &Queue) {
@@ -146,5 +146,5 @@ pub(super) async fn a_redriven_task_can_die_and_be_redriven_again(queue: &Queue)
         let dead = queue.get(id).await;
         assert_eq!((dead.state, dead.attempts.len()), (TaskState::Dead, round));
     }
-    assert_eq!(queue.counts().await.by_state, [0, 0, 0, 0, 0, 1, 0]);
+    assert_eq!(queue.counts().await.by_state, [0, 0, 0, 0, 0, 1, 0, 0]);
 }

@@ -68,7 +68,7 @@ impl ShardTasks {
                 worker: op.worker.clone(),
                 beat_at: None,
             };
-            self.change(id, records, |record| {
+            self.change(now, id, records, |record| {
                 record.last = None;
                 record.state = State::Leased { claim: Box::new(claim), until: now.plus_ms(op.lease_ms) };
             })?;

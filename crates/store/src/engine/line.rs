@@ -1,6 +1,6 @@
 //! The line of ready tasks.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use brisq_model::{Priority, TaskId, UnixMs, limits};
@@ -9,10 +9,10 @@ use crate::Place;
 
 const BANDS: usize = Priority::HIGHEST as usize + 1;
 
-/// Ready tasks by band and by place in it.
+/// Ready tasks by band and by place in it: their tag, then their id.
 #[derive(Debug, Default)]
 pub(super) struct Line {
-    bands: [BTreeMap<u64, TaskId>; BANDS],
+    bands: [BTreeSet<(u64, TaskId)>; BANDS],
     length: u64,
     picks: u64,
 }
@@ -28,7 +28,7 @@ impl Line {
     }
 
     fn heads(&self) -> impl Iterator<Item = TaskId> {
-        self.bands.iter().filter_map(|band| band.values().next().copied())
+        self.bands.iter().filter_map(|band| band.first().map(|(_, id)| *id))
     }
 
     /// The task that the next pick takes: the head, and every so often the head of a lower band that has been ready for too
@@ -48,23 +48,24 @@ impl Line {
     }
 
     /// How many stand before a place, counted up to [`limits::POSITION_MAX`].
-    pub(super) fn before(&self, band: u8, seq: u64) -> u64 {
+    pub(super) fn before(&self, band: u8, place: (u64, TaskId)) -> u64 {
         let band = usize::from(band);
-        let higher: usize = self.bands.iter().take(band).map(BTreeMap::len).sum();
+        let higher: usize = self.bands.iter().take(band).map(BTreeSet::len).sum();
         let most = (limits::POSITION_MAX as usize).saturating_sub(higher);
-        let same = self.bands.get(band).map_or(0, |tasks| tasks.range(..seq).take(most).count());
+        let same = self.bands.get(band).map_or(0, |tasks| tasks.range(..place).take(most).count());
         (higher + same).min(limits::POSITION_MAX as usize) as u64
     }
 
     /// The line from behind a place on: the rank is the band, the tie the place in it.
     pub(super) fn places(&self, after: Option<Place>) -> impl Iterator<Item = Place> {
         self.bands.iter().zip(0_u64..).flat_map(move |(tasks, rank)| {
-            let from = match after {
-                Some(after) if after.rank > rank => Bound::Excluded(u64::MAX),
-                Some(after) if after.rank == rank => Bound::Excluded(after.tie),
-                _ => Bound::Unbounded,
+            let is_past = after.is_some_and(|after| after.rank > rank);
+            let from = match after.filter(|after| after.rank == rank) {
+                Some(after) => Bound::Excluded((after.tie, after.id)),
+                None => Bound::Unbounded,
             };
-            tasks.range((from, Bound::Unbounded)).map(move |(tie, id)| Place { rank, tie: *tie, id: *id })
+            let rest = (!is_past).then(|| tasks.range((from, Bound::Unbounded)));
+            rest.into_iter().flatten().map(move |(tie, id)| Place { rank, tie: *tie, id: *id })
         })
     }
 
@@ -73,17 +74,22 @@ impl Line {
         self.picks += 1;
     }
 
-    pub(super) fn insert(&mut self, band: u8, seq: u64, id: TaskId) {
+    /// The first tag of a band.
+    pub(super) fn first_tag(&self, band: u8) -> Option<u64> {
+        self.bands.get(usize::from(band))?.first().map(|(tag, _)| *tag)
+    }
+
+    pub(super) fn insert(&mut self, band: u8, place: (u64, TaskId)) {
         if let Some(band) = self.bands.get_mut(usize::from(band))
-            && band.insert(seq, id).is_none()
+            && band.insert(place)
         {
             self.length += 1;
         }
     }
 
-    pub(super) fn remove(&mut self, band: u8, seq: u64) {
+    pub(super) fn remove(&mut self, band: u8, place: (u64, TaskId)) {
         if let Some(band) = self.bands.get_mut(usize::from(band))
-            && band.remove(&seq).is_some()
+            && band.remove(&place)
         {
             self.length -= 1;
         }

@@ -33,18 +33,17 @@ impl ShardTasks {
         Ok(TaskPage { next: None, ..found })
     }
 
-    /// How many ready tasks stand before this one, counted up to [`limits::POSITION_MAX`]; `None` when it is not ready.
-    #[must_use]
-    pub fn position(&self, id: TaskId) -> Option<u64> {
-        let record = self.live.get(&id).filter(|record| record.state.kind() == TaskState::Ready)?;
-        Some(self.ready.before(record.band, record.seq))
-    }
-
     fn places(&self, page: &PageOf) -> Box<dyn Iterator<Item = Place> + '_> {
         let place = |(at, id): (UnixMs, TaskId)| Place { rank: at.0, tie: 0, id };
         let at = |after: Place| (UnixMs(after.rank), after.id);
         match page.state {
             TaskState::Ready => Box::new(self.ready.places(page.after)),
+            TaskState::Blocked => {
+                let from =
+                    page.after.map_or(Bound::Unbounded, |after| Bound::Excluded((after.rank, after.id)));
+                let place = |(rank, id): &(u64, TaskId)| Place { rank: *rank, tie: 0, id: *id };
+                Box::new(self.blocked.range((from, Bound::Unbounded)).map(place))
+            }
             TaskState::Delayed => {
                 let from = page.after.map_or(Bound::Unbounded, |after| {
                     Bound::Excluded((UnixMs(after.rank), after.tie, after.id))

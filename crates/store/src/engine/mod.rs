@@ -4,8 +4,11 @@
 //! [`ShardTasks`] decides; it keeps the order of ready tasks, delays, leases and retention in memory and hands every
 //! changed record to its [`Records`]. It has no clock and no I/O of its own.
 
+mod admit;
 mod bounds;
 mod claim;
+mod fair;
+mod gates;
 mod kept;
 mod keys;
 mod line;
@@ -21,7 +24,8 @@ mod timetable;
 mod work;
 
 pub use bounds::Bounds;
+pub use gates::Tokens;
 pub use policy::Rules;
-pub use record::{Body, Extra, Record, Records};
+pub use record::{Body, Extra, Holds, Record, Records};
 pub use shard::ShardTasks;
 pub use timetable::Timetable;

@@ -1,8 +1,10 @@
 //! Moving tasks between the indexes.
 
-use brisq_model::{DeadReason, Ending, EventKind, LeaseEnd, State, TaskId, UnixMs, limits};
+use brisq_model::{
+    DeadReason, Ending, EventKind, Gate, LeaseEnd, OnFailure, State, TaskId, TaskState, UnixMs, limits,
+};
 
-use super::record::{Body, Extra, Record, Records};
+use super::record::{Body, Extra, Holds, Record, Records};
 use super::shard::ShardTasks;
 use crate::StoreError;
 
@@ -40,19 +42,22 @@ impl ShardTasks {
         id: TaskId,
         records: &mut R,
     ) -> Result<(), StoreError> {
-        self.change(id, records, |record| record.state = died(record, DeadReason::Deadline, now))?;
+        self.change(now, id, records, |record| record.state = died(record, DeadReason::Deadline, now))?;
         self.ended.push(id);
         Ok(())
     }
 
-    /// Ends a slice of tasks past their deadline, moves a slice of due delays to ready, and a slice of expired leases back.
+    /// Ends a slice of tasks past their deadline, moves a slice of due delays on, and a slice of expired leases back; then lets
+    /// through whom a rate holds back no more.
     pub(super) fn move_due<R: Records>(&mut self, now: UnixMs, records: &mut R) -> Result<(), StoreError> {
         self.end_overdue(now, limits::SWEEP_SLICE, records)?;
         for _ in 0..limits::SWEEP_SLICE {
             let Some((.., id)) = self.delayed.first().filter(|(due, ..)| *due <= now) else { break };
             let id = *id;
             let seq = self.draw_seq();
-            self.change(id, records, |record| (record.state, record.seq) = (State::Ready, seq))?;
+            self.change(now, id, records, |record| {
+                (record.state, record.seq, record.tag) = (State::Ready, seq, None);
+            })?;
         }
         for _ in 0..limits::SWEEP_SLICE {
             let Some((_, id)) = self.leases.first().filter(|(end, _)| *end <= now) else { break };
@@ -69,7 +74,7 @@ impl ShardTasks {
             let next = if killer { Next::Dead(DeadReason::Quarantined) } else { Next::SamePlace };
             self.end_lease(now, id, LeaseEnd::Expired, next, records, |record| record.expiries = expiries)?;
         }
-        Ok(())
+        self.open_due(now, records)
     }
 
     /// Ends the lease of a task that was not completed.
@@ -82,8 +87,9 @@ impl ShardTasks {
         records: &mut R,
         also: impl FnOnce(&mut Record),
     ) -> Result<(), StoreError> {
-        let seq = self.draw_seq();
-        self.change(id, records, |record| {
+        let seq = if matches!(next, Next::At(_)) { self.draw_seq() } else { 0 };
+        let holds_key = end == LeaseEnd::Failed && self.on_failure() == OnFailure::Hold;
+        self.change(now, id, records, |record| {
             also(record);
             let state = if record.cancel_requested {
                 State::Ended { how: Ending::Cancelled, at: now }
@@ -93,11 +99,12 @@ impl ShardTasks {
                         died(record, DeadReason::Deadline, now)
                     }
                     Next::SamePlace => {
-                        record.ready_at = now;
+                        (record.ready_at, record.again) = (now, true);
                         State::Ready
                     }
                     Next::At(at) => {
-                        (record.seq, record.ready_at) = (seq, at);
+                        (record.seq, record.tag, record.ready_at) = (seq, None, at);
+                        record.holds = Holds { key: record.holds.key && holds_key, slot: false };
                         if at > now { State::Delayed } else { State::Ready }
                     }
                     Next::Dead(reason) => died(record, reason, now),
@@ -118,7 +125,7 @@ impl ShardTasks {
     /// When the records cannot be written.
     pub fn bury<R: Records>(&mut self, now: UnixMs, id: TaskId, records: &mut R) -> Result<(), StoreError> {
         if self.live.contains_key(&id) {
-            self.change(id, records, |record| {
+            self.change(now, id, records, |record| {
                 let state = died(record, DeadReason::Corrupt, now);
                 if record.claim().is_some() {
                     record.end_lease(LeaseEnd::Expired, state);
@@ -145,21 +152,47 @@ impl ShardTasks {
         Ok(())
     }
 
-    /// Changes the record of a task that has not ended, and its place in the indexes with it.
+    /// Changes the record of a task that has not ended, and its place in the indexes with it. One that is ready by the change is put
+    /// where its gates have it; what it holds no more is handed on.
     pub(super) fn change<R: Records>(
         &mut self,
+        now: UnixMs,
         id: TaskId,
         records: &mut R,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<(), StoreError> {
+        self.change_through(now, id, records, None, change)
+    }
+
+    /// As [`Self::change`], of a task that this gate has let through.
+    pub(super) fn change_through<R: Records>(
+        &mut self,
+        now: UnixMs,
+        id: TaskId,
+        records: &mut R,
+        passed: Option<Gate>,
         change: impl FnOnce(&mut Record),
     ) -> Result<(), StoreError> {
         let Some(mut record) = self.live.remove(&id) else {
             return Err(StoreError::Corrupt(format!("task {id} is in an index but has no record")));
         };
+        let (was, held) = (record.state.kind(), record.holds);
         self.unindex(id, &record);
-        self.count(record.state.kind(), -1);
+        self.count(was, -1);
         change(&mut record);
+        if matches!(record.state, State::Ended { .. }) {
+            record.holds = Holds::default();
+        }
+        let freed = held.less(record.holds);
+        self.give_up(record.keys.as_deref(), freed);
+        match record.state {
+            State::Ready => self.admit(now, id, &mut record, passed),
+            State::Leased { .. } if was == TaskState::Ready => self.claimed(now, &record),
+            _ => {}
+        }
         self.count(record.state.kind(), 1);
         records.put(id, &record)?;
+        let keys = record.keys.clone();
         if matches!(record.state, State::Ended { .. }) {
             self.ended_in_call += 1;
             self.kept.add(id, &record);
@@ -167,15 +200,26 @@ impl ShardTasks {
             self.index(id, &record);
             self.live.insert(id, record);
         }
-        Ok(())
+        self.hand_on(now, keys.as_deref(), freed, records)
     }
 
     pub(super) fn index(&mut self, id: TaskId, record: &Record) {
-        if let (State::Delayed | State::Ready, Some(deadline)) = (&record.state, record.deadline) {
+        if let (State::Delayed | State::Blocked(_) | State::Ready, Some(deadline)) =
+            (&record.state, record.deadline)
+        {
             self.deadlines.insert((deadline, id));
         }
         match record.state {
-            State::Ready => self.ready.insert(record.band, record.seq, id),
+            State::Ready => {
+                self.ready.insert(record.band, (record.tag.unwrap_or(record.seq), id));
+                if let Some(key) = record.keys.as_deref().and_then(|keys| keys.limit.as_ref()) {
+                    self.gates.use_mut(key).unclaimed += u64::from(record.cost);
+                }
+            }
+            State::Blocked(gate) => {
+                self.blocked.insert((record.seq, id));
+                self.stand_in_line(gate, id, record);
+            }
             State::Delayed => {
                 self.delayed.insert((record.ready_at, record.seq, id));
             }
@@ -190,8 +234,19 @@ impl ShardTasks {
         if let Some(deadline) = record.deadline {
             self.deadlines.remove(&(deadline, id));
         }
+        self.with_flow(record, |tasks, flow, tag| tasks.fair.left(flow, tag));
         match record.state {
-            State::Ready => self.ready.remove(record.band, record.seq),
+            State::Ready => {
+                self.ready.remove(record.band, (record.tag.unwrap_or(record.seq), id));
+                if let Some(key) = record.keys.as_deref().and_then(|keys| keys.limit.as_ref()) {
+                    let uses = self.gates.use_mut(key);
+                    uses.unclaimed = uses.unclaimed.saturating_sub(u64::from(record.cost));
+                }
+            }
+            State::Blocked(gate) => {
+                self.blocked.remove(&(record.seq, id));
+                self.leave_line(gate, id, record);
+            }
             State::Delayed => {
                 self.delayed.remove(&(record.ready_at, record.seq, id));
             }

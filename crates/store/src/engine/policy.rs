@@ -1,9 +1,11 @@
 //! What holds for all tasks of the shard: defaults, and how many may start.
 
-use brisq_model::{Policy, Rate, TaskId, UnixMs};
+use brisq_model::{KeyRule, OnFailure, Policy, Rate, TaskId, TaskKey, TaskKeys, UnixMs};
 
-use super::record::Record;
+use super::gates::Tokens;
+use super::record::{Record, Records};
 use super::shard::ShardTasks;
+use crate::StoreError;
 
 /// A policy, and how far the tokens of its rate are taken. They lie with the queue, not with the records: whoever keeps them writes
 /// them down after a call that has changed them.
@@ -15,7 +17,7 @@ pub struct Rules {
     pub paid_us: u64,
 }
 
-fn micros(at: UnixMs) -> u64 {
+pub(super) fn micros(at: UnixMs) -> u64 {
     at.0.saturating_mul(1_000)
 }
 
@@ -25,12 +27,44 @@ impl ShardTasks {
         std::mem::take(&mut self.rules_changed).then_some(&self.rules)
     }
 
-    pub(super) fn govern(&mut self, now: UnixMs, policy: Box<Policy>) {
-        let before = self.rate();
-        let taken_over = |rate: Rate| rate.taken_over_us(self.rules.paid_us, micros(now), before);
+    /// The tokens of keys that have changed since they were asked for last; none where a key has nothing any more.
+    pub fn changed_tokens(&mut self) -> Vec<(TaskKey, Option<Tokens>)> {
+        self.gates.changed_tokens()
+    }
+
+    /// Takes a key's tokens back in, when a store opens.
+    pub fn restore_tokens(&mut self, now: UnixMs, key: TaskKey, tokens: Tokens) {
+        self.gates.restore_tokens(key.clone(), tokens);
+        self.plan(now, &key);
+    }
+
+    pub(super) fn govern<R: Records>(
+        &mut self,
+        now: UnixMs,
+        policy: Box<Policy>,
+        records: &mut R,
+    ) -> Result<(), StoreError> {
+        let before_us = self.rate().map_or(0, |rate| rate.interval_us());
+        let taken_over = |rate: Rate| rate.taken_over_us(self.rules.paid_us, micros(now), before_us);
         self.rules.paid_us = policy.rate.map_or(0, taken_over);
         self.rules.policy = Some(policy);
         self.rules_changed = true;
+        self.gates.unlooked = Some(None);
+        self.look_at_gates(now, records)
+    }
+
+    pub(super) fn rule_of(&self, key: &TaskKey) -> Option<&KeyRule> {
+        self.rules.policy.as_ref()?.rule_of(key)
+    }
+
+    pub(super) fn weight_of(&self, keys: Option<&TaskKeys>) -> u16 {
+        let key = keys.and_then(|keys| keys.fairness.as_ref());
+        let weights = self.rules.policy.as_ref().map(|policy| &policy.weights);
+        key.zip(weights).and_then(|(key, weights)| weights.get(key)).copied().unwrap_or(1)
+    }
+
+    pub(super) fn on_failure(&self) -> OnFailure {
+        self.rules.policy.as_ref().map_or_else(OnFailure::default, |policy| policy.on_failure)
     }
 
     /// Takes rules back in, when a store opens.
@@ -111,7 +145,14 @@ impl ShardTasks {
     }
 
     /// A task has used another number of tokens than it took.
-    pub(super) fn used(&mut self, cost: u32, used: u32) {
+    pub(super) fn used(&mut self, now: UnixMs, id: TaskId, used: u32) {
+        let Some(record) = self.live.get(&id) else { return };
+        let cost = record.cost;
+        if let Some(key) = record.keys.as_deref().and_then(|keys| keys.limit.clone())
+            && let Some(rate) = self.rate_of(&key)
+        {
+            self.gates.pay(&key, rate, now, cost, Some(used));
+        }
         if let Some(rate) = self.rate() {
             self.rules.paid_us = rate.corrected_us(self.rules.paid_us, cost, used);
             self.rules_changed = true;

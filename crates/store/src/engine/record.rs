@@ -1,8 +1,10 @@
 //! What the engine keeps of a task, and where that lies.
 
+use std::sync::Arc;
+
 use brisq_model::{
     Attempt, Claim, Ending, Event, EventKind, Facts, IdempotencyKey, LeaseEnd, NewTask, PastLease, Policy,
-    Priority, Retention, RetryPolicy, State, Task, TaskId, UnixMs, limits,
+    Priority, Retention, RetryPolicy, State, Task, TaskId, TaskKeys, UnixMs, limits,
 };
 use bytes::Bytes;
 
@@ -21,6 +23,7 @@ pub struct Body {
     /// From when on the key is free, if it is before the task is gone.
     pub key_until: Option<UnixMs>,
     pub deadline_ms: Option<u64>,
+    pub keys: Option<Arc<TaskKeys>>,
     pub created_at: UnixMs,
 }
 
@@ -41,6 +44,7 @@ impl Body {
             idempotency_key,
             key_until,
             deadline_ms: task.deadline_ms,
+            keys: task.keys,
             created_at,
         }
     }
@@ -57,6 +61,7 @@ impl Body {
             idempotency_key: None,
             key_until: None,
             deadline_ms: None,
+            keys: None,
             created_at: record.ready_at,
         }
     }
@@ -70,11 +75,19 @@ pub struct Record {
     pub last: Option<Box<PastLease>>,
     /// Its body has an idempotency key.
     pub keyed: bool,
+    /// Those of its body, as long as it has not ended. They lie with the body, because a record is written often: one that is read
+    /// has empty ones in their place.
+    pub keys: Option<Arc<TaskKeys>>,
+    pub holds: Holds,
+    /// It waits for a second start: it goes before all that wait for their first, and comes back to its old place.
+    pub again: bool,
     pub cancel_requested: bool,
     /// 0 is served first.
     pub band: u8,
-    /// Place in its band; drawn when it becomes ready, kept over releases and expiries.
+    /// In which place it came; drawn when it could run first, kept over releases and expiries.
     pub seq: u64,
+    /// Its place among the ready tasks of its band, or in the line of a limit; none before it has one.
+    pub tag: Option<u64>,
     /// Attempts that failed.
     pub failed: u32,
     /// Leases that expired.
@@ -89,6 +102,22 @@ pub struct Record {
     pub cost: u32,
 }
 
+/// What a task holds of its gates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holds {
+    /// Its ordering key.
+    pub key: bool,
+    /// A slot of its limit key.
+    pub slot: bool,
+}
+
+impl Holds {
+    /// What it holds less what another holds.
+    pub(super) fn less(self, other: Self) -> Self {
+        Self { key: self.key && !other.key, slot: self.slot && !other.slot }
+    }
+}
+
 impl Record {
     /// What stands for a record that cannot be read.
     #[must_use]
@@ -97,9 +126,13 @@ impl Record {
             state: State::Ended { how: Ending::Dead(brisq_model::DeadReason::Corrupt), at: now },
             last: None,
             keyed: false,
+            keys: None,
+            holds: Holds::default(),
+            again: false,
             cancel_requested: false,
             band: Priority::default().band(),
             seq: 0,
+            tag: None,
             failed: 0,
             expiries: 0,
             retention: Retention::default(),
@@ -158,6 +191,7 @@ impl Record {
             priority: body.priority,
             max_attempts: body.max_attempts,
             idempotency_key: body.idempotency_key,
+            keys: body.keys,
             created_at: body.created_at,
             state: self.state.clone(),
             last: self.last.as_deref().cloned(),

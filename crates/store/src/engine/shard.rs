@@ -9,11 +9,13 @@ use brisq_model::{
 
 use super::bounds::Bounds;
 use super::claim::Room;
+use super::fair::{Fair, Flow};
+use super::gates::Gates;
 use super::kept::Kept;
 use super::keys::Keys;
 use super::line::Line;
 use super::policy::Rules;
-use super::record::{Body, Extra, Record, Records};
+use super::record::{Body, Extra, Holds, Record, Records};
 use crate::{Answer, Enqueued, QueueCounts, Refused, StoreError, WorkOp, WorkResult};
 
 /// The tasks of one shard: the queue's rules, and the indexes they need.
@@ -28,6 +30,10 @@ pub struct ShardTasks {
     pub(super) ready: Line,
     /// (due, place by creation) of delayed tasks.
     pub(super) delayed: BTreeSet<(UnixMs, u64, TaskId)>,
+    /// (place by arrival) of tasks that a gate holds back.
+    pub(super) blocked: BTreeSet<(u64, TaskId)>,
+    pub(super) gates: Gates,
+    pub(super) fair: Fair,
     /// (end, task) of leases.
     pub(super) leases: BTreeSet<(UnixMs, TaskId)>,
     /// (deadline, task) of tasks that nobody holds.
@@ -77,7 +83,23 @@ impl ShardTasks {
             self.kept.restore(id, &record);
         } else {
             self.index(id, &record);
+            self.restore_gates(id, &record);
             self.live.insert(id, record);
+        }
+    }
+
+    /// What a task holds of its gates, and its fairness account. The lines are looked at in the first call.
+    fn restore_gates(&mut self, id: TaskId, record: &Record) {
+        let keys = record.keys.as_deref();
+        if let Some(key) = keys.and_then(|keys| keys.ordering.as_ref()).filter(|_| record.holds.key) {
+            self.gates.take_key(key, id);
+        }
+        if let Some(key) = keys.and_then(|keys| keys.limit.as_ref()).filter(|_| record.holds.slot) {
+            self.gates.use_mut(key).held += 1;
+        }
+        self.with_flow(record, |tasks, flow: &Flow<'_>, tag| tasks.fair.restore(flow, record.seq, tag));
+        if !self.gates.is_empty() {
+            self.gates.unlooked = Some(None);
         }
     }
 
@@ -108,11 +130,10 @@ impl ShardTasks {
             && self.is_kept(now, holder, records)?
             && let Some(existing) = self.outline(holder, records)?
         {
-            let is_queued = matches!(existing.state, TaskState::Delayed | TaskState::Ready);
-            if task.idempotency != Idempotency::Replace || !is_queued {
+            if task.idempotency != Idempotency::Replace || !existing.state.is_queued() {
                 return Ok(Ok(Enqueued::Existing(Box::new(existing))));
             }
-            self.take_out(holder, records)?;
+            self.take_out(now, holder, records)?;
             let (state, ready_at) = self.put_in(now, holder, task, records)?;
             return Ok(Ok(Enqueued::Replaced { id: holder, state, ready_at }));
         }
@@ -125,10 +146,13 @@ impl ShardTasks {
     }
 
     /// Takes a queued task out of the line, with what its attempts left, for another under its id.
-    fn take_out<R: Records>(&mut self, id: TaskId, records: &mut R) -> Result<(), StoreError> {
+    fn take_out<R: Records>(&mut self, now: UnixMs, id: TaskId, records: &mut R) -> Result<(), StoreError> {
         if let Some(before) = self.live.remove(&id) {
             self.unindex(id, &before);
             self.count(before.state.kind(), -1);
+            let keys = before.keys.as_deref();
+            self.give_up(keys, before.holds);
+            self.hand_on(now, keys, before.holds, records)?;
         }
         if records.extra(id)? != Some(Extra::default()) {
             records.put_extra(id, &Extra::default())?;
@@ -150,15 +174,19 @@ impl ShardTasks {
             Start::At(at) => at.max(now),
         };
         let state = if ready_at > now { State::Delayed } else { State::Ready };
-        let (kind, cost) = (state.kind(), task.cost);
+        let cost = task.cost;
         let body = Body::of(task, now, self.rules.policy.as_deref().unwrap_or(&Policy::default()));
         let record = Record {
             state,
             last: None,
             keyed: body.idempotency_key.is_some(),
+            keys: body.keys.clone(),
+            holds: Holds::default(),
+            again: false,
             cancel_requested: false,
             band: body.priority.band(),
             seq: self.draw_seq(),
+            tag: None,
             failed: 0,
             expiries: 0,
             retention: body.retention,
@@ -166,14 +194,41 @@ impl ShardTasks {
             deadline: body.deadline_ms.map(|ms| now.plus_ms(ms)),
             cost,
         };
-        records.insert(id, &body, &record)?;
+        let state = self.settle(now, id, record, |record| records.insert(id, &body, record))?;
         if let Some(key) = body.idempotency_key {
             self.keys.give(key, id, body.key_until);
         }
-        self.count(kind, 1);
+        Ok((state, ready_at))
+    }
+
+    /// Puts a task that is in no index where it belongs; one that is ready where its gates have it. Answers its state.
+    pub(super) fn settle(
+        &mut self,
+        now: UnixMs,
+        id: TaskId,
+        mut record: Record,
+        write: impl FnOnce(&Record) -> Result<(), StoreError>,
+    ) -> Result<TaskState, StoreError> {
+        if record.state == State::Ready {
+            self.admit(now, id, &mut record, None);
+        }
+        write(&record)?;
+        let state = record.state.kind();
+        self.count(state, 1);
         self.index(id, &record);
-        self.live.insert(id, record);
-        Ok((kind, ready_at))
+        if let Some(key) = record.keys.clone().as_deref().and_then(|keys| keys.limit.as_ref()) {
+            self.live.insert(id, record);
+            self.plan(now, key);
+        } else {
+            self.live.insert(id, record);
+        }
+        Ok(state)
+    }
+
+    /// Tasks that are in a line, hold a lease, or are ready.
+    pub(super) fn in_play(&self) -> u64 {
+        let states = [TaskState::Ready, TaskState::Leased, TaskState::Blocked];
+        states.iter().map(|state| self.count_of(*state)).sum()
     }
 
     /// Carries operations out, in order.
@@ -285,7 +340,8 @@ impl ShardTasks {
     pub fn next_due(&self, now: UnixMs) -> Option<UnixMs> {
         let due = self.delayed.first().map(|(due, ..)| *due);
         let lease = self.leases.first().map(|(end, _)| *end);
-        due.into_iter().chain(lease).chain(self.next_token(now)).min()
+        let gate = self.gates.unlooked.is_some().then_some(now).into_iter().chain(self.gates.next_due());
+        due.into_iter().chain(lease).chain(gate).chain(self.next_token(now)).min()
     }
 
     /// When there is something to [`Self::sweep`] next.
@@ -293,7 +349,9 @@ impl ShardTasks {
     pub fn next_sweep(&self) -> Option<UnixMs> {
         let deadline = self.deadlines.first().map(|(at, _)| *at);
         let surplus = (self.surplus() > 0 && self.kept.has_shelved()).then_some(UnixMs(0));
-        self.kept.next_due().into_iter().chain(deadline).chain(surplus).min()
+        let gates =
+            self.gates.unlooked.is_some().then_some(UnixMs(0)).into_iter().chain(self.gates.next_idle());
+        self.kept.next_due().into_iter().chain(deadline).chain(surplus).chain(gates).min()
     }
 
     /// How many completed, failed and cancelled tasks there are.
@@ -318,6 +376,8 @@ impl ShardTasks {
         records: &mut R,
     ) -> Result<(), StoreError> {
         self.end_overdue(now, limits::SWEEP_SLICE, records)?;
+        self.look_at_gates(now, records)?;
+        self.gates.forget_idle(now, limits::SWEEP_SLICE);
         self.kept.settle(now, 2 * slice);
         // When too many are kept, a whole slice goes at once: the oldest lie side by side on disk, so that a slice costs
         // little more than one of them.

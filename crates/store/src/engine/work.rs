@@ -38,11 +38,11 @@ impl ShardTasks {
                         extra.result = result;
                         records.put_extra(id, &extra)?;
                     }
-                    if let (Some(used), Some(record)) = (used_cost, tasks.live.get(&id)) {
-                        tasks.used(record.cost, used);
+                    if let Some(used) = used_cost {
+                        tasks.used(now, id, used);
                     }
                     let state = State::Ended { how: Ending::Completed, at: now };
-                    tasks.change(id, records, |record| record.end_lease(LeaseEnd::Completed, state))
+                    tasks.change(now, id, records, |record| record.end_lease(LeaseEnd::Completed, state))
                 })
                 .map(|done| done.map(|()| WorkDone::Completed)),
             WorkOp::Fail(op) => self.fail(now, op, records),
@@ -58,7 +58,7 @@ impl ShardTasks {
             WorkOp::Purge { id, states } => self.purge(now, id, states, records),
             WorkOp::Redrive { id, delay_ms } => self.redrive(now, id, delay_ms, records),
             WorkOp::Govern(policy) => {
-                self.govern(now, policy);
+                self.govern(now, policy, records)?;
                 Ok(Ok(WorkDone::Governed))
             }
             WorkOp::Pause { by, reason } => {
@@ -105,8 +105,7 @@ impl ShardTasks {
         }
         Ok(self.look_up(id, records)?.ok_or(Refused::TaskNotFound).map(|record| {
             let state = record.state.kind();
-            let queued = matches!(state, TaskState::Delayed | TaskState::Ready);
-            WorkDone::Failed { state, next_attempt_at: queued.then_some(record.ready_at) }
+            WorkDone::Failed { state, next_attempt_at: state.is_queued().then_some(record.ready_at) }
         }))
     }
 
@@ -128,7 +127,7 @@ impl ShardTasks {
             records.put_extra(id, &extra)?;
         }
         let mut answer = (now, false);
-        self.change(id, records, |record| {
+        self.change(now, id, records, |record| {
             if let State::Leased { claim, until } = &mut record.state {
                 *until = now.plus_ms(extend_ms.unwrap_or(claim.lease_ms));
                 claim.beat_at = Some(now);
@@ -148,7 +147,7 @@ impl ShardTasks {
             let ended = records.record(id)?.filter(|record| !record.is_past_retention(now));
             return Ok(Err(ended.map_or(Refused::TaskNotFound, |_| Refused::AlreadyFinished)));
         }
-        self.change(id, records, |record| {
+        self.change(now, id, records, |record| {
             record.cancel_requested = true;
             if record.claim().is_none() {
                 record.state = State::Ended { how: Ending::Cancelled, at: now };
@@ -180,12 +179,15 @@ impl ShardTasks {
             return Ok(Ok(WorkDone::Purged(true)));
         }
         self.kept.remove(id, &record);
+        self.count(state, -1);
+        records.remove(id)?;
         if self.live.remove(&id).is_some() {
             self.unindex(id, &record);
             self.ended.push(id);
+            let keys = record.keys.as_deref();
+            self.give_up(keys, record.holds);
+            self.hand_on(now, keys, record.holds, records)?;
         }
-        self.count(state, -1);
-        records.remove(id)?;
         Ok(Ok(WorkDone::Purged(true)))
     }
 
@@ -202,7 +204,9 @@ impl ShardTasks {
         if record.state.kind() != TaskState::Dead {
             return Ok(Err(Refused::NotDead));
         }
-        let deadline_ms = records.body_without_payload(id)?.and_then(|body| body.deadline_ms);
+        let body = records.body_without_payload(id)?;
+        let deadline_ms = body.as_ref().and_then(|body| body.deadline_ms);
+        record.keys = body.and_then(|body| body.keys);
         let mut extra = records.extra(id)?.unwrap_or_default();
         extra.happened(now, EventKind::Redriven);
         records.put_extra(id, &extra)?;
@@ -211,13 +215,9 @@ impl ShardTasks {
         record.ready_at = now.plus_ms(delay_ms);
         record.state = if delay_ms > 0 { State::Delayed } else { State::Ready };
         record.deadline = deadline_ms.map(|ms| record.ready_at.plus_ms(ms));
-        record.seq = self.draw_seq();
+        (record.seq, record.tag) = (self.draw_seq(), None);
         (record.failed, record.expiries, record.cancel_requested, record.last) = (0, 0, false, None);
-        records.put(id, &record)?;
-        let state = record.state.kind();
-        self.count(state, 1);
-        self.index(id, &record);
-        self.live.insert(id, record);
+        let state = self.settle(now, id, record, |record| records.put(id, record))?;
         Ok(Ok(WorkDone::Redriven(state)))
     }
 
