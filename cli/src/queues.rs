@@ -45,7 +45,7 @@ enum Command {
     Purge {
         /// Its name
         queue: String,
-        /// A state whose tasks go: ready, delayed, leased (their workers are asked to stop), dead, completed, failed, cancelled
+        /// A state whose tasks go: ready, blocked, delayed, leased (their workers are asked to stop), dead, completed, failed, cancelled
         #[arg(long = "state", value_name = "STATE", required = true)]
         states: Vec<String>,
         /// Only count
@@ -159,7 +159,10 @@ async fn redrive(server: &mut Connection, queue: &str, wish: &mut RedriveWish) -
 
 fn print(queues: &[Queue]) {
     let rows: Vec<Vec<String>> = queues.iter().map(row).collect();
-    table::print(&["NAME", "READY", "LEASED", "DELAYED", "DEAD", "OLDEST", "CLAIMERS", "PAUSED"], &rows);
+    table::print(
+        &["NAME", "READY", "LEASED", "BLOCKED", "DELAYED", "DEAD", "OLDEST", "CLAIMERS", "PAUSED"],
+        &rows,
+    );
     for queue in queues {
         if let Some(paused) = &queue.paused {
             let by = if paused.by.is_empty() { String::new() } else { format!(" by {}", paused.by) };
@@ -176,6 +179,7 @@ fn row(queue: &Queue) -> Vec<String> {
         queue.name.clone(),
         counts.ready.to_string(),
         counts.leased.to_string(),
+        counts.blocked.to_string(),
         counts.delayed.to_string(),
         counts.dead.to_string(),
         queue.oldest_ready_age_ms.map_or_else(String::new, |ms| table::age(ms / 1_000)),

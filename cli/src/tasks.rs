@@ -21,7 +21,7 @@ enum Command {
     List {
         /// The queue
         queue: String,
-        /// Only those in this state: delayed, ready, leased, completed, failed, dead, cancelled
+        /// Only those in this state: delayed, blocked, ready, leased, completed, failed, dead, cancelled
         #[arg(long)]
         state: Option<String>,
         /// Most tasks, all pages together

@@ -11,6 +11,8 @@ mod contract;
 mod explained;
 #[path = "http/followed.rs"]
 mod followed;
+#[path = "http/keys.rs"]
+mod keys;
 #[path = "http/leaving.rs"]
 mod leaving;
 #[path = "http/lists.rs"]

@@ -2,7 +2,9 @@
 
 use brisq_api::{EventView, Evidence, ExplainView, Reason, rfc3339};
 use brisq_model::{EventKind, Task, TaskState, UnixMs, WorkerName, limits};
-use brisq_store::QueueCounts;
+use brisq_store::{Barrier, QueueCounts};
+
+mod blocked;
 
 /// A ready task that nobody took for so long, and nobody took another, has no claimers, ms.
 const UNCLAIMED_MS: u64 = 2_000;
@@ -10,8 +12,10 @@ const UNCLAIMED_MS: u64 = 2_000;
 /// What is known beside the task.
 pub struct Around {
     pub counts: QueueCounts,
-    /// Ready tasks that stand before it.
+    /// How many stand before it: ready ones, or those in the line of its gate.
     pub before: Option<u64>,
+    /// The gate that holds it back.
+    pub barrier: Option<Barrier>,
     /// Claims that wait at this server.
     pub waiting: u64,
 }
@@ -58,7 +62,11 @@ pub fn task(task: &Task, around: &Around) -> ExplainView {
         TaskState::Completed | TaskState::Failed | TaskState::Dead | TaskState::Cancelled => finished(task),
         TaskState::Leased => leased(task),
         TaskState::Delayed => delayed(task),
-        TaskState::Ready | TaskState::Blocked => ready(task, around),
+        TaskState::Blocked => {
+            let explained = paused("blocked", around).unwrap_or_else(|| blocked::blocked(task, around));
+            ExplainView { position: around.before.map(|before| before + 1), ..explained }
+        }
+        TaskState::Ready => ready(task, around),
     }
 }
 
@@ -306,7 +314,35 @@ mod tests {
             now: UnixMs(now),
             ..QueueCounts::default()
         };
-        Around { counts, before: Some(before), waiting: 0 }
+        Around { counts, before: Some(before), barrier: None, waiting: 0 }
+    }
+
+    #[test]
+    fn a_blocked_task_is_explained_by_its_gate() {
+        let key = || brisq_model::TaskKey::new("openai-eu").unwrap();
+        let holder = a_task(State::Ready).id;
+        let pattern = brisq_model::TaskKey::new("openai*").ok();
+        for (barrier, is_paused, reason, fact) in [
+            (Barrier::Ordering { key: key(), holder }, false, Reason::OrderingKeyBusy, "holder"),
+            (
+                Barrier::InFlight { key: key(), pattern: pattern.clone(), held: 3, most: 3 },
+                false,
+                Reason::LimitFull,
+                "maxInFlight",
+            ),
+            (
+                Barrier::Rate { key: key(), pattern, until: Some(UnixMs(9)) },
+                false,
+                Reason::RateLimited,
+                "until",
+            ),
+            (Barrier::Ordering { key: key(), holder }, true, Reason::Paused, "by"),
+        ] {
+            let around = Around { barrier: Some(barrier), ..around(9_000, None, 6, is_paused) };
+            let told = task(&a_task(State::Blocked(brisq_model::Gate::Rate)), &around);
+            assert_eq!((told.state, told.reason, told.position), ("blocked", reason, Some(7)));
+            assert!(told.evidence.iter().any(|evidence| evidence.name == fact), "{told:?}");
+        }
     }
 
     #[test]

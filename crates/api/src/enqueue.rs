@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use brisq_model::{
     Backoff, Idempotency, IdempotencyKey, NewTask, Priority, RetentionWish, RetryPolicy, Start, TaskId,
-    limits,
+    TaskKey, TaskKeys, limits,
 };
 use bytes::Bytes;
 use serde::Serialize;
@@ -49,6 +49,9 @@ impl<'a> Request<'a> for EnqueueRequest<'a> {
         "idempotencyTtlMs",
         "deadlineMs",
         "cost",
+        "orderingKey",
+        "limitKey",
+        "fairnessKey",
         "retry",
         "retention",
     ];
@@ -91,7 +94,7 @@ pub struct TaskRequest<'a> {
     #[schema(value_type = Option<String>)]
     pub idempotency_key: Option<Cow<'a, str>>,
     /// Where a task has the key: `existing` (default) answers that task, `reject` is 409 `idempotency_conflict` with its id, and
-    /// `replace` puts this one in its place while it is delayed or ready: under its id, all else new, at the end of the line;
+    /// `replace` puts this one in its place while it is delayed, blocked or ready: under its id, all else new, at the end of the line;
     /// one that is leased or has ended is answered.
     #[schema(value_type = Option<String>)]
     pub idempotency: Option<Cow<'a, str>>,
@@ -106,6 +109,16 @@ pub struct TaskRequest<'a> {
     /// Tokens that its start takes of the queue's `limits.perSecond`, 1 to 1,000,000; 1 when absent.
     #[schema(minimum = 1, maximum = 1_000_000)]
     pub cost: Option<u64>,
+    /// Of the tasks with this key one runs at a time, in the order of their enqueues; 1 to 256 bytes. The others are `blocked`.
+    #[schema(value_type = Option<String>)]
+    pub ordering_key: Option<Cow<'a, str>>,
+    /// The tasks with this key share the limits of the first of the queue's `limits.keys` that matches it; 1 to 256 bytes.
+    #[schema(value_type = Option<String>)]
+    pub limit_key: Option<Cow<'a, str>>,
+    /// Claims take turns between these keys, by the weights of the queue's `fairness`; 1 to 256 bytes. Tasks without one are as one
+    /// key.
+    #[schema(value_type = Option<String>)]
+    pub fairness_key: Option<Cow<'a, str>>,
     /// When a failed attempt is tried again; as its queue's policy says when absent.
     pub retry: Option<RetryRequest>,
     /// How long it can be looked up when finished; as its queue's policy says what is absent.
@@ -124,10 +137,13 @@ impl<'a> Request<'a> for TaskRequest<'a> {
         "idempotencyTtlMs",
         "deadlineMs",
         "cost",
+        "orderingKey",
+        "limitKey",
+        "fairnessKey",
         "retry",
         "retention",
     ];
-    const NOT_YET: &'static [&'static str] = &["orderingKey", "fairnessKey", "limitKey", "callbackUrl"];
+    const NOT_YET: &'static [&'static str] = &["callbackUrl"];
 
     fn of(fields: &Fields<'a>) -> Result<Self, ApiError> {
         Ok(Self {
@@ -141,6 +157,9 @@ impl<'a> Request<'a> for TaskRequest<'a> {
             idempotency_ttl_ms: fields.whole("idempotencyTtlMs")?,
             deadline_ms: fields.whole("deadlineMs")?,
             cost: fields.whole("cost")?,
+            ordering_key: fields.text("orderingKey")?,
+            limit_key: fields.text("limitKey")?,
+            fairness_key: fields.text("fairnessKey")?,
             retry: fields.object("retry")?,
             retention: fields.object("retention")?,
         })
@@ -228,9 +247,20 @@ impl TaskRequest<'_> {
                 .map_err(|e| ApiError::invalid_field("idempotencyKey", e.to_string()))?,
             idempotency,
             idempotency_ttl_ms: key_ttl(self.idempotency_ttl_ms, keyed)?,
-            keys: None,
+            keys: TaskKeys {
+                ordering: task_key("orderingKey", self.ordering_key)?,
+                limit: task_key("limitKey", self.limit_key)?,
+                fairness: task_key("fairnessKey", self.fairness_key)?,
+            }
+            .shared(),
         })
     }
+}
+
+/// A key by which tasks are ordered, limited or treated fairly.
+pub(crate) fn task_key(field: &str, asked: Option<Cow<'_, str>>) -> Result<Option<TaskKey>, ApiError> {
+    let key = asked.map(|asked| TaskKey::new(&asked)).transpose();
+    key.map_err(|error| ApiError::invalid_field(field, error.to_string()))
 }
 
 fn key_ttl(asked: Option<u64>, keyed: bool) -> Result<Option<u64>, ApiError> {

@@ -43,9 +43,11 @@ reasons! {
     Delayed => "delayed";
     /// Its queue hands out nothing.
     Paused => "paused";
-    /// Its queue has as many leases as it may.
+    /// Another task holds its ordering key.
+    OrderingKeyBusy => "orderingKeyBusy";
+    /// Its queue or its limit key has as many leases as it may.
     LimitFull => "limitFull";
-    /// Its queue has started as many tasks as it may.
+    /// Its queue or its limit key has started as many tasks as it may.
     RateLimited => "rateLimited";
     /// Nobody asks for tasks of its queue.
     NoClaimers => "noClaimers";
@@ -67,7 +69,7 @@ impl Serialize for Reason {
 pub struct ExplainView {
     /// State of the task, or of the queue's first one; `empty` where a queue has none that is not finished.
     pub state: &'static str,
-    /// `finished`, `leased`, `delayed`, `paused`, `limitFull`, `rateLimited`, `noClaimers`, `behind` or `claimable`: the first of these that holds.
+    /// `finished`, `leased`, `delayed`, `paused`, `orderingKeyBusy`, `limitFull`, `rateLimited`, `noClaimers`, `behind` or `claimable`: the first of these that holds.
     #[schema(value_type = String)]
     pub reason: Reason,
     /// Since when, by the store's clock; left out where that is not known.
@@ -80,7 +82,7 @@ pub struct ExplainView {
     pub evidence: Vec<Evidence>,
     /// What to do about it.
     pub next_step: &'static str,
-    /// Place of a ready task in the line, 1 for the head; 10,001 means that or more.
+    /// Place of a ready task in the line, or of a blocked one in that of its gate, 1 for the head; 10,001 means that or more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<u64>,
 }

@@ -32,7 +32,10 @@ pub use explain::{EventView, Events, Evidence, ExplainView, Reason};
 pub use many::{
     PurgeRequest, PurgeView, Redrive, RedriveFilter, RedriveRequest, RedriveView, TaskList, task_state,
 };
-pub use policy::{KeepRequest, KeepView, LimitsRequest, LimitsView, PolicyRequest, PolicyView};
+pub use policy::{
+    FairnessRequest, FairnessView, KeepRequest, KeepView, KeyLimitRequest, KeyLimitView, LimitsRequest,
+    LimitsView, OrderingRequest, OrderingView, PolicyRequest, PolicyView,
+};
 pub use queue::{PauseRequest, PauseView, QueueList, QueueView, StateCounts};
 pub use raw::{AnyJson, raw_value};
 pub use read::{Fields, Request, parse};

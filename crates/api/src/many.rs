@@ -25,7 +25,7 @@ pub struct TaskList<'a> {
 #[derive(Debug, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PurgeRequest {
-    /// States whose tasks go: some of `delayed`, `ready`, `leased`, `completed`, `failed`, `dead` and `cancelled`. Workers that hold
+    /// States whose tasks go: some of `delayed`, `blocked`, `ready`, `leased`, `completed`, `failed`, `dead` and `cancelled`. Workers that hold
     /// a task are asked to stop.
     #[schema(min_items = 1)]
     pub states: Vec<String>,
@@ -64,9 +64,6 @@ impl PurgeRequest {
 /// # Errors
 /// When it is none.
 pub fn task_state(field: &str, name: &str) -> Result<TaskState, ApiError> {
-    if name == "blocked" {
-        return Err(ApiError::not_supported(field).with("value", name));
-    }
     TaskState::from_name(name).ok_or_else(|| {
         let names = TaskState::ALL.map(TaskState::name).join(", ");
         ApiError::invalid_field(field, format!("`{field}` takes the states {names}.")).with("value", name)

@@ -87,6 +87,8 @@ impl PauseRequest<'_> {
 pub struct StateCounts {
     /// Not claimable yet.
     pub delayed: u64,
+    /// Held back by a gate of their keys.
+    pub blocked: u64,
     /// Claimable.
     pub ready: u64,
     /// Held by a worker.

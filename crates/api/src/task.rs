@@ -1,6 +1,6 @@
 //! Tasks as they are answered.
 
-use brisq_model::{Attempt, IdempotencyKey, Task, TaskState};
+use brisq_model::{Attempt, IdempotencyKey, Task, TaskKey, TaskState};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -50,7 +50,7 @@ pub struct TaskView<'a> {
     pub id: String,
     /// Queue it is in.
     pub queue: &'a str,
-    /// `delayed`, `ready`, `leased`, `completed`, `failed`, `dead` or `cancelled`.
+    /// `delayed`, `blocked`, `ready`, `leased`, `completed`, `failed`, `dead` or `cancelled`.
     pub state: &'static str,
     /// 0 to 9, 9 first.
     pub priority: u8,
@@ -84,6 +84,15 @@ pub struct TaskView<'a> {
     /// Key it was enqueued with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<&'a str>,
+    /// Key in whose order it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ordering_key: Option<&'a str>,
+    /// Key whose limits it shares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_key: Option<&'a str>,
+    /// Key that it is treated fairly by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fairness_key: Option<&'a str>,
     /// Last progress of a heartbeat.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = AnyJson, required = false)]
@@ -162,6 +171,13 @@ impl<'a> TaskView<'a> {
     /// The task as a reader sees it: with its payload, without its lease's token.
     #[must_use]
     pub fn of(queue: &'a str, task: &'a Task) -> Self {
+        let keys = task.keys.as_deref();
+        let [ordering_key, limit_key, fairness_key] = [
+            keys.and_then(|keys| keys.ordering.as_ref()),
+            keys.and_then(|keys| keys.limit.as_ref()),
+            keys.and_then(|keys| keys.fairness.as_ref()),
+        ]
+        .map(|key| key.map(TaskKey::as_str));
         Self {
             id: task.id.to_string(),
             queue,
@@ -178,6 +194,9 @@ impl<'a> TaskView<'a> {
             cancel_requested: task.cancel_requested,
             dead_reason: task.dead_reason.map(brisq_model::DeadReason::name),
             idempotency_key: task.idempotency_key.as_ref().map(IdempotencyKey::as_str),
+            ordering_key,
+            limit_key,
+            fairness_key,
             progress: task.progress.as_ref().map(raw_value),
             attempts: task.attempts.iter().map(AttemptView::of).collect(),
             payload: Some(raw_value(&task.payload)),

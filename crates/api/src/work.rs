@@ -333,7 +333,7 @@ impl FailRequest<'_> {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FailResponse {
-    /// `delayed` or `ready` when it is tried again, else `dead`, `failed` or `cancelled`.
+    /// `delayed`, `blocked` or `ready` when it is tried again, else `dead`, `failed` or `cancelled`.
     pub state: &'static str,
     /// When it can be claimed again.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -59,6 +59,9 @@ pub struct Paused {
 pub struct QueueCounts {
     /// Not claimable yet.
     pub delayed: u64,
+    /// Held back by a gate of their keys.
+    #[serde(default)]
+    pub blocked: u64,
     /// Claimable.
     pub ready: u64,
     /// Held.

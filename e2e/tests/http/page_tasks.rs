@@ -93,7 +93,10 @@ fn tasks_of_a_queue_are_looked_at_by_keyboard() {
     page.until("document.querySelector('#queues a') !== null");
     page.enter_by("Tab", "#queues a");
     page.until("!document.querySelector('#queue').hidden && document.activeElement.id === 'queue-title'");
-    page.until_text("#states", "delayed 1 ready 59 leased 1 completed 0 failed 0 dead 2 cancelled 0");
+    page.until_text(
+        "#states",
+        "delayed 1 blocked 0 ready 59 leased 1 completed 0 failed 0 dead 2 cancelled 0",
+    );
     page.until("document.querySelector('#tasks').rows.length === 50");
     let why = "document.querySelector('#queue-why a').getAttribute('href')";
     let why = page.browser.evaluate(why).expect("a link").as_str().expect("a text").to_owned();

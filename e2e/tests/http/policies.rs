@@ -25,8 +25,9 @@ fn a_policy_is_answered_back_with_its_defaults() {
         for (wrong, code) in [
             (json!({"limits": {"maxInFlight": 0}}), "invalid_field"),
             (json!({"limits": {"burst": 3}}), "invalid_field"),
-            (json!({"limits": {"keys": []}}), "not_supported"),
-            (json!({"fairness": {}}), "not_supported"),
+            (json!({"limits": {"keys": [{"match": "a"}]}}), "invalid_field"),
+            (json!({"fairness": {"weights": {"a": 0}}}), "invalid_field"),
+            (json!({"ordering": {"onFailure": "wait"}}), "invalid_field"),
             (json!({"nonsense": 1}), "unknown_field"),
         ] {
             refused(&put(http, "q", &wrong), 400, code);

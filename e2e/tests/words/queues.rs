@@ -34,7 +34,10 @@ fn queues_are_listed_shown_paused_and_resumed_from_the_command_line() {
         let listed = said(&url, &["queues", "list"]);
         let rows: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(rows.len(), 3, "{listed}");
-        assert_eq!(rows[0], ["NAME", "READY", "LEASED", "DELAYED", "DEAD", "OLDEST", "CLAIMERS", "PAUSED"]);
+        assert_eq!(
+            rows[0],
+            ["NAME", "READY", "LEASED", "BLOCKED", "DELAYED", "DEAD", "OLDEST", "CLAIMERS", "PAUSED"]
+        );
         assert_eq!((rows[1][0], rows[2][0], rows[2][1]), ("a:b.c_d-e", "emails", "1"));
 
         let paused = said(&url, &["queues", "pause", "emails", "--reason", "the mailer is down"]);

@@ -8,7 +8,7 @@ const JSON_SHOWN_MAX = 4 * 1024;
 // States of tasks that have a reason and a last error.
 const LOST = ["dead", "failed"];
 // Since when a task is in its state; what has ended, since its end.
-const SINCE = { delayed: "readyAt", ready: "readyAt", leased: "startedAt" };
+const SINCE = { delayed: "readyAt", blocked: "readyAt", ready: "readyAt", leased: "startedAt" };
 
 const queuePath = queue => "/v1/queues/" + encodeURIComponent(queue);
 const taskPath = id => "/v1/tasks/" + encodeURIComponent(id);

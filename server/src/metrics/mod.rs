@@ -56,10 +56,11 @@ pub struct Metrics {
 }
 
 /// States of tasks that have a gauge for each queue.
-const GAUGED: [(&str, &str, TaskState); 4] = [
+const GAUGED: [(&str, &str, TaskState); 5] = [
     ("tasks_ready", "Tasks that are ready; none of a paused queue is handed out", TaskState::Ready),
     ("tasks_leased", "Tasks that workers hold", TaskState::Leased),
     ("tasks_delayed", "Tasks that are not claimable yet", TaskState::Delayed),
+    ("tasks_blocked", "Tasks that a gate of their keys holds back", TaskState::Blocked),
     ("tasks_dead", "Dead letters that are kept", TaskState::Dead),
 ];
 

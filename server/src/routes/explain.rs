@@ -89,18 +89,24 @@ impl AppState {
     }
 
     async fn around(&self, shard: &ShardHandle, task: Option<&Task>) -> Result<Around, brisq_api::ApiError> {
-        let before = match task.filter(|task| task.state == TaskState::Ready) {
-            Some(task) => self.store.standing(task.id).await.map_err(noted)?.map(|standing| standing.before),
+        let waits = task.filter(|task| matches!(task.state, TaskState::Ready | TaskState::Blocked));
+        let standing = match waits {
+            Some(task) => self.store.standing(task.id).await.map_err(noted)?,
             None => None,
         };
         let counts = self.store.counts(&[shard.shard()]).await.map_err(noted)?;
         let counts = counts.into_iter().next().unwrap_or_default();
-        Ok(Around { counts, before, waiting: shard.parking().waiting() as u64 })
+        Ok(Around {
+            counts,
+            before: standing.as_ref().map(|standing| standing.before),
+            barrier: standing.and_then(|standing| standing.barrier),
+            waiting: shard.parking().waiting() as u64,
+        })
     }
 
-    /// The first task in line, or, where none is ready, the first whose lease ends or that is due.
+    /// The first task in line, or, where none is ready, the first that a gate holds back, whose lease ends or that is due.
     async fn first_task(&self, shard: &ShardHandle) -> Result<Option<Task>, brisq_api::ApiError> {
-        for state in [TaskState::Ready, TaskState::Leased, TaskState::Delayed] {
+        for state in [TaskState::Ready, TaskState::Blocked, TaskState::Leased, TaskState::Delayed] {
             let from = Cursor { state, after: None };
             let (tasks, _) = self.list(shard, from, false, 1, Parts::Attempts).await?;
             if let Some(first) = tasks.into_iter().next() {

@@ -182,6 +182,7 @@ impl AppState {
             name: info.name.to_string(),
             counts: StateCounts {
                 delayed: counts.of(TaskState::Delayed),
+                blocked: counts.of(TaskState::Blocked),
                 ready: counts.of(TaskState::Ready),
                 leased: counts.of(TaskState::Leased),
                 completed: counts.of(TaskState::Completed),

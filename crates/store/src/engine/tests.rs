@@ -8,6 +8,8 @@ use brisq_model::{
 };
 use bytes::Bytes;
 
+mod laws;
+
 use super::{Body, Bounds, Extra, Record, Records, ShardTasks};
 use crate::{ClaimOp, Enqueued, Refused, StoreError, WorkDone, WorkOp};
 
