@@ -2,8 +2,8 @@
 //! their length as 32 bits; an optional field begins with 0 or 1.
 
 use brisq_model::{
-    Attempt, Backoff, Claim, DeadReason, Event, EventKind, IdempotencyKey, LeaseEnd, LeaseToken, Pause,
-    Policy, Priority, Rate, Retention, RetryPolicy, State, TaskError, TaskState, UnixMs,
+    Attempt, Backoff, Claim, DeadReason, Declared, Event, EventKind, IdempotencyKey, LeaseEnd, LeaseToken,
+    Mark, Pause, Policy, Priority, Rate, Retention, RetryPolicy, State, TaskError, TaskState, UnixMs,
 };
 use brisq_store::engine::{Body, Extra, Record, Rules};
 use bytes::Bytes;
@@ -18,6 +18,8 @@ const COST: u8 = 4;
 /// Tags of what an extra may lack.
 const STARTED: u8 = 1;
 const EVENTS: u8 = 2;
+/// Tag of what rules may lack.
+const DECLARED: u8 = 1;
 
 fn write_retention(w: &mut Writer, retention: Retention) {
     w.u64(retention.completed_ms);
@@ -73,6 +75,12 @@ pub fn rules_bytes(rules: &Rules) -> Vec<u8> {
         w.u64(policy.aging_ms);
         w.u32(policy.expiries_max);
     });
+    if let Some(Declared { mark, paused }) = rules.declared {
+        w.u8(DECLARED);
+        w.u64(mark.epoch);
+        w.u64(mark.generation);
+        w.u8(paused.into());
+    }
     w.0
 }
 
@@ -90,7 +98,11 @@ pub fn rules(bytes: &[u8]) -> Read<Rules> {
             expiries_max: r.u32()?,
         }))
     })?;
-    Ok(Rules { policy, paid_us })
+    let declared = r.is_next(DECLARED)?.then(|| {
+        let mark = Mark { epoch: r.u64()?, generation: r.u64()? };
+        Ok(Declared { mark, paused: r.u8()? == 1 })
+    });
+    Ok(Rules { policy, paid_us, declared: declared.transpose()? })
 }
 
 /// What never changes of a task.
@@ -402,8 +414,11 @@ mod tests {
             ..Policy::default()
         };
         for policy in [None, Some(Policy::default()), Some(limited)] {
-            let r = Rules { policy: policy.map(Box::new), paid_us: 1 << 50 };
-            assert_eq!(rules(&rules_bytes(&r)), Ok(r));
+            let mark = Mark { epoch: 1 << 40, generation: 3 };
+            for declared in [None, Some(Declared { mark, paused: true }), Some(Declared::default())] {
+                let r = Rules { policy: policy.clone().map(Box::new), paid_us: 1 << 50, declared };
+                assert_eq!(rules(&rules_bytes(&r)), Ok(r));
+            }
         }
         let p = Pause { since: UnixMs(7), by: "me".into(), reason: "größer".into() };
         assert_eq!(pause(&pause_bytes(&p)), Ok(p));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use brisq_model::{
-    Attempt, Claim, DeadReason, Event, EventKind, Facts, IdempotencyKey, LeaseEnd, LeaseToken, Pause, Policy,
+    Attempt, Claim, DeadReason, Event, EventKind, Facts, IdempotencyKey, LeaseEnd, LeaseToken, Mark, Pause, Policy,
     Priority, Rate, Retention, State, Task, TaskError, TaskId, TaskState, UnixMs, WorkerName,
 };
 use brisq_store::{
@@ -195,6 +195,7 @@ pub(crate) fn worked(value: Value) -> Read<Framed<WorkResult>> {
             "G" => WorkDone::Purged(fields.int()? == 1),
             "V" => WorkDone::Redriven(fields.state()?),
             "Y" => WorkDone::Governed,
+            "M" => WorkDone::Declared(fields.int()? == 1),
             "P" => WorkDone::Paused,
             "U" => WorkDone::Resumed,
             _ => return Err(strange("a result")),
@@ -373,6 +374,14 @@ pub(crate) fn counts(value: Value) -> Read<QueueCounts> {
         }
     };
     counts.next_token_at = fields.optional_ms()?;
+    counts.declared = match fields.next()? {
+        Value::Nil => None,
+        value => {
+            let mut fields = Fields::of(value, "a declaration")?;
+            let mut number = || fields.int().map(|number| u64::try_from(number).unwrap_or(0));
+            Some(Mark { epoch: number()?, generation: number()? })
+        }
+    };
     Ok(counts)
 }
 

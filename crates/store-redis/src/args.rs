@@ -1,6 +1,6 @@
 //! Operations as arguments of the library's functions.
 
-use brisq_model::{Backoff, Idempotency, NewTask, Policy, RetryPolicy, Start, WorkerName};
+use brisq_model::{Backoff, DECLARED_PAUSED, Declaration, Idempotency, MANIFEST, NewTask, Policy, RetryPolicy, Start, WorkerName};
 use brisq_store::{PageOf, Parts, WorkOp};
 use redis::Cmd;
 
@@ -88,6 +88,7 @@ pub(crate) fn work(command: &mut Cmd, ops: &[WorkOp]) {
                 command.arg("Y");
                 govern(command, policy);
             }
+            WorkOp::Declare(declaration) => declare(command, declaration),
             WorkOp::Pause { by, reason } => {
                 command.arg("P").arg(by).arg(reason);
             }
@@ -109,6 +110,18 @@ fn govern(command: &mut Cmd, policy: &Policy) {
     command.arg(policy.aging_ms).arg(policy.expiries_max).arg(policy.kept_max).arg(retry(&policy.retry));
     command.arg(policy.retention.completed_ms).arg(policy.retention.dead_ms);
     command.arg(number(rate.map(|rate| rate.milli_per_second)));
+}
+
+/// A mark (-1 without one), whether it is to be paused, who by and why, and a policy or none.
+fn declare(command: &mut Cmd, declaration: &Declaration) {
+    let Declaration { mark, policy, paused } = declaration;
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    command.arg("M").arg(mark.map_or(-1, |mark| number(mark.epoch)));
+    command.arg(mark.map_or(-1, |mark| number(mark.generation))).arg(u8::from(*paused));
+    command.arg(MANIFEST).arg(DECLARED_PAUSED).arg(u8::from(policy.is_some()));
+    if let Some(policy) = policy {
+        govern(command, policy);
+    }
 }
 
 /// Arguments of `tasks`.

@@ -63,6 +63,8 @@ local function counts(keys)
   answer[11] = call.claimed
   answer[12] = call.policy ~= DEFAULT_POLICY and call.policy
   answer[13] = next_token(call) or -1
+  local declared = redis.call('HGET', keys[META], 'declared')
+  answer[14] = declared and read_declared(declared)
   return answer
 end
 

@@ -33,6 +33,32 @@ local function govern(call, argv, at)
   return { 'Y' }
 end
 
+-- A declaration: its mark, -1 without one, whether paused, by whom and why, whether a policy follows, and that. Second, how many
+-- arguments it has.
+local DECLARE_ARGS = 6
+local function declare(call, argv, at)
+  local epoch, generation, paused = tonumber(argv[at + 1]), tonumber(argv[at + 2]), tonumber(argv[at + 3])
+  local governs = argv[at + DECLARE_ARGS] == '1'
+  local length = DECLARE_ARGS + (governs and POLICY_ARGS or 0)
+  local was = read_declared(redis.call('HGET', call.keys[META], 'declared'))
+  if generation < 0 then
+    epoch, generation = was[1], was[2]
+  elseif epoch < was[1] or (epoch == was[1] and generation <= was[2]) then
+    return { 'M', 0 }, length
+  end
+  if governs then
+    govern(call, argv, at + DECLARE_ARGS)
+    if paused > was[3] then
+      pause(call, argv[at + 4], argv[at + 5])
+    elseif paused < was[3] then
+      resume(call)
+    end
+  end
+  call.touched = true
+  redis.call('HSET', call.keys[META], 'declared', cmsgpack.pack({ epoch, generation, paused }))
+  return { 'M', 1 }, length
+end
+
 -- ARGV: path, most bytes of the answer, then operations, each a letter and its arguments.
 local function work(keys, argv)
   local call, refused = begin(keys, argv[1])
@@ -74,6 +100,10 @@ local function work(keys, argv)
     elseif kind == 'Y' then
       result = govern(call, argv, at)
       at = at + 1 + POLICY_ARGS
+    elseif kind == 'M' then
+      local length
+      result, length = declare(call, argv, at)
+      at = at + 1 + length
     elseif kind == 'P' then
       result = pause(call, argv[at + 1], argv[at + 2])
       at = at + 3

@@ -6,6 +6,7 @@
 
 mod bounds;
 mod claim;
+mod declare;
 mod kept;
 mod keys;
 mod line;

@@ -1,6 +1,6 @@
 //! What holds for all tasks of the shard: defaults, and how many may start.
 
-use brisq_model::{Policy, Rate, TaskId, UnixMs};
+use brisq_model::{Declared, Policy, Rate, TaskId, UnixMs};
 
 use super::record::Record;
 use super::shard::ShardTasks;
@@ -11,6 +11,8 @@ use super::shard::ShardTasks;
 pub struct Rules {
     /// As somebody gave it.
     pub policy: Option<Box<Policy>>,
+    /// What a manifest declared last.
+    pub declared: Option<Declared>,
     /// When all tokens that were taken are paid, in microseconds of the store's clock.
     pub paid_us: u64,
 }

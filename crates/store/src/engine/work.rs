@@ -61,6 +61,7 @@ impl ShardTasks {
                 self.govern(now, policy);
                 Ok(Ok(WorkDone::Governed))
             }
+            WorkOp::Declare(declaration) => Ok(Ok(WorkDone::Declared(self.declare(now, *declaration)))),
             WorkOp::Pause { by, reason } => {
                 self.pause(now, by, reason);
                 Ok(Ok(WorkDone::Paused))
