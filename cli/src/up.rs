@@ -114,6 +114,7 @@ async fn serve(
     let options = Options {
         auth: Auth::off(),
         store_is_shared: false,
+        declared: Arc::default(),
         console: Console { watch: board.watch(), captures: Some(captures) },
         in_claim: flags.demo.then_some(slowdown::in_claim),
         faults,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use brisq_model::{
-    Attempt, Claim, DeadReason, Event, EventKind, Facts, IdempotencyKey, LeaseEnd, LeaseToken, Mark, Pause, Policy,
-    Priority, Rate, Retention, State, Task, TaskError, TaskId, TaskState, UnixMs, WorkerName,
+    Attempt, Claim, DeadReason, Event, EventKind, Facts, IdempotencyKey, LeaseEnd, LeaseToken, Mark, Pause,
+    Policy, Priority, Rate, Retention, State, Task, TaskError, TaskId, TaskState, UnixMs, WorkerName,
 };
 use brisq_store::{
     Answer, Enqueued, Place, QueueCounts, Refused, StoreError, TaskPage, WorkDone, WorkResult,

@@ -1,6 +1,9 @@
 //! Operations as arguments of the library's functions.
 
-use brisq_model::{Backoff, DECLARED_PAUSED, Declaration, Idempotency, MANIFEST, NewTask, Policy, RetryPolicy, Start, WorkerName};
+use brisq_model::{
+    Backoff, DECLARED_PAUSED, Declaration, Idempotency, MANIFEST, NewTask, Policy, RetryPolicy, Start,
+    WorkerName,
+};
 use brisq_store::{PageOf, Parts, WorkOp};
 use redis::Cmd;
 

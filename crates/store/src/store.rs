@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use brisq_model::{
-    Declaration, LeaseToken, Mark, NewTask, Pause, Policy, QueueName, QueueNumber, Shard, Task, TaskError, TaskId, TaskState,
-    TaskStates, TenantName, UnixMs, WorkerName,
+    Declaration, LeaseToken, Mark, NewTask, Pause, Policy, QueueName, QueueNumber, Shard, Task, TaskError,
+    TaskId, TaskState, TaskStates, TenantName, UnixMs, WorkerName,
 };
 use bytes::Bytes;
 use tokio::sync::mpsc::Receiver;
