@@ -20,7 +20,7 @@ use crate::shard::ShardHandle;
 use crate::state::AppState;
 
 /// How often the store is asked whether it holds what is declared: one call, whatever the number of queues.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Pause before what the store did not take is tried again.
 const TRY_AGAIN_IN: Duration = Duration::from_millis(500);
 /// Longest that a start waits until the store holds what is declared.

@@ -68,6 +68,25 @@ mod tests {
         assert_eq!(read("generation: 1").unwrap().mark, Some(Mark { epoch: 0, generation: 1 }));
     }
 
+    /// As the operator writes it.
+    #[test]
+    fn a_file_of_the_operator_is_one() {
+        #[derive(Deserialize)]
+        struct ConfigMap {
+            data: std::collections::BTreeMap<String, String>,
+        }
+        for (config_map, queues) in [
+            (include_str!("../../operator/golden/external/configmap-orders.yaml"), 2),
+            (include_str!("../../operator/golden/smallest/configmap-orders.yaml"), 0),
+        ] {
+            let (config_map, _) =
+                brisq_yaml::Document::parse(config_map).unwrap().read::<ConfigMap>(Echo::Values).unwrap();
+            let declared = read(&config_map.data["queues.yaml"]).unwrap();
+            assert_eq!(declared.mark, Some(Mark { epoch: 1_764_547_200, generation: 3 }));
+            assert_eq!(declared.queues.len(), queues);
+        }
+    }
+
     #[test]
     fn what_is_wrong_is_told_by_its_place() {
         for (yaml, part) in [
