@@ -49,9 +49,6 @@ impl Default for Declared {
 
 impl Declared {
     /// What a manifest declares; `None` without a manifest.
-    ///
-    /// # Panics
-    /// Never: the name of the default tenant is one.
     #[must_use]
     pub fn new(queues: Option<DeclaredQueues>) -> Self {
         let tenant = TenantName::new(DEFAULT_TENANT).expect("invariant: the default tenant has a name");
