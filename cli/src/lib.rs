@@ -7,6 +7,7 @@ mod board;
 mod cluster;
 mod demo;
 mod explain;
+mod follow;
 mod load;
 mod plan;
 mod program;

@@ -1,6 +1,7 @@
 //! What a manifest asks of a laptop.
 
 use brisq_crd::{Document, Manifest, Metadata, TaskQueueSpec};
+use brisq_settings::Files;
 use brisq_slo::Objective;
 
 use crate::Failed;
@@ -27,9 +28,13 @@ impl Plan {
         Ok(Self { name, spec: TaskQueueSpec::default(), objective, ignored: Vec::new() })
     }
 
-    /// From the one TaskQueue of a file.
-    pub fn of_file(file: &str, demo: bool) -> Result<Self, Failed> {
-        let text = validate::read(file).map_err(|error| Failed::usage(format!("{error:#}")))?;
+    /// From the one TaskQueue of a file, which can be followed then; `-` is standard input.
+    pub fn of_file(file: &str, demo: bool, files: &mut Files) -> Result<Self, Failed> {
+        let text = match file {
+            "-" => validate::read(file).map_err(|error| format!("{error:#}")),
+            file => files.read(file).map_err(|why| format!("{file} {why}")),
+        };
+        let text = text.map_err(Failed::usage)?;
         let (mut queues, mut ignored, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
         for Placed { place, document } in validate::documents(file, &text) {
             match document {
@@ -80,7 +85,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("f.yaml");
         std::fs::write(&file, text).unwrap();
-        Plan::of_file(file.to_str().unwrap(), false).map_err(|failed| match failed {
+        Plan::of_file(file.to_str().unwrap(), false, &mut Files::default()).map_err(|failed| match failed {
             Failed::Usage(mistakes) => mistakes.join("\n"),
             Failed::Work(error) => error.to_string(),
         })

@@ -8,14 +8,15 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use brisq_profiler::{Artifacts, Event, Profiler, ProfilerConfig};
 use brisq_recorder::{ClaimLog, Recorder, RecorderConfig};
-use brisq_server::{Auth, Console, Doors, Faults, Listen, Options, Running};
-use brisq_settings::address;
+use brisq_server::{Auth, Console, Declared, Doors, Faults, Listen, Options, Running};
+use brisq_settings::{Files, address};
 use brisq_slo::{CaptureLimits, Objective};
 use brisq_telemetry::{complain, say};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::board::Board;
+use crate::follow::follow;
 use crate::plan::{Plan, THRESHOLD_DEFAULT_MS};
 use crate::stage::Stage;
 use crate::{Failed, demo, slowdown};
@@ -29,7 +30,7 @@ const EVENTS_PENDING_MAX: usize = 256;
 
 #[derive(clap::Args)]
 pub struct Flags {
-    /// TaskQueue manifest to run; `-` reads standard input [default: p99<100ms, captures on]
+    /// TaskQueue manifest to run; `-` reads standard input. Its queues are followed while it runs [default: p99<100ms, captures on]
     #[arg(short = 'f', long = "file", value_name = "TASKQUEUE.yaml")]
     file: Option<String>,
     /// Folder for tasks and captures; made if absent
@@ -58,7 +59,8 @@ fn folder(text: &str) -> Result<PathBuf, String> {
 }
 
 pub fn run(flags: Flags, faults: Option<Faults>) -> Result<(), Failed> {
-    let plan = plan(&flags)?;
+    let mut files = Files::default();
+    let plan = plan(&flags, &mut files)?;
     let _logging = brisq_telemetry::init_logging("warn");
     let threshold = plan.objective.as_ref().map_or(THRESHOLD_DEFAULT_MS * 1_000, Objective::threshold_us);
     let claims = Arc::new(ClaimLog::new(Duration::from_micros(threshold)));
@@ -68,12 +70,12 @@ pub fn run(flags: Flags, faults: Option<Faults>) -> Result<(), Failed> {
         complain(&format!("engine     off: {reason}; captures hold counters and canaries, but no stacks"));
     }
     let runtime = brisq_server::runtime().context("the runtime did not start")?;
-    let served = runtime.block_on(serve(&flags, plan, claims, recorder, faults));
+    let served = runtime.block_on(serve(&flags, (plan, files), claims, recorder, faults));
     runtime.shutdown_background();
     served.map_err(Failed::Work)
 }
 
-fn plan(flags: &Flags) -> Result<Plan, Failed> {
+fn plan(flags: &Flags, files: &mut Files) -> Result<Plan, Failed> {
     for (flag, at) in [("--listen", flags.listen), ("--admin-listen", flags.admin_listen)] {
         if !at.ip().is_loopback() {
             return Err(Failed::usage(format!(
@@ -82,19 +84,27 @@ fn plan(flags: &Flags) -> Result<Plan, Failed> {
         }
     }
     match &flags.file {
-        Some(file) => Plan::of_file(file, flags.demo),
+        Some(file) => Plan::of_file(file, flags.demo, files),
         None => Ok(Plan::without_manifest(flags.demo)?),
     }
 }
 
 async fn serve(
     flags: &Flags,
-    plan: Plan,
+    (plan, files): (Plan, Files),
     claims: Arc<ClaimLog>,
     recorder: Arc<Recorder>,
     faults: Option<Faults>,
 ) -> anyhow::Result<()> {
-    brisq_settings::outlive_hangups()?;
+    let of_file = flags.file.as_ref().map(|_| plan.spec.declared_queues());
+    let declared = Arc::new(Declared::new(of_file));
+    match &flags.file {
+        Some(file) if !files.is_empty() => {
+            let following = follow(files, file.clone(), flags.demo, &plan, Arc::clone(&declared));
+            tokio::spawn(following?);
+        }
+        _ => brisq_settings::outlive_hangups()?,
+    }
     let limits = brisq_server::raise_descriptor_limit().map(brisq_server::Limits::within);
     let doors = Doors::open(&Listen {
         public: flags.listen,
@@ -114,6 +124,7 @@ async fn serve(
     let options = Options {
         auth: Auth::off(),
         store_is_shared: false,
+        declared,
         console: Console { watch: board.watch(), captures: Some(captures) },
         in_claim: flags.demo.then_some(slowdown::in_claim),
         faults,
@@ -186,6 +197,9 @@ fn say_where(running: &Running, data: &Path, plan: &Plan) {
     match &plan.objective {
         Some(objective) => say(&format!("objective  {objective} of claim latency")),
         None => say("objective  none"),
+    }
+    if !plan.spec.queues.is_empty() {
+        say(&format!("queues     {} of the manifest, which is followed", plan.spec.queues.len()));
     }
     for what in &plan.ignored {
         say(&format!("ignored    {what}: has no effect outside a cluster"));

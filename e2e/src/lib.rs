@@ -102,6 +102,16 @@ impl Up {
         Ok(Self { program, data })
     }
 
+    /// Writes another manifest over the one that it was started from.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn change(&self, manifest: &str) -> io::Result<()> {
+        let aside = self.data.path().join("queue.yaml.new");
+        std::fs::write(&aside, manifest)?;
+        std::fs::rename(aside, self.data.path().join("queue.yaml"))
+    }
+
     /// Folders of whole captures, oldest first.
     ///
     /// # Errors

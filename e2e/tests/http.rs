@@ -7,6 +7,8 @@ mod calm;
 mod closes;
 #[path = "http/contract.rs"]
 mod contract;
+#[path = "http/declared.rs"]
+mod declared;
 #[path = "http/explained.rs"]
 mod explained;
 #[path = "http/followed.rs"]

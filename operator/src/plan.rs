@@ -48,6 +48,10 @@ pub struct Plan {
     pub name: String,
     pub namespace: String,
     pub spec: TaskQueueSpec,
+    /// When the TaskQueue was made, in seconds: one that is made anew begins with generation 1 again.
+    pub epoch: u64,
+    /// Of the spec.
+    pub generation: u64,
     /// The policy in force: the TaskQueue's own, or the one that it refers to.
     pub profiling: ProfilingPolicySpec,
     pub owner: OwnerReference,

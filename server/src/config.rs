@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use brisq_api::DeclaredQueues;
 use brisq_settings::{Files, Given, Secret, Setting, Settings, address};
 
 use crate::auth::Auth;
+use crate::queues_file;
 
 /// Redis nodes of one `--redis` list.
 const REDIS_URLS_MAX: usize = 64;
@@ -31,6 +33,7 @@ pub const SETTINGS: &[Setting] = &[
         "Address of /healthz and /readyz alone, where no other connections stand before a probe's",
     ),
     Setting::new("tokens", "FILE", "File of static tokens; turns authentication on"),
+    Setting::new("queues", "FILE", "File of queues and what holds for their tasks, as `queues` of a manifest; `PUT` changes none of them then"),
     Setting::new("insecure", "", "Listen beyond loopback without authentication").default("false").switch(),
     Setting::new("durability", "LEVEL", "Embedded store: `fsync` before every answer, or `relaxed`, which a crash of the machine can cost the last second [default: fsync]"),
     Setting::new("ready-file", "PATH", "Written, whole, once the server is ready"),
@@ -42,7 +45,7 @@ pub const SETTINGS: &[Setting] = &[
 /// Behind the flags in `--help`.
 pub const AFTER_HELP: &str = "Every flag is also taken as BRISQ_<FLAG> from the environment and by its name from the file of \
 --config; flags go before the environment, and that before the file. Files that were read are read again when they change \
-and at SIGHUP: tokens and claim-threshold-ms apply without a restart.";
+and at SIGHUP: tokens, queues and claim-threshold-ms apply without a restart.";
 
 /// Where tasks are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +79,8 @@ pub struct Config {
     pub probe_listen: Option<SocketAddr>,
     /// Who may call.
     pub auth: Auth,
+    /// The queues that a manifest declares.
+    pub queues: Option<DeclaredQueues>,
     /// Authentication is off beyond loopback, on purpose.
     pub insecure: bool,
     /// Written once the server is ready.
@@ -106,6 +111,7 @@ impl Config {
         let ready_file = settings.text("ready-file").map(PathBuf::from);
         let profiler_socket = settings.text("profiler-socket").map(PathBuf::from);
         let auth = auth(&mut settings, files);
+        let queues = queues(&mut settings, files);
         if auth.as_ref().is_some_and(|auth| !auth.is_on()) && !insecure {
             for (name, at) in [("listen", listen), ("admin-listen", admin_listen)] {
                 if at.is_some_and(|at| !at.ip().is_loopback()) {
@@ -124,6 +130,7 @@ impl Config {
             metrics_listen,
             probe_listen,
             auth: auth.expect(valid),
+            queues,
             insecure,
             ready_file,
             claim_threshold: Duration::from_millis(threshold.expect(valid)),
@@ -177,6 +184,12 @@ fn auth(settings: &mut Settings, files: &mut Files) -> Option<Auth> {
             None
         }
     }
+}
+
+fn queues(settings: &mut Settings, files: &mut Files) -> Option<DeclaredQueues> {
+    let path = settings.text("queues")?;
+    let read = files.read(&path).map_err(|mistake| vec![mistake]).and_then(|text| queues_file::read(&text));
+    read.map_err(|mistakes| mistakes.iter().for_each(|mistake| settings.wrong("queues", mistake))).ok()
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::auth::Auth;
 use crate::config::{AFTER_HELP, Config, SETTINGS, StoreChoice};
 use crate::console::watch::Console;
+use crate::declared::Declared;
 use crate::doors::{Doors, Listen};
 use crate::faults::Faults;
 use crate::router::openapi_document;
@@ -91,7 +92,9 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::spawn(follow(given, files, config.auth.clone(), Arc::clone(&claims))?);
+    let declared = Arc::new(Declared::new(config.queues.clone()));
+    let followed = (config.auth.clone(), Arc::clone(&declared), Arc::clone(&claims));
+    tokio::spawn(follow(given, files, followed)?);
     // Before the store: probes are answered from the first second, and a port that is taken is told at once.
     let doors = Doors::open(&listen(&config)).await?;
     tracing::info!(listen = %doors.listen, admin = %doors.admin_listen, "listening");
@@ -111,6 +114,7 @@ async fn serve(
     let options = Options {
         auth: config.auth.clone(),
         store_is_shared: matches!(config.store, StoreChoice::Redis { .. }),
+        declared,
         console: Console::default(),
         in_claim: None,
         faults,
@@ -181,19 +185,19 @@ async fn open(store: &StoreChoice) -> anyhow::Result<Opened> {
     }
 }
 
-/// Takes changed files into use: the tokens, and the threshold above which claims are slow. A file with mistakes changes
+/// Takes changed files into use: the tokens, the queues that are declared, and the threshold above which claims are slow. A file with mistakes changes
 /// nothing; all else needs a restart.
 fn follow(
     given: Given,
     files: Files,
-    auth: Auth,
-    claims: Arc<ClaimLog>,
+    (auth, declared, claims): (Auth, Arc<Declared>, Arc<ClaimLog>),
 ) -> std::io::Result<impl Future<Output = ()> + Send> {
     brisq_settings::follow(files, move |files| match Config::resolve(&given, files) {
         Ok(config) if config.auth.is_on() == auth.is_on() => {
             auth.adopt(&config.auth);
+            declared.adopt(config.queues);
             claims.set_threshold(config.claim_threshold);
-            tracing::info!(threshold = ?config.claim_threshold, "the files were read again; tokens and threshold are in use");
+            tracing::info!(threshold = ?config.claim_threshold, "the files were read again; tokens, queues and threshold are in use");
             true
         }
         Ok(_) => {

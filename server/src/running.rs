@@ -15,6 +15,7 @@ use crate::auth::Auth;
 use crate::budget::Budget;
 use crate::console::viewers::Viewers;
 use crate::console::watch::Console;
+use crate::declared::Declared;
 use crate::doors::Doors;
 use crate::faults::{Faults, InClaim};
 use crate::gauges::Gauges;
@@ -38,6 +39,8 @@ pub struct Options {
     pub auth: Auth,
     /// Whether other servers may write to the same store.
     pub store_is_shared: bool,
+    /// The queues that the manifest declares.
+    pub declared: Arc<Declared>,
     /// What the page shows beside the queues.
     pub console: Console,
     /// Called in every claim: the demo's slowdown.
@@ -55,6 +58,7 @@ pub struct Running {
     /// Counters of the server.
     pub metrics: Arc<Metrics>,
     store: Arc<dyn Store>,
+    declared: Arc<Declared>,
     draining: watch::Sender<bool>,
     closing: watch::Sender<bool>,
     /// Whether other servers take the clients that are sent away.
@@ -91,6 +95,7 @@ impl Running {
             store: Arc::clone(&store),
             store_is_shared: options.store_is_shared,
             queues,
+            declared: Arc::clone(&options.declared),
             metrics: Arc::clone(&metrics),
             claims,
             auth: options.auth,
@@ -103,16 +108,17 @@ impl Running {
             readiness: Readiness::default(),
             shutdown: is_draining,
         });
+        tokio::spawn(Arc::clone(&options.declared).keep(Arc::clone(&app)));
         let admin = Admin { app: Arc::clone(&app), recorder, guarded };
         let scraped = admin::metrics_router(admin.clone());
         let in_claim = options.in_claim.into_iter().chain(options.faults.map(|faults| faults.in_claim));
         doors.serve(router(&app, in_claim), admin::router(admin, options.faults), scraped, probes(&app));
         let Doors { listen, admin_listen, closing, servers, .. } = doors;
-        let shared = options.store_is_shared;
-        Self { listen, admin_listen, metrics, store, draining, closing, shared, servers }
+        let (shared, declared) = (options.store_is_shared, options.declared);
+        Self { listen, admin_listen, metrics, store, declared, draining, closing, shared, servers }
     }
 
-    /// Resolves once the store can be worked with, and writes the ready file then.
+    /// Resolves once the store can be worked with and has been told of the queues that are declared, and writes the ready file then.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -122,6 +128,7 @@ impl Running {
             note_once(&mut said, &error);
             tokio::time::sleep(READY_PAUSE).await;
         }
+        self.declared.settled().await;
         let Some(path) = ready_file else { return Ok(()) };
         let (path, listen, admin) = (path.to_owned(), self.listen, self.admin_listen);
         tokio::task::spawn_blocking(move || brisq_settings::write_ready_file(&path, listen, admin)).await?

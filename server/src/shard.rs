@@ -177,6 +177,7 @@ impl Weight for WorkOp {
             | Self::Purge { .. }
             | Self::Redrive { .. }
             | Self::Govern(_)
+            | Self::Declare(_)
             | Self::Resume => None,
         };
         sent.map_or(0, bytes::Bytes::len)
@@ -241,7 +242,7 @@ impl StoreCalls<WorkOp, WorkResult> for ShardHandle {
         self.meter.moved(Moved::Completed, count(|done| matches!(done, WorkDone::Completed)));
         self.meter.moved(Moved::Failed, count(|done| matches!(done, WorkDone::Failed { .. })));
         self.note_weights(answer);
-        let opened = [WorkDone::Resumed, WorkDone::Governed].map(Ok);
+        let opened = [WorkDone::Resumed, WorkDone::Governed, WorkDone::Declared(true)].map(Ok);
         let resumed = answer.results.iter().any(|result| opened.contains(result));
         let redriven = count(|done| matches!(done, WorkDone::Redriven(TaskState::Ready)));
         self.note(answer, times, if resumed { answer.ready } else { redriven });
@@ -291,6 +292,7 @@ fn ended_by(op: &WorkOp) -> Option<TaskId> {
         | WorkOp::Heartbeat(_)
         | WorkOp::Redrive { .. }
         | WorkOp::Govern(_)
+        | WorkOp::Declare(_)
         | WorkOp::Pause { .. }
         | WorkOp::Resume => None,
     }

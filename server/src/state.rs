@@ -8,6 +8,7 @@ use crate::auth::Auth;
 use crate::budget::Budget;
 use crate::console::viewers::Viewers;
 use crate::console::watch::Console;
+use crate::declared::Declared;
 use crate::gauges::Gauges;
 use crate::metrics::Metrics;
 use crate::queues::Queues;
@@ -22,6 +23,8 @@ pub struct AppState {
     pub store_is_shared: bool,
     /// Queues that were met.
     pub queues: Arc<Queues>,
+    /// Those that the manifest declares.
+    pub declared: Arc<Declared>,
     /// Counted by everyone.
     pub metrics: Arc<Metrics>,
     /// Claims in flight and finished, for the objective.
@@ -65,5 +68,35 @@ impl AppState {
     pub async fn drain_begins(&self) {
         // An error means that the sender is gone, and with it the server.
         let _ = self.shutdown.clone().wait_for(|down| *down).await;
+    }
+
+    /// A server without doors, for unit tests.
+    #[cfg(test)]
+    pub fn of_store(store: Arc<dyn Store>, shutdown: watch::Receiver<bool>) -> Self {
+        let bodies = Budget::new(1 << 20);
+        let (metrics, results) = (Arc::<Metrics>::default(), Arc::<ResultWaiters>::default());
+        let queues = Arc::new(Queues::new(Arc::new(crate::shard::Shared {
+            store: Arc::clone(&store),
+            metrics: Arc::clone(&metrics),
+            results: Arc::clone(&results),
+            pending: Arc::clone(&bodies),
+        })));
+        Self {
+            store_is_shared: false,
+            gauges: Gauges::new(Arc::clone(&store), Arc::clone(&queues), Arc::clone(&metrics), Auth::off()),
+            store,
+            queues,
+            declared: Arc::default(),
+            metrics,
+            claims: Arc::new(ClaimLog::new(std::time::Duration::from_secs(1))),
+            auth: Auth::off(),
+            results,
+            bodies,
+            answers: Budget::new(1 << 30),
+            viewers: Viewers::default(),
+            console: Console::default(),
+            readiness: Readiness::default(),
+            shutdown,
+        }
     }
 }

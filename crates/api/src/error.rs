@@ -79,6 +79,8 @@ codes! {
     AlreadyFinished => "already_finished", 409;
     /// The enqueue was to be refused where a task with its idempotency key is kept, and one is.
     IdempotencyConflict => "idempotency_conflict", 409;
+    /// The queue's policy stands in a manifest, and is changed there.
+    ManagedByManifest => "managed_by_manifest", 409;
     /// The server has as many calls or bytes waiting as it takes.
     Overloaded => "overloaded", 429;
     /// The store has no room for new tasks.

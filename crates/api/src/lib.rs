@@ -10,6 +10,7 @@
 
 mod batch;
 mod cut;
+mod declared;
 mod enqueue;
 mod error;
 mod explain;
@@ -26,6 +27,8 @@ mod value;
 mod work;
 
 pub use batch::{Batch, BatchRequest, BatchResults, CompleteBatch, Empty, Item, ItemResult, item};
+pub use brisq_model::limits::DECLARED_QUEUES_MAX;
+pub use declared::{DeclaredQueue, DeclaredQueues, QueueMistake};
 pub use enqueue::{EnqueueRequest, RetentionRequest, RetryRequest, RetryView, TaskRequest};
 pub use error::{ApiError, ErrorBody, ErrorCode, ErrorEnvelope};
 pub use explain::{EventView, Events, Evidence, ExplainView, Reason};
@@ -36,7 +39,7 @@ pub use policy::{
     FairnessRequest, FairnessView, KeepRequest, KeepView, KeyLimitRequest, KeyLimitView, LimitsRequest,
     LimitsView, OrderingRequest, OrderingView, PolicyRequest, PolicyView,
 };
-pub use queue::{PauseRequest, PauseView, QueueList, QueueView, StateCounts};
+pub use queue::{ManagedBy, PauseRequest, PauseView, QueueList, QueueView, StateCounts};
 pub use raw::{AnyJson, raw_value};
 pub use read::{Fields, Request, parse};
 pub use task::{

@@ -26,6 +26,17 @@ pub struct QueueView {
     /// What holds for its tasks; left out in lists of queues.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyView>,
+    /// Who says what its policy is, where that is not `PUT`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub managed_by: Option<ManagedBy>,
+}
+
+/// Who says what a queue's policy is.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ManagedBy {
+    /// The manifest that this server follows declares the queue.
+    Manifest,
 }
 
 /// A pause: the queue takes tasks and every act on a lease, and hands out nothing.

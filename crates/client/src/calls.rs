@@ -39,6 +39,9 @@ pub struct Queue {
     pub paused: Option<Paused>,
     /// Claims that wait.
     pub claimers_waiting: u64,
+    /// `manifest` where its policy stands in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed_by: Option<String>,
 }
 
 /// A pause.

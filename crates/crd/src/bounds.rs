@@ -28,6 +28,12 @@ fn documents() -> [(&'static str, Value); 5] {
                 }},
                 "slo": {"claimLatency": {"percentile": 50, "thresholdMs": 1, "windowSeconds": 5, "minSamples": 1}},
                 "profiling": {"capture": capture, "limits": limits, "artifacts": s3, "suspend": true},
+                "queues": [{
+                    "name": "a", "paused": true, "agingMs": 1, "maxExpiries": 1,
+                    "retry": {"policy": "exponential", "delayMs": 1, "maxDelayMs": 1, "delaysMs": [1], "jitter": 0.5},
+                    "retention": {"completedMs": 1, "deadMs": 1, "maxCount": 1},
+                    "limits": {"maxInFlight": 1, "perSecond": 1, "burst": 1},
+                }],
             }),
         ),
         (
@@ -57,11 +63,24 @@ fn fields(schema: &Value, at: &str, found: &mut Vec<(String, Value)>) {
         found.push((path, inner.clone()));
     }
     if let Some(items) = schema.get("items") {
+        fields(items, &format!("{at}/0"), found);
         found.push((format!("{at}/0"), items.clone()));
     }
     if let Some(values) = schema.get("additionalProperties") {
         found.push((format!("{at}/cpu"), values.clone()));
     }
+}
+
+/// A list of so many like this one, each with a name of its own.
+fn items(like: &Value, count: usize) -> Value {
+    let named = |n| {
+        let mut item = like.clone();
+        if let Some(name) = item.get_mut("name") {
+            *name = format!("n{n}").into();
+        }
+        item
+    };
+    (0..count).map(named).collect()
 }
 
 /// Values at the bounds of a schema and past them, made from one that it accepts.
@@ -87,8 +106,11 @@ fn moved(schema: &Value, is: &Value) -> (Vec<Value>, Vec<Value>) {
         past.push((most + 1).into());
     }
     if let Some(most) = bound("maxItems") {
-        past.push(vec![is[0].clone(); most as usize + 1].into());
-        at.push(vec![is[0].clone(); most as usize].into());
+        past.push(items(&is[0], most as usize + 1));
+        at.push(items(&is[0], most as usize));
+    }
+    if let Some(least) = bound("minItems") {
+        past.push(items(&is[0], least as usize - 1));
     }
     if let Some(most) = bound("maxProperties") {
         past.push((0..=most).map(|n| (format!("r{n}"), json!(1))).collect::<serde_json::Map<_, _>>().into());

@@ -17,6 +17,7 @@ mod names;
 mod profile_capture;
 mod profiling_policy;
 mod quantity;
+mod queues;
 mod read;
 #[cfg(feature = "kube")]
 mod schema;
@@ -35,6 +36,7 @@ pub use profiling_policy::{
 #[cfg(feature = "kube")]
 pub use profiling_policy::{ProfilingPolicy, ProfilingPolicyStatus};
 pub use quantity::{Quantity, Resources};
+pub use queues::{QueueLimits, QueueRetention, QueueRetry, QueueSpec, RetryKind};
 pub use read::{Document, parse, parse_all};
 #[cfg(feature = "kube")]
 pub use schema::{DEFINITIONS, STRING_MAX, definition};

@@ -93,6 +93,18 @@ pub(crate) fn percentile(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "number", "minimum": 0, "maximum": 100 })
 }
 
+/// A list by name: two writers may each have queues of their own, and no name is there twice.
+pub(crate) fn queues(generator: &mut SchemaGenerator) -> Schema {
+    let queue = crate::QueueSpec::json_schema(generator);
+    json_schema!({
+        "type": "array",
+        "items": queue,
+        "maxItems": brisq_api::DECLARED_QUEUES_MAX,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["name"],
+    })
+}
+
 /// A list by type, so that two writers never fight over each other's conditions.
 pub(crate) fn conditions(generator: &mut SchemaGenerator) -> Schema {
     let condition = k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition::json_schema(generator);

@@ -3,7 +3,9 @@ mod status;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Artifacts, Capture, CaptureLimits, Quantity, Resources};
+use brisq_api::DeclaredQueues;
+
+use crate::{Artifacts, Capture, CaptureLimits, Quantity, QueueSpec, Resources, queues};
 
 /// A queue service: servers and their store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,6 +68,11 @@ pub struct TaskQueueSpec {
     /// Where tasks are kept; a Redis of its own by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<Redis>,
+    /// Queues by name, with what holds for their tasks. The servers follow them without a restart, and refuse to change them by
+    /// `PUT`. Other queues have the defaults, or what `PUT` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "kube", schemars(schema_with = "crate::schema::queues"))]
+    pub queues: Vec<QueueSpec>,
     /// Who may call; one generated token by default, in the Secret `NAME-token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
@@ -89,6 +96,7 @@ impl Default for TaskQueueSpec {
             image: None,
             resources: None,
             redis: None,
+            queues: Vec::new(),
             auth: None,
             slo,
             profiling,
@@ -344,6 +352,12 @@ pub struct PolicyRef {
 }
 
 impl TaskQueueSpec {
+    /// Its queues as a server knows them, without a mark; none where one of them has mistakes.
+    #[must_use]
+    pub fn declared_queues(&self) -> DeclaredQueues {
+        queues::declared(&self.queues).unwrap_or_default()
+    }
+
     /// Fields that are set and have no effect in one process on the embedded store, by their paths.
     #[must_use]
     pub fn ignored_on_a_laptop(&self) -> Vec<&'static str> {

@@ -4,10 +4,11 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::names::{TASK_QUEUE_NAME_MAX, task_queue_name_mistakes};
+use crate::queues::{self, DELAY_MAX_MS, DELAYS_MAX};
 use crate::task_queue::GENERATION_MAX;
 use crate::{
     Artifacts, Capture, CaptureLimits, ClaimLatency, External, ProfileCaptureSpec, Profiling,
-    ProfilingPolicySpec, Quantity, Redis, Resources, S3, SecretKeyRef, Standalone, TaskQueueSpec,
+    ProfilingPolicySpec, Quantity, QueueSpec, Redis, Resources, S3, SecretKeyRef, Standalone, TaskQueueSpec,
 };
 
 /// Longest name of an object that is referred to.
@@ -64,6 +65,7 @@ pub(crate) fn task_queue_spec_mistakes(spec: &TaskQueueSpec) -> Vec<Mistake> {
     if let Some(redis) = &spec.redis {
         check.redis(redis);
     }
+    check.queues(&spec.queues);
     if let Some(auth) = &spec.auth {
         if let Some(key) = &auth.tokens_secret_ref {
             check.secret_key("spec.auth.tokensSecretRef", key);
@@ -218,6 +220,27 @@ impl Check {
         self.scheme("spec.redis.external.url", external.url.as_ref(), &["redis://"]);
         if let Some(secret) = secret {
             self.secret_key("spec.redis.external.urlSecretRef", secret);
+        }
+    }
+
+    fn queues(&mut self, queues: &[QueueSpec]) {
+        for mistake in queues::declared(queues).err().into_iter().flatten() {
+            let mut path = "spec.queues".to_owned();
+            path.extend(mistake.index.map(|index| format!("[{index}]")));
+            if !mistake.field.is_empty() {
+                path = format!("{path}.{}", mistake.field);
+            }
+            self.mistake(&path, mistake.message);
+        }
+        // A call that puts a policy passes over the fields of another kind of retry; the API server does not.
+        for (index, retry) in queues.iter().enumerate() {
+            let Some(retry) = &retry.retry else { continue };
+            let path = |field| format!("spec.queues[{index}].retry.{field}");
+            self.within(&path("delayMs"), retry.delay_ms.unwrap_or(0), 0..=DELAY_MAX_MS);
+            self.within(&path("maxDelayMs"), retry.max_delay_ms.unwrap_or(0), 0..=DELAY_MAX_MS);
+            let Some(delays) = &retry.delays_ms else { continue };
+            self.within(&path("delaysMs"), delays.len(), 1..=DELAYS_MAX);
+            self.within(&path("delaysMs"), delays.iter().copied().max().unwrap_or(0), 0..=DELAY_MAX_MS);
         }
     }
 

@@ -8,6 +8,7 @@
     reason = "users of this crate live in this repository: units, bounds and reasons are written down"
 )]
 
+mod declaration;
 mod id;
 mod life;
 pub mod limits;
@@ -18,6 +19,7 @@ mod retry;
 mod task;
 mod time;
 
+pub use declaration::{Change, DECLARED_PAUSED, Declaration, Declared, MANIFEST, Mark};
 pub use id::{IdError, LeaseToken, QueueNumber, Shard, TaskId};
 pub use life::{Claim, Ending, Facts, Gate, LeaseEnd, PastLease, State};
 pub use name::{IdempotencyKey, NameError, QueueName, TaskKey, TenantName, WorkerName};

@@ -119,5 +119,9 @@ pub const LANE_PENDING_MAX_BYTES: usize = 32 * 1024 * 1024;
 pub const STORE_ANSWER_MAX_MS: u64 = 30_000;
 /// Most queues of one tenant.
 pub const QUEUES_PER_TENANT_MAX: u32 = 10_000;
+/// Most queues that a manifest declares.
+pub const DECLARED_QUEUES_MAX: usize = 200;
+/// Most bytes of the queues that a manifest declares, as JSON: with all else they fit the 1 MiB of a ConfigMap.
+pub const DECLARED_MAX_BYTES: usize = 512 * 1024;
 /// Most queues of one store.
 pub const QUEUES_MAX: u32 = 100_000;

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use brisq_model::{
-    Attempt, Backoff, Claim, DeadReason, Event, EventKind, Gate, IdempotencyKey, KeyRule, LeaseEnd,
-    LeaseToken, OnFailure, Pause, Policy, Priority, Rate, Retention, RetryPolicy, State, TaskError, TaskKey,
-    TaskKeys, TaskState, UnixMs,
+    Attempt, Backoff, Claim, DeadReason, Declared, Event, EventKind, Gate, IdempotencyKey, KeyRule, LeaseEnd,
+    LeaseToken, Mark, OnFailure, Pause, Policy, Priority, Rate, Retention, RetryPolicy, State, TaskError,
+    TaskKey, TaskKeys, TaskState, UnixMs,
 };
 use brisq_store::engine::{Body, Extra, Holds, Record, Rules, Tokens};
 use bytes::Bytes;
@@ -26,11 +26,13 @@ const HOLDS_KEY: u64 = 1 << 8;
 const HOLDS_SLOT: u64 = 1 << 9;
 const AGAIN: u64 = 1 << 10;
 const BY_KEYS: u64 = 1 << 11;
-/// Tag of what a policy may lack.
-const BY_KEY: u8 = 1;
+/// Tag of what a policy may lack; no other than those of what follows it.
+const BY_KEY: u8 = 2;
 /// Tags of what an extra may lack.
 const STARTED: u8 = 1;
 const EVENTS: u8 = 2;
+/// Tag of what rules may lack.
+const DECLARED: u8 = 1;
 
 fn write_retention(w: &mut Writer, retention: Retention) {
     w.u64(retention.completed_ms);
@@ -86,6 +88,12 @@ pub fn rules_bytes(rules: &Rules) -> Vec<u8> {
             write_by_key(w, policy);
         }
     });
+    if let Some(Declared { mark, paused }) = rules.declared {
+        w.u8(DECLARED);
+        w.u64(mark.epoch);
+        w.u64(mark.generation);
+        w.u8(paused.into());
+    }
     w.0
 }
 
@@ -165,7 +173,11 @@ pub fn rules(bytes: &[u8]) -> Read<Rules> {
         }
         Ok(policy)
     })?;
-    Ok(Rules { policy, paid_us })
+    let declared = r.is_next(DECLARED)?.then(|| {
+        let mark = Mark { epoch: r.u64()?, generation: r.u64()? };
+        Ok(Declared { mark, paused: r.u8()? == 1 })
+    });
+    Ok(Rules { policy, paid_us, declared: declared.transpose()? })
 }
 
 /// What never changes of a task.
@@ -533,8 +545,11 @@ mod tests {
             ..limited.clone()
         };
         for policy in [None, Some(Policy::default()), Some(limited), Some(by_key)] {
-            let r = Rules { policy: policy.map(Box::new), paid_us: 1 << 50 };
-            assert_eq!(rules(&rules_bytes(&r)), Ok(r));
+            let mark = Mark { epoch: 1 << 40, generation: 3 };
+            for declared in [None, Some(Declared { mark, paused: true }), Some(Declared::default())] {
+                let r = Rules { policy: policy.clone().map(Box::new), paid_us: 1 << 50, declared };
+                assert_eq!(rules(&rules_bytes(&r)), Ok(r));
+            }
         }
         let p = Pause { since: UnixMs(7), by: "me".into(), reason: "größer".into() };
         assert_eq!(pause(&pause_bytes(&p)), Ok(p));

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use brisq_model::{
     Attempt, Claim, DeadReason, Event, EventKind, Facts, Gate, IdempotencyKey, KeyRule, LeaseEnd, LeaseToken,
-    OnFailure, Pause, Policy, Priority, Rate, Retention, State, Task, TaskError, TaskId, TaskKey, TaskKeys,
-    TaskState, UnixMs, WorkerName,
+    Mark, OnFailure, Pause, Policy, Priority, Rate, Retention, State, Task, TaskError, TaskId, TaskKey,
+    TaskKeys, TaskState, UnixMs, WorkerName,
 };
 use brisq_store::{
     Answer, Barrier, Enqueued, Place, QueueCounts, Refused, Standing, StoreError, TaskPage, WorkDone,
@@ -211,6 +211,7 @@ pub(crate) fn worked(value: Value) -> Read<Framed<WorkResult>> {
             "G" => WorkDone::Purged(fields.int()? == 1),
             "V" => WorkDone::Redriven(fields.state()?),
             "Y" => WorkDone::Governed,
+            "M" => WorkDone::Declared(fields.int()? == 1),
             "P" => WorkDone::Paused,
             "U" => WorkDone::Resumed,
             _ => return Err(strange("a result")),
@@ -407,6 +408,14 @@ pub(crate) fn counts(value: Value) -> Read<QueueCounts> {
         }
     };
     counts.next_token_at = fields.optional_ms()?;
+    counts.declared = match fields.next()? {
+        Value::Nil => None,
+        value => {
+            let mut fields = Fields::of(value, "a declaration")?;
+            let mut number = || fields.int().map(|number| u64::try_from(number).unwrap_or(0));
+            Some(Mark { epoch: number()?, generation: number()? })
+        }
+    };
     if let (Some(policy), by_key @ Value::Array(_)) = (&mut counts.policy, fields.next()?) {
         let log = |error: &StoreError| tracing::error!(%error, "what a queue's policy in Redis says of keys cannot be read");
         let _ = read_by_key(by_key, policy).inspect_err(log);

@@ -1,7 +1,8 @@
 //! Operations as arguments of the library's functions.
 
 use brisq_model::{
-    Backoff, Idempotency, NewTask, OnFailure, Policy, RetryPolicy, Start, TaskKey, WorkerName,
+    Backoff, DECLARED_PAUSED, Declaration, Idempotency, MANIFEST, NewTask, OnFailure, Policy, RetryPolicy,
+    Start, TaskKey, WorkerName,
 };
 use brisq_store::{PageOf, Parts, WorkOp};
 use redis::Cmd;
@@ -97,6 +98,7 @@ pub(crate) fn work(command: &mut Cmd, ops: &[WorkOp]) {
                 command.arg("Y");
                 govern(command, policy);
             }
+            WorkOp::Declare(declaration) => declare(command, declaration),
             WorkOp::Pause { by, reason } => {
                 command.arg("P").arg(by).arg(reason);
             }
@@ -131,6 +133,18 @@ fn govern(command: &mut Cmd, policy: &Policy) {
         command.arg(key.as_str()).arg(*weight);
     }
     command.arg(u8::from(policy.on_failure == OnFailure::Skip));
+}
+
+/// A mark (-1 without one), whether it is to be paused, who by and why, and a policy or none.
+fn declare(command: &mut Cmd, declaration: &Declaration) {
+    let Declaration { mark, policy, paused } = declaration;
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    command.arg("M").arg(mark.map_or(-1, |mark| number(mark.epoch)));
+    command.arg(mark.map_or(-1, |mark| number(mark.generation))).arg(u8::from(*paused));
+    command.arg(MANIFEST).arg(DECLARED_PAUSED).arg(u8::from(policy.is_some()));
+    if let Some(policy) = policy {
+        govern(command, policy);
+    }
 }
 
 /// Arguments of `tasks`.

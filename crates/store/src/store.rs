@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use brisq_model::{
-    LeaseToken, NewTask, Pause, Policy, QueueName, QueueNumber, Shard, Task, TaskError, TaskId, TaskKey,
-    TaskState, TaskStates, TenantName, UnixMs, WorkerName,
+    Declaration, LeaseToken, Mark, NewTask, Pause, Policy, QueueName, QueueNumber, Shard, Task, TaskError,
+    TaskId, TaskKey, TaskState, TaskStates, TenantName, UnixMs, WorkerName,
 };
 use bytes::Bytes;
 use tokio::sync::mpsc::Receiver;
@@ -283,6 +283,8 @@ pub enum WorkOp {
     /// Let this hold for all tasks of the queue from now on. Lower limits take no lease away, and tasks keep the retry and retention
     /// that they came with.
     Govern(Box<Policy>),
+    /// Let this hold as [`Self::Govern`] and a pause or resume do, unless an earlier declaration has as high a mark.
+    Declare(Box<Declaration>),
     /// Hand out nothing from now on; everything else goes on. Pausing a paused queue keeps since when, and replaces by whom and
     /// why.
     Pause {
@@ -365,6 +367,8 @@ pub enum WorkDone {
     Redriven(TaskState),
     /// The policy holds.
     Governed,
+    /// Whether the declaration changed what holds; otherwise one with as high a mark came before.
+    Declared(bool),
     /// Nothing is handed out any more.
     Paused,
     /// Tasks are handed out again; also where they were all the time.
@@ -385,6 +389,8 @@ pub struct QueueCounts {
     pub claimed_at: Option<UnixMs>,
     /// What holds for its tasks; the defaults when nobody said anything.
     pub policy: Option<Box<Policy>>,
+    /// The highest mark that a manifest declared it with.
+    pub declared: Option<Mark>,
     /// When the first task in line may start, where only the rate holds it back.
     pub next_token_at: Option<UnixMs>,
     /// The store's time of the answer.

@@ -53,11 +53,16 @@ fn the_whole_path() {
     assert_eq!(answer.status, 404, "{}", answer.text());
     clock.step("a rolling update to other images under load loses nothing");
     rolling_update(&shop);
+    let unchanged = cluster.ours.then(|| declare(&shop));
 
     clock.step("a breach in one of two replicas is captured, named, and its bundle read back");
     captures::breach(&cluster, &shop);
     clock.step("a capture by hand, and what kubectl brisq says");
     captures::by_hand(&cluster, &shop);
+    if let Some(unchanged) = unchanged {
+        clock.step("a queue of the manifest, followed by servers that run");
+        declared(&shop, &unchanged);
+    }
     // By day the operator's tests do these two, without nodes.
     if is_night() {
         clock.step("another queue on a Redis of somebody else: captures in its pod, then on a volume");
@@ -163,6 +168,30 @@ fn rolling_update(shop: &Kubectl) {
         (&0.into(), &0.into(), &0.into()),
         "{during}"
     );
+}
+
+/// Gives the manifest a queue, which its servers hear of while other steps go on; answers the pods that there are.
+fn declare(shop: &Kubectl) -> Vec<String> {
+    steps::settle(shop);
+    let before = steps::pods(shop);
+    let queues = r#"{"spec":{"queues":[{"name":"declared","limits":{"maxInFlight":7}}]}}"#;
+    shop.run(&["patch", "tq", "orders", "--type=merge", "-p", queues]).expect("a queue");
+    before
+}
+
+/// The Service answers the queue as the manifest has it, from the pods of before: each connection leads to any of them.
+fn declared(shop: &Kubectl, before: &[String]) {
+    let service = tasks::Tasks::of(shop, "orders");
+    let holds = || {
+        let answer = service.http().ok()?.call("GET", "/v1/queues/declared", "").ok()?.json();
+        (answer["policy"]["limits"]["maxInFlight"] == 7 && answer["managedBy"] == "manifest").then_some(())
+    };
+    shop.until("the queue is declared", 3 * MINUTE, |_| (0..20).map(|_| holds()).collect::<Option<()>>())
+        .expect("its policy");
+    let mut http = service.http().expect("the Service");
+    let refused = http.call_json("PUT", "/v1/queues/declared", "{}").expect("an answer");
+    assert_eq!(refused.status, 409, "{}", refused.text());
+    assert_eq!(steps::pods(shop), before, "no pod was replaced");
 }
 
 fn operator_gone(cluster: &Cluster, shop: &Kubectl) {

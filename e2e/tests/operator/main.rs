@@ -10,6 +10,7 @@ mod captures;
 mod charts;
 mod door;
 mod plugin;
+mod queues;
 mod refusals;
 mod resources;
 mod retention;

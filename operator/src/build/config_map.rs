@@ -6,7 +6,8 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use super::metadata;
 use crate::plan::Plan;
 
-/// What servers and sidecars follow without a restart: the objective, and how its breaches are captured. No pod template has a
+/// What servers and sidecars follow without a restart: the objective, how its breaches are captured, and the queues.
+/// No pod template has a
 /// fingerprint of it.
 pub(super) fn build(plan: &Plan) -> ConfigMap {
     let latency = plan.spec.slo.claim_latency.as_ref();
@@ -14,6 +15,7 @@ pub(super) fn build(plan: &Plan) -> ConfigMap {
     let data: BTreeMap<String, String> = [
         ("server.yaml".to_owned(), latency.map_or_else(String::new, server)),
         ("objective.yaml".to_owned(), latency.map_or_else(String::new, objective)),
+        ("queues.yaml".to_owned(), queues(plan)),
     ]
     .into();
     ConfigMap {
@@ -25,6 +27,21 @@ pub(super) fn build(plan: &Plan) -> ConfigMap {
 
 fn server(latency: &ClaimLatency) -> String {
     format!("claim-threshold-ms: {}\n", latency.threshold_ms)
+}
+
+/// A queue a line, as JSON. Without queues too it says which manifest it is of: a server then knows that those before are gone.
+/// What is validated has `DECLARED_MAX_BYTES` at most, half of what a ConfigMap holds.
+fn queues(plan: &Plan) -> String {
+    let Plan { epoch, generation, spec, .. } = plan;
+    let mut text = format!("epoch: {epoch}\ngeneration: {generation}\n");
+    if !spec.queues.is_empty() {
+        text.push_str("queues:\n");
+    }
+    for queue in &spec.queues {
+        let json = serde_json::to_string(queue).expect("invariant: queues came as JSON");
+        text.push_str(&format!("- {json}\n"));
+    }
+    text
 }
 
 fn objective(latency: &ClaimLatency, profiling: &ProfilingPolicySpec) -> String {

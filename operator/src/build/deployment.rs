@@ -77,6 +77,7 @@ fn server(plan: &Plan) -> Container {
         "--probe-listen=0.0.0.0:7074",
         "--tokens=/etc/brisq/tokens/tokens.yaml",
         "--config=/etc/brisq/config/server.yaml",
+        "--queues=/etc/brisq/config/queues.yaml",
         "--profiler-socket=/run/brisq/profiler.sock",
     ];
     let sleep = SleepAction { seconds: ENDPOINTS_LAG_SECONDS };

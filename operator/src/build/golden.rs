@@ -31,6 +31,8 @@ fn plan(spec: TaskQueueSpec) -> Plan {
         },
         images: Images::of(&TaskQueue::new("orders", spec.clone()), &settings),
         spec,
+        epoch: 1_764_547_200,
+        generation: 3,
         owner: OwnerReference {
             api_version: brisq_crd::API_VERSION.into(),
             kind: "TaskQueue".into(),
@@ -58,6 +60,30 @@ fn spec(yaml: &str) -> TaskQueueSpec {
         Manifest::TaskQueue { spec, .. } => *spec,
         other => panic!("a TaskQueue, not a {}", other.kind()),
     }
+}
+
+#[test]
+fn a_generation_of_the_manifest_changes_the_servers_file_alone() {
+    let before = plan(spec(&smallest()));
+    let (objects, templates) = differences(&before, &Plan { generation: 4, ..before.clone() });
+    assert_eq!((objects, templates), (vec!["ConfigMap/orders".to_owned()], Vec::new()));
+}
+
+#[test]
+fn the_most_queues_there_may_be_fit_a_config_map() {
+    let delays = vec!["31536000000"; 32].join(", ");
+    let queue = |n: usize| {
+        format!(
+            "{{name: '{n:a>80}', paused: true, agingMs: 86400000, maxExpiries: 100, retry: {{policy: list, delayMs: 31536000000, \
+             maxDelayMs: 31536000000, delaysMs: [{delays}], jitter: 0.123456789012345}}, retention: {{completedMs: 31536000000, \
+             deadMs: 31536000000, maxCount: 200000}}, limits: {{maxInFlight: 1000000, perSecond: 999999.9999999999, burst: 1000000}}}}"
+        )
+    };
+    let queues: Vec<String> = (0..200).map(queue).collect();
+    let built = children(&plan(spec(&format!("{HEAD}spec: {{queues: [{}]}}", queues.join(", ")))));
+    let config = built.iter().find(|child| child.resource.kind == "ConfigMap").unwrap();
+    let bytes = serde_json::to_string(&config.object).unwrap().len();
+    assert!((150_000..512 * 1024).contains(&bytes), "{bytes}");
 }
 
 fn check(case: &str, yaml: &str) {
@@ -95,6 +121,8 @@ fn external() -> String {
     format!(
         "{HEAD}spec:\n  replicas: 3\n  image: registry.example/brisq:1\n  resources: {{limits: {{cpu: 1, memory: 1Gi}}}}\n  \
          redis: {{external: {{urlSecretRef: {{name: redis, key: url}}}}}}\n  auth: {{tokensSecretRef: {{name: tokens, key: tokens.yaml}}}}\n  \
+         queues:\n  - {{name: emails, limits: {{maxInFlight: 20, perSecond: 2.5, burst: 5}}, retention: {{deadMs: 86400000}}}}\n  \
+         - {{name: GENERATE_MASTER, paused: true, retry: {{policy: list, delaysMs: [1000, 60000], jitter: 0}}, agingMs: 0, maxExpiries: 2}}\n  \
          profiling: {{artifacts: {{prefix: team, s3: {{bucket: captures, endpoint: 'http://s3:7070', secretRef: {{name: s3}}}}}}}}\n"
     )
 }
@@ -207,6 +235,7 @@ fn what_is_followed_restarts_no_pod() {
         "slo: {}",
         "slo: {claimLatency: {thresholdMs: 5}}, profiling: {capture: {preSeconds: 7}, limits: {perDay: 1}}",
         "slo: {claimLatency: {thresholdMs: 5}}, profiling: {suspend: true}",
+        "slo: {claimLatency: {thresholdMs: 5}}, queues: [{name: a, paused: true, limits: {perSecond: 10}}]",
     ] {
         let after = plan(spec(&format!("{HEAD}spec: {{{changed}}}")));
         let (objects, templates) = differences(&before, &after);

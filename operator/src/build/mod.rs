@@ -26,7 +26,7 @@ use crate::plan::Plan;
 
 /// Number of what pods are made of, raised with every change of their templates: an image that ran in pods of another number
 /// may lack a flag or a path that these ask of it. 1 is that of 0.1.0, which wrote none.
-pub const TEMPLATE: u32 = 2;
+pub const TEMPLATE: u32 = 3;
 
 /// An object as it is applied.
 #[derive(Clone, Debug)]

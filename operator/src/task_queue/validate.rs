@@ -35,6 +35,8 @@ pub fn validate(queue: &TaskQueue, observed: &Observed, context: &Context) -> Re
         name,
         namespace,
         spec: queue.spec.clone(),
+        epoch: epoch(queue),
+        generation: queue.metadata.generation.and_then(|is| u64::try_from(is).ok()).unwrap_or(1),
         profiling,
         owner,
         images: Images::of(queue, &context.settings),
@@ -44,6 +46,11 @@ pub fn validate(queue: &TaskQueue, observed: &Observed, context: &Context) -> Re
         older_pods: observed.pods.iter().any(|pod| reads_older_keys(pod)),
         one_node: one_node.is_some(),
     })
+}
+
+fn epoch(queue: &TaskQueue) -> u64 {
+    let made = queue.metadata.creation_timestamp.as_ref().map(|made| made.0.as_second());
+    made.and_then(|second| u64::try_from(second).ok()).unwrap_or(0)
 }
 
 /// The policy in force.

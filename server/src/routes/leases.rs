@@ -185,6 +185,7 @@ fn item(acted: Acted, draining: bool) -> Result<ItemResult, ApiError> {
         | WorkDone::Purged(_)
         | WorkDone::Redriven(_)
         | WorkDone::Governed
+        | WorkDone::Declared(_)
         | WorkDone::Resumed => Ok(ItemResult::Done(Empty {})),
     }
 }

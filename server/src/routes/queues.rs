@@ -6,8 +6,8 @@ use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use brisq_api::{
-    ApiError, Empty, ErrorCode, ErrorEnvelope, PauseRequest, PauseView, PolicyRequest, PolicyView, QueueList,
-    QueueView, StateCounts,
+    ApiError, Empty, ErrorCode, ErrorEnvelope, ManagedBy, PauseRequest, PauseView, PolicyRequest, PolicyView,
+    QueueList, QueueView, StateCounts,
 };
 use brisq_model::{Policy, QueueName, TaskState};
 use brisq_store::{QueueCounts, QueueInfo, StoreError, WorkOp};
@@ -125,12 +125,14 @@ pub async fn resume(Path(queue): Path<String>, call: Call) -> HandlerResult {
     responses(
         (status = 200, description = "The queue", body = QueueView),
         (status = 400, description = "`invalid_field`, `not_supported`", body = ErrorEnvelope),
+        (status = 409, description = "`managed_by_manifest`", body = ErrorEnvelope),
         (status = 429, description = "`too_many_queues`", body = ErrorEnvelope),
     )
 )]
 pub async fn put(Path(queue): Path<String>, call: Call) -> HandlerResult {
     let policy = call.body.parse::<PolicyRequest>()?.into_policy()?;
     let name = call.app.queue(&call.caller, &queue)?;
+    call.app.declared.check(&name.tenant, &name.name)?;
     call.app.queues.open(&name).await.map_err(noted)?;
     act(call, &queue, WorkOp::Govern(Box::new(policy))).await
 }
@@ -178,6 +180,7 @@ impl AppState {
     fn view(&self, info: &QueueInfo, counts: QueueCounts) -> (QueueView, Policy) {
         let policy = counts.policy.as_deref().cloned().unwrap_or_default();
         let waiting = self.queues.known(&info.tenant, &info.name).map_or(0, |queue| queue.parking.waiting());
+        let managed = self.declared.manages(&info.tenant, &info.name);
         let view = QueueView {
             name: info.name.to_string(),
             counts: StateCounts {
@@ -194,6 +197,7 @@ impl AppState {
             paused: counts.paused.map(PauseView::of),
             claimers_waiting: waiting as u64,
             policy: None,
+            managed_by: managed.then_some(ManagedBy::Manifest),
         };
         (view, policy)
     }

@@ -343,48 +343,19 @@ impl Drop for Unclaimed<'_> {
 #[cfg(test)]
 mod tests {
     use brisq_model::{NewTask, QueueName, Shard, TaskId, TenantName};
-    use brisq_recorder::ClaimLog;
     use brisq_store::engine::Bounds;
     use brisq_store::{Machine, MemoryStore, Store};
     use futures_util::future::join_all;
     use tokio::sync::watch;
 
     use super::*;
-    use crate::auth::Auth;
-    use crate::budget::Budget;
-    use crate::gauges::Gauges;
-    use crate::queues::Queues;
-    use crate::shard::Shared;
 
     /// A server whose store answers the claims of one call with one task together.
     fn server(draining: bool) -> AppState {
         let machine = Machine::default();
         let bounds = Bounds { answer_bytes: 1, ..Bounds::default() };
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(move || machine.read(), bounds));
-        let shared = Arc::new(Shared {
-            store: Arc::clone(&store),
-            metrics: Arc::default(),
-            results: Arc::default(),
-            pending: Budget::new(1 << 20),
-        });
-        let queues = Arc::new(Queues::new(Arc::clone(&shared)));
-        let metrics = Arc::clone(&shared.metrics);
-        AppState {
-            store_is_shared: false,
-            gauges: Gauges::new(Arc::clone(&store), Arc::clone(&queues), Arc::clone(&metrics), Auth::off()),
-            store,
-            queues,
-            metrics,
-            claims: Arc::new(ClaimLog::new(Duration::from_secs(1))),
-            auth: Auth::off(),
-            results: Arc::clone(&shared.results),
-            bodies: Arc::clone(&shared.pending),
-            answers: Budget::new(1 << 30),
-            viewers: Default::default(),
-            console: Default::default(),
-            readiness: Default::default(),
-            shutdown: watch::channel(draining).1,
-        }
+        AppState::of_store(store, watch::channel(draining).1)
     }
 
     /// All of them are in the lane before it is driven: they share the store call.

@@ -39,6 +39,12 @@ local function read_pause(packed)
   return read and type(pause) == 'table' and #pause == 3 and pause or { 0, '', 'unreadable' }
 end
 
+-- What a manifest declared last: epoch, generation, whether paused. What cannot be read is followed by whatever comes next.
+local function read_declared(packed)
+  local read, declared = pcall(cmsgpack.unpack, packed or '')
+  return read and type(declared) == 'table' and #declared == 3 and declared or { 0, 0, 0 }
+end
+
 local function load_record(call, id)
   local record = call.records[id]
   if record == nil then

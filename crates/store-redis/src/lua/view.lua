@@ -71,7 +71,9 @@ local function counts(keys)
   answer[12] = call.claimed
   answer[13] = call.policy ~= DEFAULT_POLICY and call.policy
   answer[14] = next_token(call) or -1
-  answer[15] = call.schema >= SCHEMA_OF_KEYS and gates.by_key(call).by_key
+  local declared = redis.call('HGET', keys[META], 'declared')
+  answer[15] = declared and read_declared(declared)
+  answer[16] = call.schema >= SCHEMA_OF_KEYS and gates.by_key(call).by_key
   return answer
 end
 

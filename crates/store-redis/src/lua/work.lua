@@ -63,6 +63,35 @@ local function govern(call, argv, at)
   return { 'Y' }, next_op
 end
 
+-- A declaration: its mark, -1 without one, whether paused, by whom and why, whether a policy follows, and that. Second, where the
+-- next operation begins.
+local DECLARE_ARGS = 6
+local function declare(call, argv, at)
+  local epoch, generation, paused = tonumber(argv[at + 1]), tonumber(argv[at + 2]), tonumber(argv[at + 3])
+  local governs = argv[at + DECLARE_ARGS] == '1'
+  local next_op = at + 1 + DECLARE_ARGS
+  if governs then
+    next_op = select(2, read_by_key(argv, next_op + POLICY_ARGS))
+  end
+  local was = read_declared(redis.call('HGET', call.keys[META], 'declared'))
+  if generation < 0 then
+    epoch, generation = was[1], was[2]
+  elseif epoch < was[1] or (epoch == was[1] and generation <= was[2]) then
+    return { 'M', 0 }, next_op
+  end
+  if governs then
+    govern(call, argv, at + DECLARE_ARGS)
+    if paused > was[3] then
+      pause(call, argv[at + 4], argv[at + 5])
+    elseif paused < was[3] then
+      resume(call)
+    end
+  end
+  call.touched = true
+  redis.call('HSET', call.keys[META], 'declared', cmsgpack.pack({ epoch, generation, paused }))
+  return { 'M', 1 }, next_op
+end
+
 -- ARGV: path, most bytes of the answer, then operations, each a letter and its arguments.
 local function work(keys, argv)
   local call, refused = begin(keys, argv[1])
@@ -103,6 +132,8 @@ local function work(keys, argv)
       at = at + 3
     elseif kind == 'Y' then
       result, at = govern(call, argv, at)
+    elseif kind == 'M' then
+      result, at = declare(call, argv, at)
     elseif kind == 'P' then
       result = pause(call, argv[at + 1], argv[at + 2])
       at = at + 3

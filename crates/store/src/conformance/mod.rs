@@ -10,6 +10,7 @@
 )]
 
 mod claiming;
+mod declaring;
 mod enqueueing;
 mod expiring;
 mod fairness;
@@ -271,6 +272,11 @@ cases! {
         a_queue_says_after_how_long_a_lower_priority_is_served
         what_the_next_pick_cannot_start_is_not_told_to_be_there
         another_rate_takes_over_what_is_owed_in_tokens;
+    declaring:
+        a_declaration_holds_until_a_later_one
+        what_a_manifest_says_of_a_pause_counts_where_it_changes
+        a_queue_that_a_manifest_has_no_longer_keeps_what_held
+        a_declaration_without_a_mark_always_holds;
     purging:
         a_purged_task_is_gone_with_all_that_is_known_of_it
         a_task_in_another_state_is_not_purged

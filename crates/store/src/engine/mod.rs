@@ -7,6 +7,7 @@
 mod admit;
 mod bounds;
 mod claim;
+mod declare;
 mod fair;
 mod gates;
 mod kept;

@@ -1,6 +1,6 @@
 //! What holds for all tasks of the shard: defaults, and how many may start.
 
-use brisq_model::{KeyRule, OnFailure, Policy, Rate, TaskId, TaskKey, TaskKeys, UnixMs};
+use brisq_model::{Declared, KeyRule, OnFailure, Policy, Rate, TaskId, TaskKey, TaskKeys, UnixMs};
 
 use super::gates::Tokens;
 use super::record::{Record, Records};
@@ -13,6 +13,8 @@ use crate::StoreError;
 pub struct Rules {
     /// As somebody gave it.
     pub policy: Option<Box<Policy>>,
+    /// What a manifest declared last.
+    pub declared: Option<Declared>,
     /// When all tokens that were taken are paid, in microseconds of the store's clock.
     pub paid_us: u64,
 }

@@ -314,6 +314,7 @@ impl ShardTasks {
             paused: self.paused.clone(),
             claimed_at: self.claimed_at,
             policy: self.rules.policy.clone(),
+            declared: self.rules.declared.map(|declared| declared.mark),
             next_token_at: self.next_token(now),
             now,
         }

@@ -61,6 +61,9 @@ impl ShardTasks {
                 self.govern(now, policy, records)?;
                 Ok(Ok(WorkDone::Governed))
             }
+            WorkOp::Declare(declaration) => {
+                Ok(Ok(WorkDone::Declared(self.declare(now, *declaration, records)?)))
+            }
             WorkOp::Pause { by, reason } => {
                 self.pause(now, by, reason);
                 Ok(Ok(WorkDone::Paused))
