@@ -9,6 +9,7 @@
 )]
 
 mod batch;
+mod claims;
 mod cut;
 mod enqueue;
 mod error;
@@ -26,6 +27,7 @@ mod value;
 mod work;
 
 pub use batch::{Batch, BatchRequest, BatchResults, CompleteBatch, Empty, Item, ItemResult, item};
+pub use claims::{Choices, ClaimsRequest, QueueChoice, WeightedQueue};
 pub use enqueue::{EnqueueRequest, RetentionRequest, RetryRequest, RetryView, TaskRequest};
 pub use error::{ApiError, ErrorBody, ErrorCode, ErrorEnvelope};
 pub use explain::{EventView, Events, Evidence, ExplainView, Reason};
