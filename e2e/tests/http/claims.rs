@@ -182,6 +182,29 @@ fn a_wake_up_that_is_not_needed_is_handed_on() {
 }
 
 #[test]
+fn an_answer_of_many_queues_has_the_bytes_of_one() {
+    const EACH: usize = 900_000;
+    const TASKS: usize = 24;
+    on_each_store(|http, _| {
+        let payload = "x".repeat(EACH);
+        for queue in ["large", "larger"] {
+            for _ in 0..TASKS / 8 {
+                let tasks: Vec<Value> = (0..8).map(|_| json!({ "payload": payload })).collect();
+                ok(post(http, &format!("/v1/queues/{queue}/tasks"), &json!({ "tasks": tasks })), 200);
+            }
+        }
+        let mut counts = Vec::new();
+        while counts.iter().sum::<usize>() < 2 * TASKS {
+            let body = json!({"queues": ["large", "larger"], "max": 256, "leaseMs": LONG_MS});
+            let tasks = claims(http, &body);
+            assert!(!tasks.is_empty() && tasks.len() * EACH <= 16 * 1024 * 1024, "{} tasks", tasks.len());
+            counts.push(tasks.len());
+        }
+        assert_eq!(counts.iter().sum::<usize>(), 2 * TASKS, "{counts:?}");
+    });
+}
+
+#[test]
 fn a_drain_sends_claims_of_many_queues_home() {
     on_each_store(|_, server| {
         let parked = json!({"queues": ["one", "two"], "waitMs": 40_000});

@@ -263,6 +263,10 @@ impl AppState {
         // what this queue's tasks weighed so far.
         let each = COPIES * shard.task_bytes();
         let wanted = (each * usize::from(op.max)).min(COPIES * limits::CLAIM_MAX_BYTES - before);
+        if before > 0 && wanted < each {
+            // A task that does not fit would be taken only to be given back. Its wake-up is still owed, and handed on.
+            return Ok(Taken::nothing(Instant::now()));
+        }
         // Who holds tasks of another queue does not wait for room: their leases run, and others wait for theirs.
         let wait = if before > 0 { Duration::ZERO } else { ANSWER_ROOM_WAIT };
         let room = timeout(wait, self.answers.take_up_to(wanted, each.min(wanted))).await;
