@@ -3,6 +3,8 @@
 
 #[path = "http/calm.rs"]
 mod calm;
+#[path = "http/claims.rs"]
+mod claims;
 #[path = "http/closes.rs"]
 mod closes;
 #[path = "http/contract.rs"]

@@ -160,6 +160,26 @@ fn what_falls_due_through_one_server_wakes_a_claim_parked_on_another() {
 }
 
 #[test]
+fn a_claim_of_many_queues_is_woken_through_another_server() {
+    let servers = Servers::start(2);
+    let mut producer = servers.http(1);
+    // The first two are known to both servers, the others are opened while the claim waits for their names.
+    for queue in ["n0", "n1"] {
+        enqueue(&mut producer, queue, &json!({"payload": 0}));
+        assert_eq!(claim(&mut servers.http(0), queue, &json!({"leaseMs": 600_000})).len(), 1);
+    }
+    for n in [0, 1, 2, 3, 2] {
+        let mut parked = servers.http(0);
+        let body = json!({"queues": ["n0", "n1", "n2", "n3"], "waitMs": 25_000});
+        parked.send("POST", "/v1/claims", &body.to_string()).expect("sent");
+        std::thread::sleep(Duration::from_millis(300));
+        let since = Instant::now();
+        let id = enqueue(&mut producer, &format!("n{n}"), &json!({ "payload": n }));
+        assert_eq!(wakes("a claim of four queues", &mut parked, since)["id"], *id, "n{n}");
+    }
+}
+
+#[test]
 fn each_of_three_servers_may_do_each_part() {
     let servers = Servers::start(3);
     // Who enqueues, who holds the parked claim, who completes, who waits for the result.

@@ -97,6 +97,13 @@ impl Share {
         self.bytes += bytes;
     }
 
+    /// Both as one; they are of the same budget.
+    pub fn and(mut self, mut other: Self) -> Self {
+        debug_assert!(Arc::ptr_eq(&self.budget, &other.budget), "shares of two budgets");
+        self.bytes += std::mem::take(&mut other.bytes);
+        self
+    }
+
     /// Gives back what is beyond `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
         let Some(freed) = self.bytes.checked_sub(bytes).filter(|freed| *freed > 0) else { return };

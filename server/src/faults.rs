@@ -12,7 +12,7 @@ use brisq_api::{ApiError, ErrorCode};
 use hyper::StatusCode;
 
 use crate::error::Failure;
-use crate::routes::leases::CLAIMS;
+use crate::routes::leases::CLAIMS_PATHS;
 
 /// Called in every claim, on the runtime's worker, before the answer is sent. Answers how long the claim then waits, as
 /// asynchronous code should.
@@ -52,7 +52,7 @@ pub async fn slow_claim(
     next: Next,
 ) -> Response {
     let response = next.run(request).await;
-    if matched.is_some_and(|path| path.as_str() == CLAIMS) {
+    if matched.is_some_and(|path| CLAIMS_PATHS.contains(&path.as_str())) {
         let wait = in_claim();
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;

@@ -57,10 +57,11 @@ impl ClaimTimes {
 pub struct HandedOut {
     pub(crate) ticket: ClaimTicket,
     pub(crate) times: ClaimTimes,
+    /// That of its first task; of several queues that had none, the first.
     pub(crate) queue: QueueName,
     pub(crate) metrics: Arc<Metrics>,
-    /// `None` when the claim found nothing.
-    pub(crate) tasks: Option<Undelivered>,
+    /// By queue; empty when the claim found nothing.
+    pub(crate) tasks: Vec<Undelivered>,
 }
 
 impl HandedOut {
@@ -70,7 +71,7 @@ impl HandedOut {
         let written = Instant::now();
         let latency = self.times.latency(written);
         let stages_us = self.times.stages_us(written);
-        let tasks = self.tasks.as_ref().map_or(0, Undelivered::len);
+        let tasks = self.tasks.iter().map(Undelivered::len).sum();
         self.metrics.claim(latency, &stages_us, tasks);
         self.ticket.finish(ClaimFinish {
             latency,
@@ -79,7 +80,7 @@ impl HandedOut {
             queue: self.queue.as_str(),
             tasks: u32::try_from(tasks).unwrap_or(u32::MAX),
         });
-        if let Some(tasks) = self.tasks {
+        for tasks in self.tasks {
             tasks.delivered();
         }
     }

@@ -2,10 +2,17 @@
 //!
 //! A claim is in line before it asks the store, and an enqueue wakes only after the store has answered. So whatever
 //! becomes ready between the claim's question and its wait finds the claim in line: no wake-up is missed.
+//!
+//! A claim of several queues has a place in each line, and for each of them the argument is the one above. A wake-up is one
+//! look at its queue, which the claim owes from then on. It pays by asking; or, when other queues gave it all that it
+//! wanted, by handing the wake-up on ([`Parked::leave`]). One that came and was not noticed yet is handed on by `Notify`, as
+//! the place is dropped. In lines that did not wake it the claim keeps its place, so it is served in the order of arrival.
 
+use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -99,9 +106,32 @@ pub struct Parked {
 
 impl Parked {
     /// Resolves when this claim is to look.
+    #[cfg(test)]
     pub async fn woken(&mut self) {
-        self.place.as_mut().await;
-        self.owes_look = true;
+        std::future::poll_fn(|cx| self.poll_woken(cx)).await;
+    }
+
+    /// Ready when this claim is to look; a claim in several lines asks each.
+    pub fn poll_woken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let woken = self.place.as_mut().poll(cx);
+        self.owes_look |= woken.is_ready();
+        woken
+    }
+
+    /// Whether it was woken, and has not looked.
+    pub fn owes_look(&self) -> bool {
+        self.owes_look
+    }
+
+    /// Leaves the line because nothing of this queue is wanted any more: if it was woken, the next one looks at once. Unlike
+    /// a claim that could not look, nothing kept this one from it.
+    pub fn leave(mut self) {
+        let woken = std::mem::take(&mut self.owes_look);
+        let parking = Arc::clone(&self.parking);
+        drop(self);
+        if woken {
+            parking.wake(1);
+        }
     }
 
     /// The store has the question: its answer, or its failure, sets the next look.
@@ -127,7 +157,7 @@ impl Drop for Parked {
 
 #[cfg(test)]
 mod tests {
-    use std::task::{Context, Waker};
+    use std::task::Waker;
 
     use super::*;
 
@@ -177,6 +207,24 @@ mod tests {
                 let woken = tokio::time::timeout(Duration::from_secs(20), second.woken()).await;
                 woken.expect("the second one looks");
             }
+        }
+    }
+
+    #[test]
+    fn a_woken_claim_that_wants_no_more_hands_its_wake_up_on_at_once() {
+        for (woken, looked) in [(true, false), (true, true), (false, false)] {
+            let parking = Arc::new(Parking::default());
+            let (mut first, mut second) = (parking.enter(), parking.enter());
+            if woken {
+                parking.wake(1);
+                assert!(is_woken(&mut first));
+                first.line_up_again();
+            }
+            if looked {
+                first.looked();
+            }
+            first.leave();
+            assert_eq!(is_woken(&mut second), woken && !looked, "woken: {woken}, looked: {looked}");
         }
     }
 

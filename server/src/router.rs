@@ -44,6 +44,7 @@ fn all_routes(app: Option<&App>) -> ScopedRouter {
         .routes(read, routes!(explain::task))
         .routes(read, routes!(explain::events))
         .routes(work, routes!(leases::claim))
+        .routes(work, routes!(leases::claims))
         .acts(work, routes!(leases::complete))
         .acts(work, routes!(leases::fail))
         .acts(work, routes!(leases::release))

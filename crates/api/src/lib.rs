@@ -9,6 +9,7 @@
 )]
 
 mod batch;
+mod claims;
 mod cut;
 mod declared;
 mod enqueue;
@@ -28,6 +29,7 @@ mod work;
 
 pub use batch::{Batch, BatchRequest, BatchResults, CompleteBatch, Empty, Item, ItemResult, item};
 pub use brisq_model::limits::DECLARED_QUEUES_MAX;
+pub use claims::{Choices, ClaimsRequest, QueueChoice, WeightedQueue};
 pub use declared::{DeclaredQueue, DeclaredQueues, QueueMistake};
 pub use enqueue::{EnqueueRequest, RetentionRequest, RetryRequest, RetryView, TaskRequest};
 pub use error::{ApiError, ErrorBody, ErrorCode, ErrorEnvelope};

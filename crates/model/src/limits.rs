@@ -54,6 +54,10 @@ pub const WEIGHT_MAX: u16 = 256;
 pub const ADMITTED_BY_POLICY_MAX: usize = 256;
 /// Most tasks one claim can take.
 pub const CLAIM_MAX_TASKS: u16 = 256;
+/// Most queues that one claim takes from: a claim that waits stands in line in each of them.
+pub const CLAIM_MAX_QUEUES: usize = 64;
+/// Largest weight of a queue among those of a claim.
+pub const CLAIM_WEIGHT_MAX: u64 = 256;
 /// Most payload bytes one claim hands out; the rest stays for the next claim. One task always fits.
 pub const CLAIM_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Shortest lease.

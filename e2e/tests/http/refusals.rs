@@ -96,6 +96,12 @@ fn tokens_bound_what_a_caller_may_do() {
     refused(&get(&mut other, &format!("/v1/tasks/{id}")), 404, "task_not_found");
     assert!(claim(&mut other, "orders.eu", &json!({})).is_empty(), "tenants have queues of their own");
     assert_eq!(claim(&mut worker, "orders.eu", &json!({})).len(), 1);
+    for queues in [["orders.eu", "emails"], ["emails", "orders.eu"]] {
+        let answer =
+            refused(&post(&mut worker, "/v1/claims", &json!({ "queues": queues })), 403, "forbidden");
+        assert_eq!(answer["error"]["detail"]["queue"], "emails", "{answer}");
+    }
+    refused(&post(&mut reader, "/v1/claims", &json!({"queues": ["orders.eu"]})), 403, "forbidden");
     let mut boss = connect("boss");
     for what in ["pause", "resume"] {
         let path = format!("/v1/queues/orders.eu/{what}");

@@ -5,9 +5,9 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::{FromRequest, Path, Request, State};
 use brisq_api::{
-    ApiError, BatchRequest, BatchResults, ClaimRequest, ClaimResponse, CompleteBatch, CompleteRequest, Empty,
-    ErrorCode, ErrorEnvelope, FailRequest, FailResponse, HeartbeatRequest, HeartbeatResponse, ItemResult,
-    LeaseRequest, ReleaseRequest, lease_token, rfc3339, task_id,
+    ApiError, BatchRequest, BatchResults, ClaimRequest, ClaimResponse, ClaimsRequest, CompleteBatch,
+    CompleteRequest, Empty, ErrorCode, ErrorEnvelope, FailRequest, FailResponse, HeartbeatRequest,
+    HeartbeatResponse, ItemResult, LeaseRequest, ReleaseRequest, lease_token, rfc3339, task_id,
 };
 use brisq_model::{LeaseToken, TaskId};
 use brisq_store::{FailOp, HeartbeatOp, WorkDone, WorkOp};
@@ -21,10 +21,10 @@ use crate::connection::Connection;
 use crate::error::HandlerResult;
 use crate::extract::RawBody;
 use crate::state::App;
-use crate::work::{Acted, Batch, ClaimWish};
+use crate::work::{Acted, Batch, ClaimWish, Sources};
 
-/// The one path of claims.
-pub const CLAIMS: &str = "/v1/queues/{queue}/claims";
+/// The paths of claims.
+pub const CLAIMS_PATHS: [&str; 2] = ["/v1/queues/{queue}/claims", "/v1/claims"];
 
 /// Claim tasks under a lease.
 #[utoipa::path(
@@ -42,7 +42,31 @@ pub async fn claim(Path(queue): Path<String>, call: Call) -> HandlerResult {
     let queue = call.app.queue(&call.caller, &queue)?;
     let Call { app, connection, handled, body, .. } = call;
     drop(body);
-    let claimed = app.claim(&queue, wish, &connection, handled).await?;
+    let claimed = app.claim(&Sources::of(queue), wish, &connection, handled).await?;
+    Ok(claimed.answer(&connection, None)?)
+}
+
+/// Claim tasks from several queues, and wait for all of them at once.
+///
+/// The queues are asked in the order of their names here or, when any has a weight, in an order drawn by the weights. A
+/// claim that waits takes from the queue that wakes it.
+#[utoipa::path(
+    post, path = "/v1/claims", tag = "work", request_body = ClaimsRequest,
+    responses(
+        (status = 200, description = "At most `max` tasks from all queues together, each with its `queue`; empty when nothing came in `waitMs`", body = ClaimResponse),
+        (status = 403, description = "`forbidden`: the token does not cover `detail.queue`", body = ErrorEnvelope),
+        (status = "4XX", description = "Refused", body = ErrorEnvelope),
+        (status = "5XX", description = "Not carried out, or not known: tasks claimed unseen come back when their lease ends", body = ErrorEnvelope),
+    )
+)]
+pub async fn claims(call: Call) -> HandlerResult {
+    let (choices, claim) = call.body.parse::<ClaimsRequest>()?.checked()?;
+    let wish = wish(claim)?;
+    let source = |(name, weight): (String, Option<u16>)| Ok((call.app.queue(&call.caller, &name)?, weight));
+    let sources = choices.into_iter().map(source).collect::<Result<Vec<_>, ApiError>>()?;
+    let Call { app, connection, handled, body, .. } = call;
+    drop(body);
+    let claimed = app.claim(&Sources::among(sources), wish, &connection, handled).await?;
     Ok(claimed.answer(&connection, None)?)
 }
 
@@ -216,7 +240,7 @@ pub async fn complete_batch(
     let claimed = match first {
         Some(shard) => {
             let queue = app.queues.named(&shard.info.tenant, &shard.info.name);
-            app.claim(&queue, wish, &connection, handled).await
+            app.claim(&Sources::of(queue), wish, &connection, handled).await
         }
         None => {
             let message =

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::response::Response;
 use brisq_api::{ApiError, BatchResults, ClaimResponse, ErrorCode, ItemResult, TaskView};
-use brisq_model::{LeaseToken, Task, UnixMs, WorkerName, limits};
+use brisq_model::{LeaseToken, QueueName, Task, UnixMs, WorkerName, limits};
 use brisq_recorder::ClaimTicket;
 use brisq_store::{ClaimOp, StoreError, WorkDone, WorkOp, WorkResult};
 use hyper::StatusCode;
@@ -13,6 +13,7 @@ use rand::RngExt;
 use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout};
 
+use super::sources::{Lines, Sources};
 use super::{NotDone, REOPENS_MAX, Results, SLOW_POLL, received};
 use crate::answers::{encoded, respond};
 use crate::budget::{Full, Share};
@@ -52,7 +53,7 @@ pub struct ClaimWish {
 /// What a claim took. Dropped before [`Claimed::answer`], it gives the tasks back.
 #[derive(Debug)]
 pub struct Claimed {
-    tasks: Vec<Task>,
+    tasks: Vec<(QueueName, Vec<Task>)>,
     share: Option<Share>,
     out: HandedOut,
 }
@@ -83,28 +84,30 @@ impl Claimed {
         connection: &Connection,
         results: Option<Vec<ItemResult>>,
     ) -> Result<Response, ApiError> {
-        let room = self.tasks.iter().map(weight).sum();
-        let tasks = self.tasks.iter().map(|task| TaskView::held(self.out.queue.as_str(), task)).collect();
+        let room = self.tasks.iter().flat_map(|(_, tasks)| tasks).map(weight).sum();
+        let mut tasks = Vec::new();
+        for (queue, of_queue) in &self.tasks {
+            tasks.extend(of_queue.iter().map(|task| TaskView::held(queue.as_str(), task)));
+        }
         let json = match results {
             None => encoded(&ClaimResponse { tasks }, room)?,
             Some(results) => encoded(&BatchResults { results, tasks: Some(tasks), error: None }, room)?,
         };
-        if let Some(undelivered) = &self.out.tasks {
-            undelivered.count();
-        }
+        self.out.tasks.iter().for_each(Undelivered::count);
         connection.hand_out(self.out);
         Ok(respond(StatusCode::OK, json, self.share))
     }
 }
 
 impl AppState {
-    /// Takes tasks, waiting for the first of them as long as the wish says. A claim makes no queue: it waits for the name.
+    /// Takes tasks, waiting for the first of them as long as the wish says: at most so many as it says from all queues
+    /// together. A claim makes no queue: it waits for the name.
     ///
     /// # Errors
     /// When the client has gone, the store call failed, or the server holds as much as it may.
     pub async fn claim(
         &self,
-        queue: &Arc<Queue>,
+        sources: &Sources,
         wish: ClaimWish,
         connection: &Connection,
         handled: Instant,
@@ -115,47 +118,67 @@ impl AppState {
         let began = connection.request_began();
         let mut ticket = self.claims.start(began);
         let is_gone = || connection.client_is_gone();
-        let (taken, parked) = self.take(queue, wish, handled, &mut ticket, is_gone).await?;
-        let times = taken.times(began, handled, parked);
-        self.claimed(queue, connection, ticket, taken, times)
+        let (look, parked) = self.take(sources, wish, handled, &mut ticket, is_gone).await?;
+        let times = look.times(began, handled, parked);
+        self.claimed(sources, connection, ticket, look, times)
     }
 
     /// Asks until there is something, or the claim's time is over; and for how long it was parked.
     async fn take(
         &self,
-        queue: &Arc<Queue>,
+        sources: &Sources,
         wish: ClaimWish,
         handled: Instant,
         ticket: &mut ClaimTicket,
         is_gone: impl Fn() -> bool,
-    ) -> Result<(Taken, Duration), ApiError> {
+    ) -> Result<(Look, Duration), ApiError> {
         let deadline = handled + wish.wait;
         let mut parked = Duration::ZERO;
         let token = LeaseToken::new(rand::rng().random());
         let op = ClaimOp { max: wish.max, lease_ms: wish.lease_ms, worker: wish.worker, token };
         // In line before the store is asked, each time.
-        let mut line = (!wish.wait.is_zero()).then(|| queue.parking.enter());
+        let waits = !wish.wait.is_zero();
+        let mut lines = sources.enter(waits);
         let mut asks_left = ASKS_MAX;
         loop {
-            let taken = self.ask(queue, &op, deadline, line.as_mut()).await?;
-            let goes_on = taken.tasks.is_empty() && !self.draining() && !is_gone();
-            let line = match &mut line {
-                Some(line) if goes_on && Instant::now() < deadline => line,
+            let look = self.look(&mut lines, &op, deadline).await?;
+            let goes_on = look.taken.is_empty() && !self.draining() && !is_gone();
+            if !(goes_on && waits && Instant::now() < deadline) {
                 // Claims before it in the same store call took all the room of its answer.
-                _ if goes_on && taken.left > 0 && asks_left > 0 => {
+                if goes_on && !look.left.is_empty() && asks_left > 0 {
                     asks_left -= 1;
+                    lines.ask_only(&look.left);
                     continue;
                 }
-                _ => return Ok((taken, parked)),
-            };
-            drop(taken);
+                if !look.taken.is_empty() {
+                    lines.leave();
+                }
+                return Ok((look, parked));
+            }
+            drop(look);
             let parked_at = Instant::now();
             ticket.park();
-            self.park(line, deadline).await;
+            self.park(&mut lines, deadline).await;
             parked += parked_at.elapsed();
             ticket.resume(Instant::now());
-            line.line_up_again();
+            lines.line_up_again();
         }
+    }
+
+    /// Asks the queues one after the other until the claim has as many tasks as it may have. What fails after the first
+    /// tasks ends the look and not the claim: it has something to answer.
+    async fn look(&self, lines: &mut Lines<'_>, op: &ClaimOp, deadline: Instant) -> Result<Look, ApiError> {
+        let mut look = Look::new(Instant::now());
+        for at in lines.to_ask() {
+            let max = op.max.saturating_sub(look.tasks);
+            let Some((queue, line)) = lines.source(at).filter(|_| max > 0 && look.has_room()) else { break };
+            match self.ask(queue, &ClaimOp { max, ..op.clone() }, deadline, look.bytes, line).await {
+                Ok(taken) => look.add(at, queue, taken),
+                Err(_) if !look.taken.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(look)
     }
 
     fn abandoned(&self) -> ApiError {
@@ -165,37 +188,49 @@ impl AppState {
 
     fn claimed(
         &self,
-        queue: &Queue,
+        sources: &Sources,
         connection: &Connection,
         ticket: ClaimTicket,
-        taken: Taken,
+        look: Look,
         times: ClaimTimes,
     ) -> Result<Claimed, ApiError> {
         if connection.client_is_gone() {
             return Err(self.abandoned());
         }
-        let (queue, metrics) = (queue.name.clone(), Arc::clone(&self.metrics));
-        let out = HandedOut { ticket, times, queue, metrics, tasks: taken.undelivered };
-        Ok(Claimed { tasks: taken.tasks, share: taken.share, out })
+        let first = look.taken.first().map(|(queue, _)| queue).or(sources.first());
+        let queue = first.ok_or_else(ApiError::broke_off)?.name.clone();
+        let (mut tasks, mut undelivered, mut share) = (Vec::new(), Vec::new(), None::<Share>);
+        for (queue, taken) in look.taken {
+            tasks.push((queue.name.clone(), taken.tasks));
+            undelivered.extend(taken.undelivered);
+            share = match (share, taken.share) {
+                (Some(all), Some(more)) => Some(all.and(more)),
+                (all, more) => all.or(more),
+            };
+        }
+        let metrics = Arc::clone(&self.metrics);
+        let out = HandedOut { ticket, times, queue, metrics, tasks: undelivered };
+        Ok(Claimed { tasks, share, out })
     }
 
     /// Waits for a wake-up, the deadline, the next slow poll or the end of the server, whichever comes first.
-    async fn park(&self, line: &mut Parked, deadline: Instant) {
+    async fn park(&self, lines: &mut Lines<'_>, deadline: Instant) {
         let slow_poll = Instant::now() + SLOW_POLL;
         let until = if self.metrics.wakeups_lost.get() == 0 { deadline } else { deadline.min(slow_poll) };
         tokio::select! {
-            () = line.woken() => {}
+            () = lines.woken() => {}
             () = sleep_until(until.into()) => {}
             () = self.drain_begins() => {}
         }
     }
 
-    /// Asks the store once. A queue that it does not have holds nothing.
+    /// Asks the store once, for an answer that has `before` bytes already. A queue that it does not have holds nothing.
     async fn ask(
         &self,
         queue: &Arc<Queue>,
         op: &ClaimOp,
         deadline: Instant,
+        before: usize,
         mut line: Option<&mut Parked>,
     ) -> Result<Taken, ApiError> {
         for _ in 0..REOPENS_MAX {
@@ -209,7 +244,7 @@ impl AppState {
             if line.is_some() {
                 self.store.listen(shard.shard());
             }
-            match self.ask_shard(&shard, op, line.as_deref_mut()).await {
+            match self.ask_shard(&shard, op, before, line.as_deref_mut()).await {
                 Err(NotDone::Store(StoreError::UnknownQueue)) => self.queues.forget(&shard),
                 taken => return taken.map_err(Into::into),
             }
@@ -221,13 +256,20 @@ impl AppState {
         &self,
         shard: &Arc<ShardHandle>,
         op: &ClaimOp,
+        before: usize,
         line: Option<&mut Parked>,
     ) -> Result<Taken, NotDone> {
         // What the answer will weigh is not known before it is there: as many tasks are asked for as there is room for by
         // what this queue's tasks weighed so far.
         let each = COPIES * shard.task_bytes();
-        let wanted = (each * usize::from(op.max)).min(COPIES * limits::CLAIM_MAX_BYTES);
-        let room = timeout(ANSWER_ROOM_WAIT, self.answers.take_up_to(wanted, each.min(wanted))).await;
+        let wanted = (each * usize::from(op.max)).min(COPIES * limits::CLAIM_MAX_BYTES - before);
+        if before > 0 && wanted < each {
+            // A task that does not fit would be taken only to be given back. Its wake-up is still owed, and handed on.
+            return Ok(Taken::nothing(Instant::now()));
+        }
+        // Who holds tasks of another queue does not wait for room: their leases run, and others wait for theirs.
+        let wait = if before > 0 { Duration::ZERO } else { ANSWER_ROOM_WAIT };
+        let room = timeout(wait, self.answers.take_up_to(wanted, each.min(wanted))).await;
         let mut share = room.map_err(|_| NotDone::Full(Full::Answers))?;
         let fitting = u16::try_from(share.bytes() / each).unwrap_or(u16::MAX).max(1);
         let op = ClaimOp { max: op.max.min(fitting), ..op.clone() };
@@ -246,7 +288,7 @@ impl AppState {
                 return Err(NotDone::Store(StoreError::Corrupt(cause)));
             }
         };
-        let beyond = keep_what_fits(&mut share, &mut tasks);
+        let beyond = keep_what_fits(&mut share, &mut tasks, before);
         if !beyond.is_empty() {
             shard.give_back(beyond.iter().filter_map(release).collect());
         }
@@ -263,14 +305,18 @@ impl AppState {
     }
 }
 
-/// The first tasks whose bytes the share has or gets; answers those beyond. One task always fits.
-fn keep_what_fits(share: &mut Share, tasks: &mut Vec<Task>) -> Vec<Task> {
+/// The first tasks whose bytes the share has or gets; answers those beyond. One task always fits into an answer that has
+/// nothing `before`.
+fn keep_what_fits(share: &mut Share, tasks: &mut Vec<Task>, before: usize) -> Vec<Task> {
     let (mut kept, mut bytes) = (0, 0);
     for task in tasks.iter() {
         let sum = bytes + COPIES * weight(task);
+        if before > 0 && before + sum > COPIES * limits::CLAIM_MAX_BYTES {
+            break;
+        }
         let missing = sum.saturating_sub(share.bytes());
         if !share.try_grow(missing) {
-            if kept > 0 {
+            if kept > 0 || before > 0 {
                 break;
             }
             share.grow(missing);
@@ -279,6 +325,61 @@ fn keep_what_fits(share: &mut Share, tasks: &mut Vec<Task>) -> Vec<Task> {
     }
     share.shrink_to(bytes);
     tasks.split_off(kept)
+}
+
+/// What one look brought: one question to each of its queues.
+struct Look {
+    /// Of the queues that had any.
+    taken: Vec<(Arc<Queue>, Taken)>,
+    /// Tasks in them, and their bytes as an answer holds them.
+    tasks: u16,
+    bytes: usize,
+    /// The sources that had tasks left and gave none.
+    left: Vec<usize>,
+    /// The first question went out.
+    asked: Instant,
+    /// The first store call that answered began, and the last one ended.
+    store: Option<(Instant, Instant)>,
+}
+
+impl Look {
+    fn new(asked: Instant) -> Self {
+        Self { taken: Vec::new(), tasks: 0, bytes: 0, left: Vec::new(), asked, store: None }
+    }
+
+    /// Whether the answer has room for a further task.
+    fn has_room(&self) -> bool {
+        self.bytes < COPIES * limits::CLAIM_MAX_BYTES
+    }
+
+    fn add(&mut self, at: usize, queue: &Arc<Queue>, taken: Taken) {
+        let (sent, answered) = taken.store;
+        match &mut self.store {
+            Some((_, last)) => *last = answered,
+            None => (self.asked, self.store) = (taken.asked, Some((sent, answered))),
+        }
+        if taken.tasks.is_empty() {
+            if taken.left > 0 {
+                self.left.push(at);
+            }
+            return;
+        }
+        self.tasks = self.tasks.saturating_add(u16::try_from(taken.tasks.len()).unwrap_or(u16::MAX));
+        self.bytes += taken.share.as_ref().map_or(0, Share::bytes);
+        self.taken.push((Arc::clone(queue), taken));
+    }
+
+    fn times(&self, began: Instant, handled: Instant, parked: Duration) -> ClaimTimes {
+        ClaimTimes {
+            began,
+            handled,
+            asked: self.asked,
+            store: self.store.unwrap_or((self.asked, self.asked)),
+            parked,
+            // The one that waited longest.
+            claimable: self.taken.iter().filter_map(|(_, taken)| taken.claimable_since()).min(),
+        }
+    }
 }
 
 impl Taken {
@@ -292,17 +393,6 @@ impl Taken {
             now: None,
             resumed_at: None,
             left: 0,
-        }
-    }
-
-    fn times(&self, began: Instant, handled: Instant, parked: Duration) -> ClaimTimes {
-        ClaimTimes {
-            began,
-            handled,
-            asked: self.asked,
-            store: self.store,
-            parked,
-            claimable: self.claimable_since(),
         }
     }
 
@@ -342,7 +432,7 @@ impl Drop for Unclaimed<'_> {
 
 #[cfg(test)]
 mod tests {
-    use brisq_model::{NewTask, QueueName, Shard, TaskId, TenantName};
+    use brisq_model::{NewTask, Shard, TaskId, TenantName};
     use brisq_store::engine::Bounds;
     use brisq_store::{Machine, MemoryStore, Store};
     use futures_util::future::join_all;
@@ -378,10 +468,11 @@ mod tests {
                 let wait = Duration::from_millis(wait_ms);
                 let wish = ClaimWish { max: 1, lease_ms: 60_000, wait, worker: None };
                 let mut ticket = server.claims.start(now);
-                server.take(&queue, wish, now, &mut ticket, || is_gone).await.unwrap().0
+                let sources = Sources::of(Arc::clone(&queue));
+                server.take(&sources, wish, now, &mut ticket, || is_gone).await.unwrap().0
             });
             let taken = join_all(claims).await;
-            let with_tasks = taken.iter().filter(|taken| !taken.tasks.is_empty()).count();
+            let with_tasks = taken.iter().filter(|look| !look.taken.is_empty()).count();
             assert_eq!(with_tasks, served, "wait {wait_ms} ms, draining: {draining}, gone: {is_gone}");
         }
     }

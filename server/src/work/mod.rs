@@ -5,6 +5,7 @@ mod claim;
 mod enqueue;
 mod many;
 mod result;
+mod sources;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 
 pub use acts::{Acted, Batch};
 pub use claim::ClaimWish;
+pub use sources::Sources;
 
 use crate::auth::Caller;
 use crate::budget::Full;
