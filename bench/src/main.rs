@@ -7,6 +7,7 @@
 mod core;
 mod floor;
 mod http;
+mod keys;
 mod memory;
 mod rounds;
 mod table;
@@ -55,6 +56,8 @@ struct Cli {
 enum What {
     /// Create, claim, complete through the store's trait: ns, bytes and allocations an operation
     Core,
+    /// Redis' CPU of tasks with fairness, limit and ordering keys against those without, and beside a gated backlog
+    Keys,
     /// Create, claim, complete over HTTP, one task a call, beside the floor of the same framework
     Http,
     /// Throughput with the recorder on against off
@@ -96,6 +99,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.what {
         What::Floor(flags) => return floor::serve(flags),
         What::Core => profiled(profile, || core::run(span, &mut table))?,
+        What::Keys => keys::run(span, &mut table)?,
         What::Http => http::run(span, profile, &mut table)?,
         What::Recorder => rounds::recorder(span, &mut table)?,
         What::Aging => rounds::aging(span, &mut table)?,
@@ -103,6 +107,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         What::Smoke => {
             let span = Span { length: Duration::from_secs(1), rounds: 1, many: 20_000 };
             core::run(span, &mut table)?;
+            keys::run(span, &mut table)?;
             http::run(span, profile, &mut table)?;
             rounds::recorder(span, &mut table)?;
             rounds::aging(span, &mut table)?;

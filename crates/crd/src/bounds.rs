@@ -32,7 +32,11 @@ fn documents() -> [(&'static str, Value); 5] {
                     "name": "a", "paused": true, "agingMs": 1, "maxExpiries": 1,
                     "retry": {"policy": "exponential", "delayMs": 1, "maxDelayMs": 1, "delaysMs": [1], "jitter": 0.5},
                     "retention": {"completedMs": 1, "deadMs": 1, "maxCount": 1},
-                    "limits": {"maxInFlight": 1, "perSecond": 1, "burst": 1},
+                    "limits": {
+                        "maxInFlight": 1, "perSecond": 1, "burst": 1,
+                        "keys": [{"match": "a", "maxInFlight": 1, "perSecond": 1, "burst": 1}],
+                    },
+                    "fairness": {"weights": {"cpu": 1}}, "ordering": {"onFailure": "skip"},
                 }],
             }),
         ),

@@ -36,7 +36,10 @@ pub use profiling_policy::{
 #[cfg(feature = "kube")]
 pub use profiling_policy::{ProfilingPolicy, ProfilingPolicyStatus};
 pub use quantity::{Quantity, Resources};
-pub use queues::{QueueLimits, QueueRetention, QueueRetry, QueueSpec, RetryKind};
+pub use queues::{
+    OnFailureKind, QueueFairness, QueueKeyLimit, QueueLimits, QueueOrdering, QueueRetention, QueueRetry,
+    QueueSpec, RetryKind,
+};
 pub use read::{Document, parse, parse_all};
 #[cfg(feature = "kube")]
 pub use schema::{DEFINITIONS, STRING_MAX, definition};

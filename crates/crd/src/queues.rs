@@ -1,6 +1,8 @@
 //! `spec.queues[]`: the body of `PUT /v1/queues/{queue}` with a name and a pause. What is checked of a value is what that call checks
 //! of it, by the same code; the schema says the same bounds once more for the API server, and tests hold the two together.
 
+use std::collections::BTreeMap;
+
 use brisq_api::{DeclaredQueues, QueueMistake};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -31,6 +33,12 @@ pub struct QueueSpec {
     /// How many tasks run, and start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<QueueLimits>,
+    /// Whose tasks come how often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fairness: Option<QueueFairness>,
+    /// What becomes of an ordering key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordering: Option<QueueOrdering>,
     /// How long the first task of a lower priority waits before it is taken out of turn, in every eighth pick; 60,000 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(range(max = 86_400_000)))]
@@ -139,6 +147,82 @@ pub struct QueueLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 1_000_000)))]
     pub burst: Option<u64>,
+    /// Limits that tasks with a `limitKey` share, key by key: the first that matches holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(length(max = KEY_RULES_MAX)))]
+    pub keys: Option<Vec<QueueKeyLimit>>,
+}
+
+/// Most rules of a queue for the limits of its keys.
+pub(crate) const KEY_RULES_MAX: usize = 64;
+
+/// Limits that each key of a pattern has for itself; one at least.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "kube",
+    derive(kube::KubeSchema),
+    x_kube(
+        validation = kube::core::Rule::new("!has(self.burst) || has(self.perSecond)")
+            .message("burst is about a rate: give perSecond too"),
+        validation = kube::core::Rule::new("has(self.maxInFlight) || has(self.perSecond)")
+            .message("a rule of limits.keys has maxInFlight or perSecond")
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueKeyLimit {
+    /// A `limitKey`, or the beginning of some and a `*`.
+    #[cfg_attr(feature = "kube", schemars(length(min = 1, max = 256), regex(pattern = r"^[^*\p{Cc}]*\*?$")))]
+    pub r#match: String,
+    /// Most leases of a key at a time; no bound by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 1_000_000)))]
+    pub max_in_flight: Option<u64>,
+    /// Most starts of a key a second, by thousandths; no bound by default. A task's `cost` counts as so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(range(min = 0.001, max = 1_000_000)))]
+    pub per_second: Option<f64>,
+    /// Most starts at once after idleness; `perSecond` by default, 1 at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(range(min = 1, max = 1_000_000)))]
+    pub burst: Option<u64>,
+}
+
+/// Whose tasks come how often.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+pub struct QueueFairness {
+    /// By `fairnessKey`, 1 to 256; all others weigh 1. At most 256 keys.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(
+        feature = "kube",
+        schemars(extend(
+            "maxProperties" = 256,
+            "additionalProperties" = {"type": "integer", "minimum": 1, "maximum": 256}
+        ))
+    )]
+    pub weights: BTreeMap<String, u64>,
+}
+
+/// What becomes of an ordering key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct QueueOrdering {
+    /// What a task that failed does with its `orderingKey` until it is tried again.
+    #[serde(default)]
+    pub on_failure: OnFailureKind,
+}
+
+/// What a task that failed does with its ordering key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailureKind {
+    /// Keeps it, and those behind it wait.
+    #[default]
+    Hold,
+    /// Gives it to the next, and stands at the end of its key then.
+    Skip,
 }
 
 impl QueueSpec {

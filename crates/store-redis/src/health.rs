@@ -106,7 +106,7 @@ impl Health {
 
     async fn look_at_rights(&self, link: &Link) -> Result<(), StoreError> {
         // It touches no key, and can be called by a user who may touch none.
-        let mut command = link.function::<&str>("ready", &[]);
+        let mut command = link.function("ready", std::iter::empty());
         for words in rights() {
             command.arg(&words);
         }

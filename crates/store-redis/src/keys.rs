@@ -1,3 +1,5 @@
+use std::fmt::Write;
+
 use brisq_model::{QueueNumber, Shard};
 
 /// Numbers of queues by `tenant/name`, the reverse, and those paths in their order; the last is the channel that tells of
@@ -32,9 +34,38 @@ const KINDS: [&str; 16] = [
     "rates",
 ];
 
+/// Room for the keys of any shard, bytes.
+const KEYS_BYTES: usize = 512;
+
+/// All keys of a shard, one behind the other: every call has them.
+pub(crate) struct ShardKeys {
+    text: String,
+    ends: [usize; KINDS.len()],
+}
+
+impl ShardKeys {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
+        let mut from = 0;
+        self.ends.iter().map(move |end| {
+            let key = self.text.get(from..*end).unwrap_or_default();
+            from = *end;
+            key
+        })
+    }
+}
+
 /// All keys of a shard: one hash tag, so one slot.
-pub(crate) fn shard_keys(shard: Shard) -> [String; KINDS.len()] {
-    KINDS.map(|kind| format!("{{q{}}}:{kind}", member(shard)))
+pub(crate) fn shard_keys(shard: Shard) -> ShardKeys {
+    let mut text = String::with_capacity(KEYS_BYTES);
+    let ends = KINDS.map(|kind| {
+        text.push_str("{q");
+        // Writing to a text does not fail.
+        let _ = write!(text, "{}.{}", shard.queue.get(), shard.index);
+        text.push_str("}:");
+        text.push_str(kind);
+        text.len()
+    });
+    ShardKeys { text, ends }
 }
 
 /// The shard's META.
@@ -72,7 +103,13 @@ mod tests {
         let shard = Shard { queue: QueueNumber::new(7).unwrap(), index: 3 };
         assert_eq!(shard_of(&channel(shard)), Some(shard));
         assert_eq!(shard_of_member(&member(shard)), Some(shard));
-        assert_eq!((&*shard_keys(shard)[0], &*meta_key(shard)), ("{q7.3}:body", "{q7.3}:meta"));
+        let keys = shard_keys(shard);
+        let keys: Vec<&str> = keys.iter().collect();
+        assert_eq!(
+            (keys.len(), keys.first(), keys.last()),
+            (16, Some(&"{q7.3}:body"), Some(&"{q7.3}:rates"))
+        );
+        assert!(keys.contains(&&*meta_key(shard)) && keys.contains(&&*channel(shard)));
         assert_eq!(shard_of("{q0.0}:wake"), None);
     }
 }

@@ -187,11 +187,11 @@ impl Link {
     }
 
     /// A function as a command, to which its arguments are added.
-    pub(crate) fn function<K: AsRef<str>>(&self, name: &str, keys: &[K]) -> Cmd {
+    pub(crate) fn function<'k>(&self, name: &str, keys: impl ExactSizeIterator<Item = &'k str>) -> Cmd {
         let mut command = redis::cmd("FCALL");
         command.arg(self.library.function(name)).arg(keys.len());
         for key in keys {
-            command.arg(key.as_ref());
+            command.arg(key);
         }
         command
     }

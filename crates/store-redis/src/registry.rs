@@ -73,7 +73,7 @@ pub(crate) async fn open(link: &Link, health: &Health, path: &str) -> Result<Que
 }
 
 async fn step(link: &Link, function: &str, path: &str, numbers: &[u32]) -> Result<Step, StoreError> {
-    let mut command = link.function(function, &REGISTRY);
+    let mut command = link.function(function, REGISTRY.into_iter());
     command.arg(path).arg(numbers);
     let answer = link.call(&command).await.map_err(|error| failed(&error))?;
     match <(String, u32)>::from_redis_value(answer) {
@@ -86,7 +86,7 @@ async fn step(link: &Link, function: &str, path: &str, numbers: &[u32]) -> Resul
 
 /// Has the shard of this number take the path. Whether the number can be used for it.
 async fn settle(link: &Link, path: &str, number: QueueNumber, how: &str) -> Result<bool, StoreError> {
-    let mut command = link.function("settle", &[meta_key(Shard::first(number))]);
+    let mut command = link.function("settle", [&*meta_key(Shard::first(number))].into_iter());
     command.arg(path).arg(how);
     let answer = link.call(&command).await.map_err(|error| failed(&error))?;
     Ok(String::from_redis_value(answer).is_ok_and(|answer| answer == "O"))
@@ -125,7 +125,7 @@ pub(crate) async fn list(
     after: Option<&QueueName>,
     limit: usize,
 ) -> Result<Vec<QueueInfo>, StoreError> {
-    let mut command = link.function("list", &REGISTRY);
+    let mut command = link.function("list", REGISTRY.into_iter());
     command.arg(tenant.as_str()).arg(after.map_or("", QueueName::as_str));
     command.arg(limit.min(limits::QUEUES_MAX as usize));
     let answer = link.call(&command).await.map_err(|error| failed(&error))?;

@@ -155,7 +155,7 @@ impl RedisStore {
         tasks: &[NewTask],
     ) -> Result<Answer<Result<Enqueued, Refused>>, StoreError> {
         let shard = queue.shard();
-        let mut command = self.inner.link.function("enqueue", &shard_keys(shard));
+        let mut command = self.inner.link.function("enqueue", shard_keys(shard).iter());
         command.arg(registry::path(&queue.tenant, &queue.name));
         args::enqueue(&mut command, tasks);
         let answer = self.inner.link.call(&command).await.map_err(|error| failed(&error))?;
@@ -164,7 +164,7 @@ impl RedisStore {
 
     async fn find_task(&self, function: &str, id: TaskId) -> Result<Option<Task>, StoreError> {
         self.check()?;
-        let mut command = self.inner.link.function(function, &shard_keys(id.shard()));
+        let mut command = self.inner.link.function(function, shard_keys(id.shard()).iter());
         command.arg(&id.to_bytes());
         answer::optional_task(self.inner.link.call(&command).await.map_err(|error| failed(&error))?)
     }
@@ -278,7 +278,7 @@ impl Store for RedisStore {
     async fn work(&self, queue: &QueueInfo, ops: Vec<WorkOp>) -> Result<Answer<WorkResult>, StoreError> {
         self.check()?;
         let shard = queue.shard();
-        let mut command = self.inner.link.function("work", &shard_keys(shard));
+        let mut command = self.inner.link.function("work", shard_keys(shard).iter());
         command.arg(registry::path(&queue.tenant, &queue.name)).arg(self.inner.health.answer_bytes());
         args::work(&mut command, &ops);
         let answer = self.inner.link.call(&command).await.map_err(|error| failed(&error))?;
@@ -295,14 +295,14 @@ impl Store for RedisStore {
 
     async fn tasks(&self, shard: Shard, page: &PageOf) -> Result<TaskPage, StoreError> {
         self.check()?;
-        let mut command = self.inner.link.function("tasks", &shard_keys(shard));
+        let mut command = self.inner.link.function("tasks", shard_keys(shard).iter());
         args::tasks(&mut command, page, self.inner.health.answer_bytes());
         answer::page(self.inner.link.call(&command).await.map_err(|error| failed(&error))?)
     }
 
     async fn standing(&self, id: TaskId) -> Result<Option<Standing>, StoreError> {
         self.check()?;
-        let mut command = self.inner.link.function("standing", &shard_keys(id.shard()));
+        let mut command = self.inner.link.function("standing", shard_keys(id.shard()).iter());
         command.arg(&id.to_bytes());
         answer::standing(self.inner.link.call(&command).await.map_err(|error| failed(&error))?)
     }
@@ -313,7 +313,7 @@ impl Store for RedisStore {
         for some in shards.chunks(COUNTS_AT_A_TIME) {
             let mut pipeline = redis::pipe();
             for shard in some {
-                pipeline.add_command(self.inner.link.function("counts", &shard_keys(*shard)));
+                pipeline.add_command(self.inner.link.function("counts", shard_keys(*shard).iter()));
             }
             let answers = self.inner.link.calls(&pipeline).await.map_err(|error| failed(&error))?;
             for answer in answers {

@@ -164,7 +164,7 @@ struct Swept {
 /// Tells Redis what is known and done, and takes shards whose time has come.
 async fn take(store: &Inner, swept: &mut Swept, most: usize) -> Result<Taken, StoreError> {
     let pending = store.sweeps.pending();
-    let mut command = store.link.function("take", &SWEEPS);
+    let mut command = store.link.function("take", SWEEPS.into_iter());
     command.arg(most).arg(swept.held_until).arg(swept.shards.len());
     for shard in &swept.shards {
         command.arg(member(*shard));
@@ -209,7 +209,7 @@ async fn sweep_all(store: &Inner, shards: &[Shard], rounds: usize) {
 
 /// Sweeps one shard, and notes when the next of its tasks is past its retention, or that some still are.
 async fn sweep(store: &Inner, shard: Shard, rounds: usize) -> Result<(), StoreError> {
-    let command = store.link.function("sweep", &shard_keys(shard));
+    let command = store.link.function("sweep", shard_keys(shard).iter());
     for _ in 0..rounds {
         let answer = store.link.call(&command).await.map_err(|error| failed(&error));
         // The shard of a newer server is that server's to sweep.
