@@ -169,6 +169,7 @@ local function begin(keys, path)
     local since = tonumber(keyed[2] or -1)
     call.counts[BLOCKED_STATE], call.fair = tonumber(keyed[1] or 0), since >= 0 and since or nil
     call.gate_due, call.idle_due, call.unlooked = tonumber(keyed[3] or -1), tonumber(keyed[4] or -1), keyed[5] or nil
+    call.had_unlooked = call.unlooked
   end
   call.was_available, call.had_deadline, call.had_paid = available(call), call.deadline, call.paid
   return call

@@ -95,6 +95,9 @@ local function line_of(call, max)
   local bodies_at_a_time = math.max(1, math.min(BODIES_AT_A_TIME, math.floor(call.answer_max / PAYLOAD_MAX_BYTES)))
   local ids, bodies, at, read_to = redis.call('ZRANGE', call.keys[READY], 0, max - 1), {}, 0, 0
   load_records(call, ids)
+  if call.schema >= SCHEMA_OF_KEYS then
+    gates.load_of(call, ids)
+  end
   local taken = {}
   local function next_in_line()
     repeat

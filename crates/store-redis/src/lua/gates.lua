@@ -66,7 +66,7 @@ local function uses_of(call, key)
 end
 
 local function set_use(call, key, field, value)
-  local uses = { unpack(uses_of(call, key)) }
+  local uses = uses_of(call, key)
   uses[field] = value
   gates.put(call, 'l' .. key, uses)
 end
@@ -428,6 +428,19 @@ function gates.drop(call, id, record, forget_it)
   end
 end
 
+-- Reads together what the gates of these tasks hold.
+function gates.load_of(call, ids)
+  local fields = {}
+  for _, id in ipairs(ids) do
+    local record = call.records[id]
+    if record and (is_keyed(record) or call.fair) then
+      gates.fields(call, fields, record[S_BAND], own_key(record, S_ORDERING), own_key(record, S_LIMIT),
+        own_key(record, S_FAIRNESS))
+    end
+  end
+  gates.load(call, fields)
+end
+
 -- The fields of GATES that a task with these keys meets.
 function gates.fields(call, fields, band, ordering, limit, fairness)
   fields[#fields + 1] = ordering and 'o' .. ordering
@@ -474,7 +487,8 @@ function gates.open_due(call)
   gates.look(call)
 end
 
--- Forgets a slice of keys that have nothing and owe nothing any more, and says when the next ones are looked at.
+-- Forgets a slice of keys that have nothing and owe nothing any more, and says when the next ones are looked at. Answers the
+-- fields of META.
 function gates.finish(call)
   gates.look(call)
   if call.idle_due >= 0 and call.idle_due <= call.now then
@@ -493,16 +507,14 @@ function gates.finish(call)
     local idle = redis.call('ZRANGEBYSCORE', call.keys[RATES], IDLE_FROM, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
     call.idle_due = idle[2] and tonumber(idle[2]) - IDLE_FROM or -1
   end
-  if call.touched then
-    local fields = { 'c7', call.counts[BLOCKED_STATE], 'gate_due', call.gate_due, 'idle_due', call.idle_due,
-      'fair', call.fair or -1 }
+  if call.unlooked ~= call.had_unlooked then
     if call.unlooked then
-      fields[#fields + 1], fields[#fields + 2] = 'unlooked', call.unlooked
+      redis.call('HSET', call.keys[META], 'unlooked', call.unlooked)
     else
       redis.call('HDEL', call.keys[META], 'unlooked')
     end
-    redis.call('HSET', call.keys[META], unpack(fields))
   end
+  return { 'c7', call.counts[BLOCKED_STATE], 'gate_due', call.gate_due, 'idle_due', call.idle_due, 'fair', call.fair or -1 }
 end
 
 -- Where a blocked task stands: how many before it, and what its gate is like.

@@ -108,9 +108,7 @@ end
 -- pile up under batches. META is written only when something changed, or when the wall is behind: time would stand still otherwise.
 local function finish(call, results, most)
   end_overdue(call, SWEEP_SLICE)
-  if call.schema >= SCHEMA_OF_KEYS then
-    gates.finish(call)
-  end
+  local of_keys = call.schema >= SCHEMA_OF_KEYS and gates.finish(call) or {}
   local next_end = earlier(forget_old(call, most or SWEEP_SLICE + call.finals), call.deadline)
   local fields = {}
   for _, id in ipairs(call.order) do
@@ -127,7 +125,7 @@ local function finish(call, results, most)
   local counts = call.counts
   if call.touched then
     redis.call('HSET', call.keys[META], 'now', call.now, 'wall', call.wall, 'of', call.now, 'seq', call.seq, 'picks', call.picks,
-      'due', due, 'claimed', call.claimed, 'c0', counts[0], 'c1', counts[1], 'c2', counts[2], 'c3', counts[3], 'c4', counts[4], 'c5', counts[5], 'c6', counts[6])
+      'due', due, 'claimed', call.claimed, 'c0', counts[0], 'c1', counts[1], 'c2', counts[2], 'c3', counts[3], 'c4', counts[4], 'c5', counts[5], 'c6', counts[6], unpack(of_keys))
   end
   if call.deadline ~= call.had_deadline then
     redis.call('HSET', call.keys[META], 'deadline', call.deadline)

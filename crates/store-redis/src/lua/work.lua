@@ -92,6 +92,22 @@ local function declare(call, argv, at)
   return { 'M', 1 }, next_op
 end
 
+-- How many arguments an operation on a lease has, with its letter.
+local ACT_ARGS = { D = 6, F = 7, R = 4, H = 6 }
+
+-- Reads the records of all leases that the call begins with, and what the gates of their tasks hold: two commands for them all.
+local function read_ahead(call, argv)
+  local ids, at = {}, 3
+  while ACT_ARGS[argv[at]] do
+    ids[#ids + 1] = argv[at + 1]
+    at = at + ACT_ARGS[argv[at]]
+  end
+  load_records(call, ids)
+  if call.schema >= SCHEMA_OF_KEYS then
+    gates.load_of(call, ids)
+  end
+end
+
 -- ARGV: path, most bytes of the answer, then operations, each a letter and its arguments.
 local function work(keys, argv)
   local call, refused = begin(keys, argv[1])
@@ -99,6 +115,7 @@ local function work(keys, argv)
     return refused
   end
   call.answer_max = math.min(ANSWER_MAX_BYTES, tonumber(argv[2]))
+  read_ahead(call, argv)
   local results, swept, at = {}, false, 3
   while at <= #argv do
     local kind = argv[at]
