@@ -53,7 +53,7 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "lint", budget_s: 240, fast: false, tools: &[], run: |_| lint() },
     Stage { name: "build", budget_s: 900, fast: false, tools: &[], run: |_| build() },
     Stage { name: "codegen", budget_s: 10, fast: true, tools: &[], run: |_| codegen_stage() },
-    Stage { name: "unit", budget_s: 270, fast: true, tools: &[PPROF], run: |_| unit() },
+    Stage { name: "unit", budget_s: 330, fast: true, tools: &[PPROF], run: |_| unit() },
     Stage { name: "http", budget_s: 60, fast: false, tools: &[], run: |_| e2e("http") },
     Stage { name: "pair", budget_s: 60, fast: false, tools: &[], run: |_| e2e("pair") },
     Stage { name: "redis", budget_s: 150, fast: false, tools: &[], run: |_| e2e("redis") },

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use brisq_model::{
-    IdempotencyKey, LeaseToken, NewTask, Policy, QueueName, Rate, Shard, Start, Task, TaskId, TaskState,
-    TenantName, UnixMs,
+    IdempotencyKey, KeyRule, LeaseToken, NewTask, Policy, QueueName, Rate, Shard, Start, Task, TaskId,
+    TaskKey, TaskKeys, TaskState, TenantName, UnixMs,
 };
 use brisq_store::{ClaimOp, Enqueued, QueueInfo, Readings, Store, StoreError, WorkDone, WorkOp};
 use brisq_store_local::{Durability, LocalConfig, LocalStore, OpenError};
@@ -265,6 +265,61 @@ async fn a_policy_survives_a_restart_with_its_tokens_and_keeps_older_programs_ou
         assert_eq!(counts.policy.as_deref(), Some(&policy));
         assert_eq!(claim(&store, &queue, 5).await.len(), left, "the tokens that were taken stay taken");
     }
+}
+
+/// What tasks hold of their gates, who waits for what, and the tokens of keys.
+#[tokio::test]
+async fn gates_survive_a_restart_and_keep_older_programs_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let queue = queue(&store).await;
+    let key = |name: &str| TaskKey::new(name).ok();
+    let rule = |pattern, in_flight_max, rate| KeyRule { pattern: key(pattern).unwrap(), in_flight_max, rate };
+    let rate = Some(Rate { milli_per_second: 1, burst: 2 });
+    let key_rules = vec![rule("slots", Some(1), None), rule("rate", None, rate)];
+    let policy = Policy { key_rules, ..Policy::default() };
+    let keyed = |n, ordering, limit| {
+        let keys = TaskKeys { ordering, limit, fairness: key("f") };
+        NewTask { keys: keys.shared(), ..task(queue.shard(), n) }
+    };
+    store.work(&queue, vec![WorkOp::Govern(Box::new(policy))]).await.unwrap();
+    let tasks = vec![
+        keyed(0, key("o"), None),
+        keyed(1, key("o"), None),
+        keyed(2, None, key("slots")),
+        keyed(3, None, key("slots")),
+        keyed(4, None, key("rate")),
+        keyed(5, None, key("rate")),
+        keyed(6, None, key("rate")),
+    ];
+    let ids: Vec<TaskId> = tasks.iter().map(|task| task.id).collect();
+    store.enqueue(&queue, tasks).await.unwrap();
+    let held = claim(&store, &queue, 10).await;
+    assert_eq!(held.len(), 4);
+    let mut before = Vec::new();
+    for id in &ids {
+        before.push((store.get(*id).await.unwrap(), store.standing(*id).await.unwrap()));
+    }
+    drop(store);
+    assert_eq!(schema(folder.path()), 5);
+    let store = open(folder.path());
+    assert!(claim(&store, &queue, 10).await.is_empty(), "gates that were closed stay closed");
+    for (id, (task, standing)) in ids.iter().zip(before) {
+        assert_eq!(store.get(*id).await.unwrap(), task);
+        let now = store.standing(*id).await.unwrap();
+        // When a rate opens is told in the time of now.
+        assert_eq!(now.map(|now| now.before), standing.map(|standing| standing.before));
+    }
+    let end = |task: &Task| WorkOp::Complete {
+        id: task.id,
+        token: LeaseToken::new(7),
+        result: None,
+        used_cost: None,
+    };
+    store.work(&queue, held.iter().map(end).collect()).await.unwrap();
+    let mut next: Vec<TaskId> = claim(&store, &queue, 10).await.iter().map(|task| task.id).collect();
+    next.sort_unstable();
+    assert_eq!(next, [ids[1], ids[3]], "key and slot are handed on, tokens that were taken stay taken");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What servers of other versions wrote, and what damage leaves.
 
-use brisq_model::{IdempotencyKey, UnixMs, limits};
+use brisq_model::{IdempotencyKey, KeyRule, Policy, TaskKey, TaskKeys, UnixMs, limits};
 use brisq_store::Refused;
 use redis::Value;
 
@@ -204,6 +204,32 @@ async fn a_deadline_raises_the_schema_of_its_shard_alone() {
         };
         add(&store, &queue, new).await;
         assert_eq!(schema(&redis, &queue), 3);
+    }
+}
+
+/// An older library would complete a task and hand its key on to nobody.
+#[tokio::test]
+async fn a_key_raises_the_schema_of_its_shard_alone() {
+    let redis = start(&[]);
+    let store = connect(&redis).await;
+    let key = |name: &str| TaskKey::new(name).ok();
+    let rule = KeyRule { pattern: key("*").unwrap(), in_flight_max: Some(1), rate: None };
+    let by_key = Policy { key_rules: vec![rule], ..Policy::default() };
+    for (name, keys) in [
+        ("a", TaskKeys { ordering: key("k"), ..TaskKeys::default() }),
+        ("b", TaskKeys { limit: key("k"), ..TaskKeys::default() }),
+        ("c", TaskKeys { fairness: key("k"), ..TaskKeys::default() }),
+        ("d", TaskKeys::default()),
+    ] {
+        let queue = named(&store, name).await;
+        add(&store, &queue, task(queue.shard(), 0, 1)).await;
+        assert_eq!(schema(&redis, &queue), 1);
+        if keys == TaskKeys::default() {
+            store.work(&queue, vec![WorkOp::Govern(Box::new(by_key.clone()))]).await.unwrap();
+        } else {
+            add(&store, &queue, NewTask { keys: keys.shared(), ..task(queue.shard(), 1, 1) }).await;
+        }
+        assert_eq!(schema(&redis, &queue), 5, "{name}");
     }
 }
 
