@@ -42,7 +42,9 @@ impl Line {
         let out_of_turn = (self.picks + 1).is_multiple_of(aging_picks);
         let aged = || {
             let since = self.heads().skip(1).filter_map(|id| Some((ready_at(id)?, id)));
-            since.filter(|(ready_at, _)| now.ms_since(*ready_at) >= aging_ms).min()
+            // Of those that became ready together the one of the highest band.
+            let aged = since.filter(|(ready_at, _)| now.ms_since(*ready_at) >= aging_ms);
+            aged.min_by_key(|(ready_at, _)| *ready_at)
         };
         out_of_turn.then(aged).flatten().map(|(_, id)| id).or_else(|| self.head())
     }

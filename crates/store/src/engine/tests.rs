@@ -189,6 +189,17 @@ fn the_oldest_of_the_aged_heads_comes_first_and_fifo_holds_in_its_band() {
 }
 
 #[test]
+fn of_heads_that_aged_together_the_one_of_the_higher_priority_comes_first() {
+    let mut bench = Bench::new(aging(100, 2));
+    let [low, high] = [2, 6].map(|priority| bench.add(priority));
+    bench.pass(100);
+    bench.add(9);
+    bench.add(9);
+    let order: Vec<TaskId> = bench.claim(4).iter().map(|task| task.id).collect();
+    assert_eq!([order[1], order[3]], [high, low]);
+}
+
+#[test]
 fn kept_tasks_are_bounded_under_batches_of_a_thousand() {
     for kept_max in [3_000, 10_000] {
         let mut bench = Bench::new(Bounds { kept_max, ..Bounds::default() });
