@@ -54,6 +54,7 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "build", budget_s: 900, fast: false, tools: &[], run: |_| build() },
     Stage { name: "codegen", budget_s: 10, fast: true, tools: &[], run: |_| codegen_stage() },
     Stage { name: "unit", budget_s: 330, fast: true, tools: &[PPROF], run: |_| unit() },
+    Stage { name: "differential", budget_s: 150, fast: false, tools: &[], run: |_| differential() },
     Stage { name: "http", budget_s: 60, fast: false, tools: &[], run: |_| e2e("http") },
     Stage { name: "pair", budget_s: 60, fast: false, tools: &[], run: |_| e2e("pair") },
     Stage { name: "redis", budget_s: 150, fast: false, tools: &[], run: |_| e2e("redis") },
@@ -154,7 +155,14 @@ fn codegen_stage() -> anyhow::Result<Cases> {
 }
 
 fn unit() -> anyhow::Result<Cases> {
-    cargo_test(&["--exclude", "brisq-e2e"], &[])
+    cargo_test(&["--exclude", "brisq-e2e", "--", "--skip", DIFFERENTIAL], &[])
+}
+
+/// The Lua library against the engine, by seeds.
+pub const DIFFERENTIAL: &str = "the_library_and_the_engine_agree_at_equal_times";
+
+fn differential() -> anyhow::Result<Cases> {
+    cargo_test(&["--lib", "--", "--nocapture", DIFFERENTIAL], &[])
 }
 
 /// Servers that speak Redis' protocol, beside the one that the other stages run on.

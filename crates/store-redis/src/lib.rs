@@ -7,6 +7,8 @@
 mod answer;
 mod args;
 mod connect;
+#[cfg(test)]
+mod differential;
 mod error;
 mod health;
 mod keys;

@@ -40,6 +40,16 @@ const PARTS: [&str; 13] = [
     include_str!("lua/service.lua"),
 ];
 
+/// How the library reads the clock: once for the time of shards, and once to scatter the numbers of queues.
+#[cfg(test)]
+const CLOCK: &str = "redis.call('TIME')";
+/// What a test has it read instead: seconds, and microseconds of the second.
+#[cfg(test)]
+const TOLD: &str = "redis.call('HMGET', '{brisq}:told', 'seconds', 'micros')";
+/// Where it lies.
+#[cfg(test)]
+pub(crate) const TOLD_KEY: &str = "{brisq}:told";
+
 /// The library as it is loaded.
 #[derive(Clone, Debug)]
 pub(crate) struct Library {
@@ -87,6 +97,13 @@ impl Library {
         Self::of(&format!("{}{}", limits_in_lua(bounds), PARTS.concat()))
     }
 
+    /// As [`Self::new`], but of a time that a test sets, so that a call's times are known before.
+    #[cfg(test)]
+    pub(crate) fn told_the_time(bounds: &Bounds) -> Self {
+        let text = format!("{}{}", limits_in_lua(bounds), PARTS.concat());
+        Self::of(&text.replace(CLOCK, TOLD))
+    }
+
     fn of(text: &str) -> Self {
         let hash = HEXLOWER.encode(&Sha256::digest(text.as_bytes()));
         let prefix = format!("brisq_{}", hash.get(..12).unwrap_or_default());
@@ -118,5 +135,16 @@ mod tests {
             Library::new(&Bounds::default()).function("work")
         );
         assert!(Library::new(&lowered).text().starts_with("#!lua name=brisq_"));
+    }
+    #[test]
+    fn only_a_test_can_tell_a_library_the_time() {
+        let bounds = Bounds::default();
+        let released = Library::new(&bounds);
+        assert!(!released.text().contains(TOLD_KEY), "what is released asks Redis for the time");
+        assert_eq!(released.text().matches("'TIME'").count(), 2, "the clock is read where tests replace it");
+        assert_eq!(released.text().matches(CLOCK).count(), 2);
+        let told = Library::told_the_time(&bounds);
+        let back = told.text().replace(TOLD, CLOCK).replace(&told.prefix, &released.prefix);
+        assert_eq!(back, released.text(), "nothing else is another");
     }
 }

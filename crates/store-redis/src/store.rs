@@ -79,7 +79,11 @@ impl RedisStore {
     /// # Errors
     /// As [`Self::connect`].
     pub async fn connect_bounded(urls: &[String], bounds: &Bounds) -> Result<Self, ConnectError> {
-        let link = Link::new(client(urls)?, Library::new(bounds));
+        Self::connect_with(urls, Library::new(bounds)).await
+    }
+
+    async fn connect_with(urls: &[String], library: Library) -> Result<Self, ConnectError> {
+        let link = Link::new(client(urls)?, library);
         let mut connection = link.connection().await?;
         check_version(&mut connection).await?;
         let persistence = persistence(&mut connection).await;
@@ -106,6 +110,19 @@ impl RedisStore {
             tasks: [listener, sweeper, watcher].map(|task| task.abort_handle()),
             closed: AtomicBool::new(false),
         })
+    }
+
+    /// As [`Self::connect_bounded`], for a test that tells the time and sweeps itself.
+    #[cfg(test)]
+    pub(crate) async fn connect_by_hand(url: String, bounds: &Bounds) -> Result<Self, ConnectError> {
+        let store = Self::connect_with(&[url], Library::told_the_time(bounds)).await?;
+        store.tasks.iter().for_each(AbortHandle::abort);
+        Ok(store)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn link(&self) -> &Link {
+        &self.inner.link
     }
 
     /// As [`Self::connect`], and waits for a Redis that does not answer yet, or does not take the password yet: in a cluster

@@ -217,10 +217,10 @@ local function forget_place(record)
   end
 end
 
--- Sets a field that most records lack.
+-- Sets a field that most records lack. Those before it are none then, but for the cost, which every task has.
 local function set_rare(record, field, value)
   for at = S_ALWAYS + 1, field - 1 do
-    record[at] = record[at] or -1
+    record[at] = record[at] or at == S_COST and 1 or -1
   end
   record[field] = value
 end

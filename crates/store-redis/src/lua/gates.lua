@@ -477,7 +477,8 @@ end
 
 -- Lets through a slice of those whom a rate holds back no more, and of those whom a change of policy lets through.
 function gates.open_due(call)
-  if call.gate_due >= 0 and call.gate_due <= call.now then
+  -- What this call planned META does not say yet.
+  if call.rates_changed or (call.gate_due >= 0 and call.gate_due <= call.now) then
     for _, key in ipairs(redis.call('ZRANGEBYSCORE', call.keys[RATES], '-inf', call.now, 'LIMIT', 0, SWEEP_SLICE)) do
       open(call, RATE, key)
       plan(call, key)

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use brisq_model::{
     Backoff, DeadReason, KeyRule, NewTask, OnFailure, Policy, Priority, Rate, Retention, RetryPolicy,
-    TaskKey, TaskState, limits,
+    TaskKey, TaskKeys, TaskState, limits,
 };
 
 use super::queue::{LEASE_MS, Queue, claimed, complete, payloads, sleep, token_of};
@@ -272,4 +272,27 @@ pub(super) async fn another_rate_takes_over_what_is_owed_in_tokens(queue: &Queue
     queue.govern(Policy::default()).await;
     queue.govern(rate(100, 1)).await;
     assert_eq!(wait().await, 0, "without a rate nothing is owed");
+}
+
+pub(super) async fn of_two_low_priorities_that_waited_as_long_the_higher_is_served(queue: &Queue) {
+    queue.govern(Policy { aging_ms: 0, ..Policy::default() }).await;
+    let with =
+        |payload, priority| NewTask { priority: Priority::new(priority).unwrap(), ..queue.task(payload) };
+    let (mut low, mut lowest) = (with("low", 1), with("lowest", 0));
+    if low.id < lowest.id {
+        std::mem::swap(&mut low.id, &mut lowest.id);
+    }
+    let high = (0..9).map(|_| with("high", 9));
+    queue.enqueue_all(high.chain([low, lowest]).collect()).await;
+    assert_eq!(payloads(&queue.claim(8).await)[7], "low");
+}
+
+pub(super) async fn a_rate_holds_for_tasks_with_a_fairness_key(queue: &Queue) {
+    queue.govern(rate(100, 2)).await;
+    let fairness = Some(key("a"));
+    let keys = TaskKeys { fairness, ..TaskKeys::default() }.shared();
+    let task = |payload| NewTask { keys: keys.clone(), ..queue.task(payload) };
+    queue.enqueue_all(vec![task("1"), queue.task("2"), task("3"), queue.task("4")]).await;
+    assert_eq!(queue.claim(10).await.len(), 2);
+    assert!(queue.claim(10).await.is_empty());
 }

@@ -270,6 +270,8 @@ cases! {
         a_queue_says_how_often_a_lease_may_expire
         a_queue_says_how_many_finished_tasks_are_kept
         a_queue_says_after_how_long_a_lower_priority_is_served
+        of_two_low_priorities_that_waited_as_long_the_higher_is_served
+        a_rate_holds_for_tasks_with_a_fairness_key
         what_the_next_pick_cannot_start_is_not_told_to_be_there
         another_rate_takes_over_what_is_owed_in_tokens;
     declaring:

@@ -8,6 +8,9 @@ use super::record::{Body, Extra, Holds, Record, Records};
 use super::shard::ShardTasks;
 use crate::StoreError;
 
+/// Delays of one millisecond that are moved together, as the Redis store moves them: there their places have no order of their own.
+const TIES_MAX: usize = 2_048;
+
 /// What a lease without success leads to.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Next {
@@ -51,9 +54,13 @@ impl ShardTasks {
     /// through whom a rate holds back no more.
     pub(super) fn move_due<R: Records>(&mut self, now: UnixMs, records: &mut R) -> Result<(), StoreError> {
         self.end_overdue(now, limits::SWEEP_SLICE, records)?;
-        for _ in 0..limits::SWEEP_SLICE {
-            let Some((.., id)) = self.delayed.first().filter(|(due, ..)| *due <= now) else { break };
-            let id = *id;
+        let (mut moved, mut last) = (0, None);
+        while let Some((due, _, id)) = self.delayed.first().filter(|(due, ..)| *due <= now).copied() {
+            let is_tied = last == Some(due) && moved < TIES_MAX;
+            if moved >= limits::SWEEP_SLICE && !is_tied {
+                break;
+            }
+            (moved, last) = (moved + 1, Some(due));
             let seq = self.draw_seq();
             self.change(now, id, records, |record| {
                 (record.state, record.seq, record.tag) = (State::Ready, seq, None);
