@@ -13,6 +13,7 @@ mod plan;
 mod program;
 mod queues;
 mod remote;
+mod schedules;
 mod slowdown;
 mod stage;
 mod table;

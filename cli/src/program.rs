@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "cluster")]
 use crate::cluster;
-use crate::{load, queues, tasks, token, up, validate};
+use crate::{load, queues, schedules, tasks, token, up, validate};
 
 /// A task queue that tells you why it got slow
 #[derive(Parser)]
@@ -30,6 +30,8 @@ enum Command {
     Load(load::Flags),
     /// Queues of a server: list, show, explain, pause, resume, purge, redrive
     Queues(queues::Flags),
+    /// Tasks that the clock enqueues: list, show, put, pause, resume, trigger, delete
+    Schedules(schedules::Flags),
     /// Tasks of a server: list, show, explain, events, cancel
     Tasks(tasks::Flags),
     /// Check a manifest and say every mistake
@@ -84,6 +86,7 @@ pub fn run(faults: Option<Faults>) -> ExitCode {
         Command::Up(_)
         | Command::Load(_)
         | Command::Queues(_)
+        | Command::Schedules(_)
         | Command::Tasks(_)
         | Command::Validate(_)
         | Command::Token(_)
@@ -96,6 +99,7 @@ pub fn run(faults: Option<Faults>) -> ExitCode {
         Command::Up(flags) => up::run(flags, faults),
         Command::Load(flags) => load::run(flags),
         Command::Queues(flags) => queues::run(flags),
+        Command::Schedules(flags) => schedules::run(flags),
         Command::Tasks(flags) => tasks::run(flags),
         Command::Validate(flags) => validate::run(&flags),
         Command::Token(command) => token::run(&command),

@@ -4,6 +4,9 @@
 //! kill -9 leaves the page cache alone, so it cannot show that answers waited for the disk: `tests/sync.rs` does.
 #![expect(clippy::indexing_slicing, reason = "what a test cannot read fails it, helpers included")]
 
+#[path = "crash/schedules.rs"]
+mod schedules;
+
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -37,6 +37,8 @@ mod policies;
 mod refusals;
 #[path = "http/relaxed.rs"]
 mod relaxed;
+#[path = "http/schedules.rs"]
+mod schedules;
 #[path = "http/tasks.rs"]
 mod tasks;
 #[path = "http/unknown.rs"]

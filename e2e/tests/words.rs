@@ -4,6 +4,8 @@
 mod programs;
 #[path = "words/queues.rs"]
 mod queues;
+#[path = "words/schedules.rs"]
+mod schedules;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

@@ -88,6 +88,12 @@ pub fn store_error(error: StoreError) -> ApiError {
             format!("There are {limit} queues, which is the limit. Use fewer queue names."),
         )
         .with("queuesMax", limit),
+        StoreError::TooManySchedules(why) => ApiError::new(
+            ErrorCode::TooManySchedules,
+            format!(
+                "There is no room for this schedule: {why}. Delete one that is not needed, or make it smaller."
+            ),
+        ),
         StoreError::Corrupt(_) => ApiError::new(
             ErrorCode::Internal,
             "The store's data is not understood; the server's log says more.",

@@ -35,6 +35,7 @@ mod results;
 mod router;
 mod routes;
 mod running;
+mod schedules;
 mod scoped;
 mod shard;
 mod state;

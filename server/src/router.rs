@@ -18,7 +18,7 @@ use crate::auth::Scope;
 use crate::console;
 use crate::error::{Failure, no_such_path};
 use crate::faults::{InClaim, slow_claim};
-use crate::routes::{Handled, explain, leases, many, queues, service, tasks};
+use crate::routes::{Handled, explain, leases, many, queues, schedules, service, tasks};
 use crate::scoped::{Need, ScopedRouter};
 use crate::state::App;
 
@@ -63,6 +63,11 @@ fn all_routes(app: Option<&App>) -> ScopedRouter {
         .acts(admin, routes!(queues::put))
         .acts(admin, routes!(queues::pause))
         .acts(admin, routes!(queues::resume))
+        .routes(read, routes!(schedules::list))
+        .routes(read, routes!(schedules::get))
+        .acts(write, routes!(schedules::put))
+        .acts(write, routes!(schedules::delete))
+        .acts(write, routes!(schedules::trigger))
         .routes(Need::Open, routes!(service::healthz))
         .routes(Need::Open, routes!(service::readyz))
         .routes(Need::Open, routes!(openapi))

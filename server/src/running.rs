@@ -24,6 +24,7 @@ use crate::queues::Queues;
 use crate::readiness::Readiness;
 use crate::results::ResultWaiters;
 use crate::router::{probes, router};
+use crate::schedules::{self, Schedules};
 use crate::shard::Shared;
 use crate::state::{App, AppState};
 
@@ -105,10 +106,12 @@ impl Running {
             viewers: Viewers::default(),
             gauges,
             console: options.console,
+            schedules: Schedules::default(),
             readiness: Readiness::default(),
             shutdown: is_draining,
         });
         tokio::spawn(Arc::clone(&options.declared).keep(Arc::clone(&app)));
+        tokio::spawn(schedules::run(Arc::clone(&app)));
         let admin = Admin { app: Arc::clone(&app), recorder, guarded };
         let scraped = admin::metrics_router(admin.clone());
         let in_claim = options.in_claim.into_iter().chain(options.faults.map(|faults| faults.in_claim));

@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::queues::Queues;
 use crate::readiness::Readiness;
 use crate::results::ResultWaiters;
+use crate::schedules::Schedules;
 
 /// What all handlers share.
 pub struct AppState {
@@ -43,6 +44,8 @@ pub struct AppState {
     pub gauges: Gauges,
     /// What the page at `/` shows beside the queues.
     pub console: Console,
+    /// Tasks that the clock enqueues.
+    pub schedules: Schedules,
     /// Whether the store can be worked with.
     pub readiness: Readiness,
     /// Turns true when the server shuts down.
@@ -95,6 +98,7 @@ impl AppState {
             answers: Budget::new(1 << 30),
             viewers: Viewers::default(),
             console: Console::default(),
+            schedules: Schedules::default(),
             readiness: Readiness::default(),
             shutdown,
         }

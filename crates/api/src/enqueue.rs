@@ -253,6 +253,7 @@ impl TaskRequest<'_> {
                 fairness: task_key("fairnessKey", self.fairness_key)?,
             }
             .shared(),
+            tick: None,
         })
     }
 }

@@ -63,6 +63,8 @@ codes! {
     TaskNotFound => "task_not_found", 404;
     /// The queue was never used.
     QueueNotFound => "queue_not_found", 404;
+    /// No such schedule in this tenant.
+    ScheduleNotFound => "schedule_not_found", 404;
     /// The path exists, but not with this method.
     MethodNotAllowed => "method_not_allowed", 405;
     /// The body was not received in time.
@@ -87,6 +89,8 @@ codes! {
     StoreFull => "store_full", 429;
     /// The store has as many queues as it takes.
     TooManyQueues => "too_many_queues", 429;
+    /// The tenant, or the store, has as many schedules as it takes.
+    TooManySchedules => "too_many_schedules", 429;
     /// A bug of ours; the log has more.
     Internal => "internal", 500;
     /// The store does not answer.

@@ -21,6 +21,7 @@ mod policy;
 mod queue;
 mod raw;
 mod read;
+mod schedule;
 pub mod sidecar;
 mod task;
 mod time;
@@ -44,6 +45,10 @@ pub use policy::{
 pub use queue::{ManagedBy, PauseRequest, PauseView, QueueList, QueueView, StateCounts};
 pub use raw::{AnyJson, raw_value};
 pub use read::{Fields, Request, parse};
+pub use schedule::{
+    Missed, Overlap, ScheduleList, ScheduleRequest, ScheduleSpec, ScheduleView, SkippedView, schedule_name,
+    schedule_too_large, scheduled_task,
+};
 pub use task::{
     AttemptView, EnqueueItem, EnqueueResponse, EnqueueResults, ErrorView, LeaseView, ResultView, TaskView,
 };

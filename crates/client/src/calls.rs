@@ -218,7 +218,7 @@ struct Queues {
     next_cursor: Option<String>,
 }
 
-fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ClientError> {
+pub(crate) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ClientError> {
     serde_json::from_slice(body).map_err(|error| ClientError::Answer(error.to_string()))
 }
 
@@ -386,7 +386,7 @@ fn path_of(queue: &str, act: &str) -> String {
 }
 
 /// What a person typed is one segment of a path, whatever it is.
-fn segment(text: &str) -> String {
+pub(crate) fn segment(text: &str) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:".contains(byte);
     text.bytes()
         .map(|byte| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })

@@ -5,9 +5,11 @@
 mod calls;
 mod connection;
 pub mod load;
+mod schedules;
 
 pub use calls::{
     ClaimedTask, Event, Evidence, Explanation, Lease, Paused, Purged, Queue, QueueCounts, RedriveFilter,
     RedriveWish, Redriven,
 };
 pub use connection::{ClientError, Connection, Response, Target};
+pub use schedules::{Schedule, ScheduleWish, Skipped};

@@ -16,16 +16,18 @@ mod name;
 mod pause;
 mod policy;
 mod retry;
+mod schedule;
 mod task;
 mod time;
 
 pub use declaration::{Change, DECLARED_PAUSED, Declaration, Declared, MANIFEST, Mark};
 pub use id::{IdError, LeaseToken, QueueNumber, Shard, TaskId};
 pub use life::{Claim, Ending, Facts, Gate, LeaseEnd, PastLease, State};
-pub use name::{IdempotencyKey, NameError, QueueName, TaskKey, TenantName, WorkerName};
+pub use name::{IdempotencyKey, NameError, QueueName, ScheduleName, TaskKey, TenantName, WorkerName};
 pub use pause::Pause;
 pub use policy::{KeyRule, OnFailure, Policy, Rate};
 pub use retry::{Backoff, RetryPolicy};
+pub use schedule::{Fired, Moment, Tick};
 pub use task::{
     Attempt, DeadReason, Event, EventKind, Idempotency, Lease, NewTask, Priority, Retention, RetentionWish,
     Start, Task, TaskError, TaskKeys, TaskState, TaskStates,

@@ -129,3 +129,22 @@ pub const DECLARED_QUEUES_MAX: usize = 200;
 pub const DECLARED_MAX_BYTES: usize = 512 * 1024;
 /// Most queues of one store.
 pub const QUEUES_MAX: u32 = 100_000;
+/// Longest name of a schedule.
+pub const SCHEDULE_NAME_MAX_BYTES: usize = 80;
+/// Largest schedule, bytes of JSON as it is kept, its task's payload included.
+pub const SCHEDULE_MAX_BYTES: usize = 64 * 1024;
+/// Most schedules of one tenant, and most bytes of them.
+pub const SCHEDULES_PER_TENANT_MAX: u32 = 1_000;
+pub const SCHEDULES_PER_TENANT_MAX_BYTES: u64 = 16 * 1024 * 1024;
+/// Most schedules of one store.
+pub const SCHEDULES_MAX: u32 = 10_000;
+/// Most schedules of one page of a list.
+pub const SCHEDULES_LIST_MAX: usize = 100;
+/// Most due schedules that a server takes at a time.
+pub const SCHEDULES_DUE_MAX: usize = 50;
+/// Most ticks of a schedule that one look fires; with `missed: all` the next look goes on.
+pub const TICKS_AT_A_TIME_MAX: usize = 100;
+/// A tick that is fired later than this is a missed one, ms.
+pub const TICK_MISSED_AFTER_MS: u64 = 60_000;
+/// Schedules whose last tick a queue remembers, so that it is fired once; beyond, the oldest half is forgotten.
+pub const TICKS_REMEMBERED_MAX: usize = 2_000;

@@ -25,6 +25,12 @@ pub enum NameError {
     /// Not an idempotency key.
     #[error("an idempotency key is 1 to 256 bytes without control characters")]
     IdempotencyKey,
+    /// Not a name of a schedule.
+    #[error(
+        "a schedule's name is 1 to {} characters of A-Z, a-z, 0-9, '.', '_', ':' and '-', beginning and ending with a letter, a digit or '_'",
+        limits::SCHEDULE_NAME_MAX_BYTES
+    )]
+    Schedule,
     /// Not a key of ordering, limits or fairness.
     #[error("a key is 1 to 256 bytes without control characters")]
     TaskKey,
@@ -90,6 +96,13 @@ name!(
     IdempotencyKey,
     IdempotencyKey,
     |text| printable(text, limits::IDEMPOTENCY_KEY_MAX_BYTES)
+);
+
+name!(
+    /// Name of a schedule, as a queue's.
+    ScheduleName,
+    Schedule,
+    |text| plain(text, limits::SCHEDULE_NAME_MAX_BYTES, |c| c.is_ascii_alphanumeric() || c == '_', ".:-")
 );
 
 name!(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{IdempotencyKey, LeaseToken, RetryPolicy, TaskId, TaskKey, UnixMs, WorkerName, limits};
+use crate::{IdempotencyKey, LeaseToken, RetryPolicy, TaskId, TaskKey, Tick, UnixMs, WorkerName, limits};
 
 /// Priority of a task: 0 to 9, 9 first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,6 +129,8 @@ pub struct NewTask {
     pub deadline_ms: Option<u64>,
     /// What it is ordered, limited and treated fairly by; most tasks have no such key.
     pub keys: Option<Arc<TaskKeys>>,
+    /// The tick of a schedule that it is made for; most tasks are made for none.
+    pub tick: Option<Arc<Tick>>,
 }
 
 /// The keys of a task.
@@ -181,6 +183,7 @@ impl NewTask {
             idempotency_ttl_ms: None,
             deadline_ms: None,
             keys: None,
+            tick: None,
         }
     }
 }

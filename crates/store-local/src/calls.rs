@@ -1,14 +1,17 @@
 //! What callers ask of the writer.
 
-use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName};
+use brisq_model::{NewTask, QueueName, QueueNumber, ScheduleName, Shard, Task, TaskId, TenantName, UnixMs};
 use brisq_store::{
-    Answer, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Standing, StoreError, TaskPage, WorkOp,
-    WorkResult,
+    Answer, DueSchedules, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Schedule, Standing, StoreError,
+    TaskPage, WorkOp, WorkResult,
 };
 use tokio::sync::oneshot;
 
 /// Calls that wait for the writer; a caller beyond it waits for room.
 pub const CALLS_PENDING_MAX: usize = 4_096;
+
+/// What a schedule costs on disk beside its body, bytes.
+const SCHEDULE_BYTES: u64 = 4_096;
 
 pub type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -16,9 +19,26 @@ pub enum Call {
     Enqueue(QueueInfo, Vec<NewTask>, Reply<Answer<Result<Enqueued, Refused>>>),
     Work(QueueInfo, Vec<WorkOp>, Reply<Answer<WorkResult>>),
     Open(TenantName, QueueName, Reply<QueueNumber>),
+    ChangeSchedule(Box<ScheduleChange>, Reply<bool>),
     Read(Read),
     /// Sync, close the file, and end.
     Close(Reply<()>),
+}
+
+/// What a schedule is to be, if it is what is said.
+pub struct ScheduleChange {
+    pub tenant: TenantName,
+    pub name: ScheduleName,
+    pub before: Option<u64>,
+    pub after: Option<Schedule>,
+}
+
+impl ScheduleChange {
+    /// Bytes on disk of one that is new. What replaces another needs about as much as that has.
+    pub fn grows_to(&self) -> u64 {
+        let new = self.after.as_ref().filter(|_| self.before.is_none());
+        new.map_or(0, |after| 2 * after.body.len() as u64 + SCHEDULE_BYTES)
+    }
 }
 
 /// A question that changes nothing.
@@ -31,6 +51,9 @@ pub enum Read {
     Number(TenantName, QueueName, Reply<Option<QueueNumber>>),
     Queue(QueueNumber, Reply<Option<QueueInfo>>),
     Queues(TenantName, Option<QueueName>, usize, Reply<Vec<QueueInfo>>),
+    Schedule(TenantName, ScheduleName, Reply<(Option<Schedule>, UnixMs)>),
+    Schedules(TenantName, Option<ScheduleName>, usize, Reply<Vec<Schedule>>),
+    DueSchedules(usize, Reply<DueSchedules>),
     Ready(Reply<()>),
 }
 
@@ -40,6 +63,7 @@ impl Call {
         match self {
             Self::Enqueue(.., reply) => refuse(reply, error.clone()),
             Self::Open(.., reply) => refuse(reply, error.clone()),
+            Self::ChangeSchedule(.., reply) => refuse(reply, error.clone()),
             Self::Work(.., reply) => refuse(reply, beside_new_tasks(error)),
             Self::Close(reply) => refuse(reply, beside_new_tasks(error)),
             Self::Read(read) => read.refuse(error),
@@ -58,6 +82,9 @@ impl Read {
             Self::Number(.., reply) => refuse(reply, error),
             Self::Queue(_, reply) => refuse(reply, error),
             Self::Queues(.., reply) => refuse(reply, error),
+            Self::Schedule(.., reply) => refuse(reply, error),
+            Self::Schedules(.., reply) => refuse(reply, error),
+            Self::DueSchedules(_, reply) => refuse(reply, error),
             Self::Ready(reply) => refuse(reply, error),
         }
     }

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use brisq_model::{Pause, QueueName, QueueNumber, Shard, TaskId, TaskKey, TenantName, UnixMs};
 use brisq_store::engine::{Record, Records, ShardTasks, Timetable};
-use brisq_store::{QueueInfo, Registry, StoreError};
+use brisq_store::{QueueInfo, Registry, Schedules, StoreError};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError};
 
 use crate::codec;
 use crate::config::{OpenError, Progress};
+use crate::schedules::{read_schedules, read_ticks};
 use crate::tables::{
     BODIES, CLOCK_KEY, META, PAUSES, QUEUES, RECORDS, RULES, SCHEMA, SCHEMA_KEY, SCHEMA_OF_NEW, TOKENS,
     Tables, failed,
@@ -107,6 +108,7 @@ fn found_tables(database: &Database) -> Result<(), StoreError> {
 pub struct Contents {
     pub shards: HashMap<Shard, ShardTasks>,
     pub registry: Registry,
+    pub schedules: Schedules,
     pub sweeps: Timetable,
     /// The file's schema.
     pub schema: u64,
@@ -171,6 +173,8 @@ pub fn read(
     let registry = read_queues(&transaction)?;
     read_pauses(&transaction, &mut shards)?;
     read_tokens(&transaction, now, &mut shards)?;
+    read_ticks(&transaction, &mut shards)?;
+    let schedules = read_schedules(&transaction)?;
     drop((records, bodies, transaction));
     bury(database, now, damaged, &mut shards)?;
     let mut sweeps = Timetable::default();
@@ -178,7 +182,7 @@ pub fn read(
         sweeps.set(*shard, tasks.next_sweep());
     }
     let schema = schema(database)?.unwrap_or(SCHEMA_OF_NEW);
-    Ok(Contents { shards, registry, sweeps, schema, bytes_at_open })
+    Ok(Contents { shards, registry, schedules, sweeps, schema, bytes_at_open })
 }
 
 /// Makes dead letters of tasks whose record (`None`) or body cannot be read.

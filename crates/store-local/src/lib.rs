@@ -15,6 +15,7 @@ mod fields;
 mod file;
 mod open;
 mod reserve;
+mod schedules;
 mod stats;
 mod store;
 mod tables;

@@ -7,11 +7,12 @@ use brisq_store::engine::{Records, ShardTasks};
 use brisq_store::{QueueCounts, QueueInfo, StoreError, TaskPage};
 use redb::{CompactionError, Database, Durability as Level, WriteTransaction};
 
-use crate::calls::{Call, Deliver, Read, later, later_or_full};
+use crate::calls::{Call, Deliver, Read, ScheduleChange, later, later_or_full};
 use crate::codec;
 use crate::config::Durability;
 use crate::file::Contents;
 use crate::reserve::Room;
+use crate::schedules::{write_schedule, write_ticks};
 use crate::stats::CommitStats;
 use crate::tables::{
     CLOCK_KEY, META, PAUSES, QUEUES, RULES, SCHEMA_KEY, SCHEMA_OF_KEYS, SCHEMA_OF_PAUSES, SCHEMA_OF_POLICIES,
@@ -51,6 +52,8 @@ pub struct OpenStore {
 pub struct Group<'w> {
     pub calls: Vec<Call>,
     pub now: UnixMs,
+    /// What the wall clock shows.
+    pub wall: UnixMs,
     pub durability: Durability,
     pub stats: &'w CommitStats,
     pub deliveries: &'w mut Vec<Deliver>,
@@ -102,7 +105,7 @@ impl OpenStore {
 
     /// Carries a group out and commits it.
     pub fn commit(&mut self, group: Group<'_>) -> Result<(), StoreError> {
-        let Group { calls, now, durability, stats, deliveries, mut room } = group;
+        let Group { calls, now, wall, durability, stats, deliveries, mut room } = group;
         let mut transaction = self.database.begin_write().map_err(failed)?;
         let sync_is_due = self.synced_at.elapsed() >= GRAIN;
         let relaxed = durability == Durability::Relaxed && !sync_is_due;
@@ -115,7 +118,7 @@ impl OpenStore {
                     call.refuse(&StoreError::Full("there is too little room on the disk".to_owned()));
                     continue;
                 }
-                self.apply(call, now, &transaction, &mut tables, deliveries)?;
+                self.apply(call, (now, wall), &transaction, &mut tables, deliveries)?;
             }
             self.sweep(now, &transaction, &mut tables)?;
             self.grew += tables.grew;
@@ -157,7 +160,7 @@ impl OpenStore {
     fn apply(
         &mut self,
         call: Call,
-        now: UnixMs,
+        (now, wall): (UnixMs, UnixMs),
         transaction: &WriteTransaction,
         tables: &mut Tables<'_>,
         deliveries: &mut Vec<Deliver>,
@@ -172,6 +175,7 @@ impl OpenStore {
             Call::Enqueue(queue, new, reply) => {
                 let answer = self.shard(queue.shard()).enqueue(now, new, tables)?;
                 self.write_tokens(queue.shard(), transaction, tables)?;
+                write_ticks(transaction, queue.number, self.shard(queue.shard()).changed_ticks())?;
                 self.note_sweep(queue.shard());
                 later_or_full(reply, answer)
             }
@@ -210,16 +214,31 @@ impl OpenStore {
                     }
                 },
             },
-            Call::Read(read) => self.read(read, now, tables)?,
+            Call::ChangeSchedule(change, reply) => match self.change_schedule(&change, transaction)? {
+                Ok(changed) => {
+                    tables.wrote |= changed;
+                    later_or_full(reply, changed)
+                }
+                Err(too_many) => {
+                    let _ = reply.send(Err(too_many));
+                    return Ok(());
+                }
+            },
+            Call::Read(read) => self.read(read, (now, wall), tables)?,
             Call::Close(reply) => later(reply, ()),
         });
         Ok(())
     }
 
     /// Reads see what their group wrote before them, so they too are answered after the commit.
-    fn read(&self, read: Read, now: UnixMs, tables: &impl Records) -> Result<Deliver, StoreError> {
+    fn read(
+        &self,
+        read: Read,
+        (now, wall): (UnixMs, UnixMs),
+        tables: &impl Records,
+    ) -> Result<Deliver, StoreError> {
         let tasks = |id: TaskId| self.contents.shards.get(&id.shard());
-        let registry = &self.contents.registry;
+        let Contents { registry, schedules, .. } = &self.contents;
         Ok(match read {
             Read::Task(id, reply) => {
                 later(reply, tasks(id).map_or(Ok(None), |tasks| tasks.task(now, id, tables))?)
@@ -245,6 +264,13 @@ impl OpenStore {
             Read::Queues(tenant, after, limit, reply) => {
                 later(reply, registry.page(&tenant, after.as_ref(), limit))
             }
+            Read::Schedule(tenant, name, reply) => {
+                later(reply, (schedules.get(&tenant, &name).cloned(), wall))
+            }
+            Read::Schedules(tenant, after, limit, reply) => {
+                later(reply, schedules.page(&tenant, after.as_ref(), limit))
+            }
+            Read::DueSchedules(limit, reply) => later(reply, schedules.due(wall, limit)),
             Read::Ready(reply) => later(reply, ()),
         })
     }
@@ -260,6 +286,20 @@ impl OpenStore {
         table.insert(number.get(), format!("{tenant}/{name}").as_str()).map_err(failed)?;
         self.contents.registry.insert(QueueInfo { number, tenant, name });
         Ok(())
+    }
+
+    fn change_schedule(
+        &mut self,
+        change: &ScheduleChange,
+        transaction: &WriteTransaction,
+    ) -> Result<Result<bool, StoreError>, StoreError> {
+        let ScheduleChange { tenant, name, before, after } = change;
+        let changed = match self.contents.schedules.change(tenant, name, *before, after.as_ref()) {
+            Ok(true) => true,
+            other => return Ok(other),
+        };
+        write_schedule(transaction, tenant, name, after.as_ref())?;
+        Ok(Ok(changed))
     }
 
     fn shard(&mut self, shard: Shard) -> &mut ShardTasks {
@@ -345,6 +385,7 @@ pub fn on_disk(call: &Call) -> u64 {
             tasks.iter().map(|task| 2 * task.payload.len() as u64 + TASK_BYTES).sum()
         }
         Call::Open(..) => QUEUE_BYTES,
+        Call::ChangeSchedule(change, _) => change.grows_to(),
         _ => 0,
     }
 }

@@ -5,15 +5,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName, limits};
+use brisq_model::{
+    NewTask, QueueName, QueueNumber, ScheduleName, Shard, Task, TaskId, TenantName, UnixMs, limits,
+};
 use brisq_store::{
-    Answer, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Standing, Store, StoreError, TaskPage, WorkOp,
-    WorkResult,
+    Answer, DueSchedules, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Schedule, Standing, Store,
+    StoreError, TaskPage, WorkOp, WorkResult,
 };
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::calls::{CALLS_PENDING_MAX, Call, Read, Reply};
+use crate::calls::{CALLS_PENDING_MAX, Call, Read, Reply, ScheduleChange};
 use crate::config::{Durability, LocalConfig, OpenError};
 use crate::file::StoreFile;
 use crate::reserve::Reserve;
@@ -145,6 +147,38 @@ impl Store for LocalStore {
         limit: usize,
     ) -> Result<Vec<QueueInfo>, StoreError> {
         self.read(|reply| Read::Queues(tenant.clone(), after.cloned(), limit, reply)).await
+    }
+
+    async fn schedule(
+        &self,
+        tenant: &TenantName,
+        name: &ScheduleName,
+    ) -> Result<(Option<Schedule>, UnixMs), StoreError> {
+        self.read(|reply| Read::Schedule(tenant.clone(), name.clone(), reply)).await
+    }
+
+    async fn schedules(
+        &self,
+        tenant: &TenantName,
+        after: Option<&ScheduleName>,
+        limit: usize,
+    ) -> Result<Vec<Schedule>, StoreError> {
+        self.read(|reply| Read::Schedules(tenant.clone(), after.cloned(), limit, reply)).await
+    }
+
+    async fn due_schedules(&self, limit: usize) -> Result<DueSchedules, StoreError> {
+        self.read(|reply| Read::DueSchedules(limit, reply)).await
+    }
+
+    async fn change_schedule(
+        &self,
+        tenant: &TenantName,
+        name: &ScheduleName,
+        before: Option<u64>,
+        after: Option<Schedule>,
+    ) -> Result<bool, StoreError> {
+        let change = Box::new(ScheduleChange { tenant: tenant.clone(), name: name.clone(), before, after });
+        self.call_in_time(|reply| Call::ChangeSchedule(change, reply)).await
     }
 
     async fn enqueue(

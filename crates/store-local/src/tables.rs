@@ -22,6 +22,11 @@ pub const PAUSES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("pauses
 pub const RULES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("rules");
 /// How far the tokens of a limit key are taken, by the queue's number.
 pub const TOKENS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("tokens");
+/// Schedules by `tenant/name`.
+pub const SCHEDULES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("schedules");
+/// The last tick of a schedule that became a task of a queue, by the queue's number and the schedule's name. A program that does
+/// not know the table fires no schedule either.
+pub const TICKS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("ticks");
 /// Schema and clock.
 pub const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 

@@ -120,7 +120,8 @@ impl Writer {
     }
 
     fn serve(&mut self, calls: Vec<Call>) {
-        let now = self.now();
+        let readings = (self.readings)();
+        let now = self.clock.tell(readings);
         if let Condition::Broken { retry_at, .. } = &self.condition
             && *retry_at <= Instant::now()
         {
@@ -148,6 +149,7 @@ impl Writer {
         let group = Group {
             calls,
             now,
+            wall: readings.wall,
             durability: self.durability,
             stats: &self.stats,
             deliveries: &mut deliveries,

@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use brisq_model::{
-    IdempotencyKey, KeyRule, LeaseToken, NewTask, Policy, QueueName, Rate, Shard, Start, Task, TaskId,
-    TaskKey, TaskKeys, TaskState, TenantName, UnixMs,
+    IdempotencyKey, KeyRule, LeaseToken, Moment, NewTask, Policy, QueueName, Rate, ScheduleName, Shard,
+    Start, Task, TaskId, TaskKey, TaskKeys, TaskState, TenantName, Tick, UnixMs,
 };
-use brisq_store::{ClaimOp, Enqueued, QueueInfo, Readings, Store, StoreError, WorkDone, WorkOp};
+use brisq_store::{ClaimOp, Enqueued, QueueInfo, Readings, Schedule, Store, StoreError, WorkDone, WorkOp};
 use brisq_store_local::{Durability, LocalConfig, LocalStore, OpenError};
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -453,4 +453,45 @@ async fn a_file_of_schema_1_is_read() {
         NewTask { idempotency_key: Some(IdempotencyKey::new("k1").unwrap()), ..task(queue.shard(), 1) };
     let answer = store.enqueue(&queue, vec![again]).await.unwrap();
     assert!(matches!(&answer.results[..], [Ok(Enqueued::Existing(_))]), "{:?}", answer.results);
+}
+
+#[tokio::test]
+async fn schedules_and_ticks_survive_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = |text: &str| ScheduleName::new(text).unwrap();
+    let schedule =
+        |text: &str, next_at| Schedule { name: name(text), version: 7, next_at, body: Bytes::from("says") };
+    let kept = [schedule("due", Some(UnixMs(5))), schedule("rests", None)];
+    let of = |queue: &QueueInfo, id: u64, at: u64| {
+        let moment = Moment { made_at: UnixMs(1), at: UnixMs(at) };
+        let tick = Some(Arc::new(Tick { schedule: name("due"), moment }));
+        NewTask { tick, ..NewTask::new(TaskId::new(9, queue.shard(), id), Bytes::from("1")) }
+    };
+    let first = {
+        let store = open(folder.path());
+        let queue = queue(&store).await;
+        for schedule in &kept {
+            let done =
+                store.change_schedule(&queue.tenant, &schedule.name, None, Some(schedule.clone())).await;
+            assert!(done.unwrap());
+        }
+        let gone = schedule("gone", Some(UnixMs(1)));
+        store.change_schedule(&queue.tenant, &gone.name, None, Some(gone.clone())).await.unwrap();
+        store.change_schedule(&queue.tenant, &gone.name, Some(7), None).await.unwrap();
+        let first = of(&queue, 1, 60);
+        store.enqueue(&queue, vec![first.clone()]).await.unwrap();
+        first.id
+    };
+    let store = open(folder.path());
+    let queue = queue(&store).await;
+    assert_eq!(store.schedules(&queue.tenant, None, 10).await.unwrap(), kept);
+    let due = store.due_schedules(10).await.unwrap();
+    assert_eq!((due.due, due.next_at), (vec![(queue.tenant.clone(), kept[0].clone())], None));
+    let results = store.enqueue(&queue, vec![of(&queue, 2, 60), of(&queue, 3, 120)]).await.unwrap().results;
+    assert!(
+        matches!(&results[..], [Ok(Enqueued::Fired(before)), Ok(Enqueued::Created { .. })] if *before == first),
+        "{results:?}"
+    );
+    let mine = store.change_schedule(&queue.tenant, &name("due"), Some(7), None).await;
+    assert!(mine.unwrap(), "its version is what it was");
 }

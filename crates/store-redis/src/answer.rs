@@ -185,6 +185,7 @@ pub(crate) fn enqueued(value: Value) -> Read<Framed<Result<Enqueued, Refused>>> 
                 let (id, state, ready_at) = (fields.id()?, fields.state()?, fields.ms()?);
                 Ok(Ok(Enqueued::Replaced { id, state, ready_at }))
             }
+            "I" => Ok(Ok(Enqueued::Fired(fields.id()?))),
             "E" => Ok(Ok(Enqueued::Existing(Box::new(task(fields.next()?)?)))),
             _ => Err(strange("an enqueue's result")),
         }

@@ -2,7 +2,7 @@
 
 use brisq_model::{
     Backoff, DECLARED_PAUSED, Declaration, Idempotency, MANIFEST, NewTask, OnFailure, Policy, RetryPolicy,
-    Start, TaskKey, WorkerName,
+    Start, TaskKey, TaskKeys, Tick, WorkerName,
 };
 use brisq_store::{PageOf, Parts, WorkOp};
 use redis::Cmd;
@@ -43,12 +43,17 @@ fn options(task: &NewTask) -> String {
             options += &value.to_string();
         }
     }
-    if let Some(keys) = &task.keys {
+    if task.keys.is_some() || task.tick.is_some() {
+        let none = TaskKeys::default();
+        let keys = task.keys.as_deref().unwrap_or(&none);
         let keys = [&keys.ordering, &keys.limit, &keys.fairness];
         let texts = keys.map(|key| key.as_ref().map_or("", TaskKey::as_str));
         let [ordering, limit, fairness] = texts.map(str::len);
         options += &format!("k{ordering},{limit},{fairness};");
         options.extend(texts);
+    }
+    if let Some(Tick { schedule, moment }) = task.tick.as_deref() {
+        options += &format!("{},{},{schedule}", moment.made_at.0, moment.at.0);
     }
     options
 }

@@ -11,11 +11,15 @@ pub(crate) const PATHS: &str = REGISTRY[1];
 pub(crate) const NUMBERS: &str = REGISTRY[0];
 /// Channel that tells of opened queues.
 pub(crate) const OPENED: &str = "{brisq}:opened";
+/// Schedules by `tenant/name`, those paths in their order, the paths by when their next tick comes, and the bytes of each tenant's
+/// schedules.
+pub(crate) const SCHEDULES: [&str; 4] =
+    ["{brisq}:schedules", "{brisq}:schedule_names", "{brisq}:schedules_due", "{brisq}:schedule_bytes"];
 /// Shards by the end of a retention, and those that a server is sweeping.
 pub(crate) const SWEEPS: [&str; 2] = ["{brisq}:sweeps", "{brisq}:sweeping"];
 
 /// Kinds of a shard's keys, and its wake-up channel, in the order in which the library takes them.
-const KINDS: [&str; 16] = [
+const KINDS: [&str; 17] = [
     "body",
     "state",
     "ready",
@@ -32,6 +36,7 @@ const KINDS: [&str; 16] = [
     "gates",
     "lines",
     "rates",
+    "ticks",
 ];
 
 /// Room for the keys of any shard, bytes.
@@ -107,7 +112,7 @@ mod tests {
         let keys: Vec<&str> = keys.iter().collect();
         assert_eq!(
             (keys.len(), keys.first(), keys.last()),
-            (16, Some(&"{q7.3}:body"), Some(&"{q7.3}:rates"))
+            (17, Some(&"{q7.3}:body"), Some(&"{q7.3}:ticks"))
         );
         assert!(keys.contains(&&*meta_key(shard)) && keys.contains(&&*channel(shard)));
         assert_eq!(shard_of("{q0.0}:wake"), None);

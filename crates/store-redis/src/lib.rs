@@ -17,6 +17,7 @@ mod link;
 mod ping;
 mod registry;
 mod said;
+mod schedules;
 mod slow_log;
 mod store;
 mod sweep;

@@ -24,7 +24,7 @@ const SCHEMA_OF_KEYS: u32 = 5;
 
 /// In this order: a part uses what those before it define. Those that define nothing for others are blocks, because Lua takes 200
 /// names at a time.
-const PARTS: [&str; 13] = [
+const PARTS: [&str; 15] = [
     include_str!("lua/layout.lua"),
     include_str!("lua/call.lua"),
     include_str!("lua/fair.lua"),
@@ -32,15 +32,18 @@ const PARTS: [&str; 13] = [
     include_str!("lua/retention.lua"),
     include_str!("lua/view.lua"),
     include_str!("lua/list.lua"),
+    include_str!("lua/ticks.lua"),
     include_str!("lua/enqueue.lua"),
     include_str!("lua/lease.lua"),
     include_str!("lua/claim.lua"),
     include_str!("lua/work.lua"),
     include_str!("lua/registry.lua"),
+    include_str!("lua/schedules.lua"),
     include_str!("lua/service.lua"),
 ];
 
-/// How the library reads the clock: once for the time of shards, and once to scatter the numbers of queues.
+/// How the library reads the clock: once for the time of shards, once for that of schedules, and once to scatter the numbers of
+/// queues.
 #[cfg(test)]
 const CLOCK: &str = "redis.call('TIME')";
 /// What a test has it read instead: seconds, and microseconds of the second.
@@ -59,7 +62,7 @@ pub(crate) struct Library {
 
 /// The limits as locals of the library: servers with other limits load another library.
 fn limits_in_lua(bounds: &Bounds) -> String {
-    let values: [(&str, u64); 26] = [
+    let values: [(&str, u64); 23] = [
         ("SCHEMA", u64::from(SCHEMA)),
         ("SCHEMA_OF_NEW", u64::from(SCHEMA_OF_NEW)),
         ("SCHEMA_OF_PAUSES", u64::from(SCHEMA_OF_PAUSES)),
@@ -83,12 +86,26 @@ fn limits_in_lua(bounds: &Bounds) -> String {
         ("CORRUPT_KEPT_MS", limits::RETENTION_DEAD_DEFAULT_MS),
         ("KEPT_MS_DEFAULT", limits::RETENTION_COMPLETED_DEFAULT_MS),
         ("DEAD_MS_DEFAULT", limits::RETENTION_DEAD_DEFAULT_MS),
-        ("QUEUES_PER_TENANT_MAX", u64::from(limits::QUEUES_PER_TENANT_MAX)),
-        ("QUEUES_MAX", u64::from(limits::QUEUES_MAX)),
-        ("NUMBERS_MAX", u64::from(QueueNumber::MAX)),
     ];
     let numbers: String = values.iter().map(|(name, value)| format!("local {name} = {value}\n")).collect();
-    format!("{numbers}local RETRY_DEFAULT = '{}'\n", args::retry(&RetryPolicy::default()))
+    // One name for several of them: Lua takes 200 names at a time.
+    let of_queues = format!(
+        "local QUEUES = {{ of_tenant = {}, of_store = {}, numbers = {} }}\n",
+        limits::QUEUES_PER_TENANT_MAX,
+        limits::QUEUES_MAX,
+        QueueNumber::MAX
+    );
+    let of_schedules = format!(
+        "local SCHEDULES = {{ of_tenant = {}, bytes_of_tenant = {}, of_store = {}, ticks = {} }}\n",
+        limits::SCHEDULES_PER_TENANT_MAX,
+        limits::SCHEDULES_PER_TENANT_MAX_BYTES,
+        limits::SCHEDULES_MAX,
+        limits::TICKS_REMEMBERED_MAX
+    );
+    format!(
+        "{numbers}{of_queues}{of_schedules}local RETRY_DEFAULT = '{}'\n",
+        args::retry(&RetryPolicy::default())
+    )
 }
 
 impl Library {
@@ -141,8 +158,8 @@ mod tests {
         let bounds = Bounds::default();
         let released = Library::new(&bounds);
         assert!(!released.text().contains(TOLD_KEY), "what is released asks Redis for the time");
-        assert_eq!(released.text().matches("'TIME'").count(), 2, "the clock is read where tests replace it");
-        assert_eq!(released.text().matches(CLOCK).count(), 2);
+        assert_eq!(released.text().matches("'TIME'").count(), 3, "the clock is read where tests replace it");
+        assert_eq!(released.text().matches(CLOCK).count(), 3);
         let told = Library::told_the_time(&bounds);
         let back = told.text().replace(TOLD, CLOCK).replace(&told.prefix, &released.prefix);
         assert_eq!(back, released.text(), "nothing else is another");

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName};
+use brisq_model::{NewTask, QueueName, QueueNumber, ScheduleName, Shard, Task, TaskId, TenantName, UnixMs};
 use brisq_store::engine::Bounds;
 use brisq_store::{
-    Answer, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Standing, Store, StoreError, TaskPage, Wake,
-    WorkOp, WorkResult,
+    Answer, DueSchedules, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Schedule, Standing, Store,
+    StoreError, TaskPage, Wake, WorkOp, WorkResult,
 };
 use parking_lot::Mutex;
 use redis::RedisError;
@@ -25,7 +25,7 @@ use crate::link::Link;
 use crate::said::Said;
 use crate::sweep::Sweeps;
 use crate::wakeups::{self, LISTENS_PENDING_MAX, WAKEUPS_PENDING_MAX};
-use crate::{answer, args, health, registry, sweep};
+use crate::{answer, args, health, registry, schedules, sweep};
 
 /// Shards whose counts are asked for in one round trip.
 const COUNTS_AT_A_TIME: usize = 1_000;
@@ -261,6 +261,44 @@ impl Store for RedisStore {
     ) -> Result<Vec<QueueInfo>, StoreError> {
         self.check()?;
         registry::list(&self.inner.link, tenant, after, limit).await
+    }
+
+    async fn schedule(
+        &self,
+        tenant: &TenantName,
+        name: &ScheduleName,
+    ) -> Result<(Option<Schedule>, UnixMs), StoreError> {
+        self.check()?;
+        schedules::get(&self.inner.link, tenant, name).await
+    }
+
+    async fn schedules(
+        &self,
+        tenant: &TenantName,
+        after: Option<&ScheduleName>,
+        limit: usize,
+    ) -> Result<Vec<Schedule>, StoreError> {
+        self.check()?;
+        schedules::page(&self.inner.link, tenant, after, limit).await
+    }
+
+    async fn due_schedules(&self, limit: usize) -> Result<DueSchedules, StoreError> {
+        self.check()?;
+        schedules::due(&self.inner.link, limit).await
+    }
+
+    async fn change_schedule(
+        &self,
+        tenant: &TenantName,
+        name: &ScheduleName,
+        before: Option<u64>,
+        after: Option<Schedule>,
+    ) -> Result<bool, StoreError> {
+        self.check()?;
+        if let Some(new) = after.as_ref().filter(|_| before.is_none()) {
+            self.inner.health.check_room(new.body.len() as u64)?;
+        }
+        schedules::change(&self.inner.link, tenant, name, before, after.as_ref()).await
     }
 
     async fn enqueue(

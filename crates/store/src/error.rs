@@ -37,6 +37,9 @@ pub enum StoreError {
     /// [`brisq_model::limits::QUEUES_MAX`].
     #[error("there are {0} queues, which is the limit")]
     TooManyQueues(u32),
+    /// The tenant, or the whole store, has as many schedules as it may, or as many bytes of them: the text says which.
+    #[error("{0}")]
+    TooManySchedules(String),
     /// The store holds no queue under this number: it was emptied, or came back older. Nothing was done.
     #[error("the store does not know the queue under this number")]
     UnknownQueue,

@@ -15,12 +15,14 @@ pub mod engine;
 mod error;
 mod memory;
 mod registry;
+mod schedule;
 mod store;
 
 pub use clock::{Clock, Machine, Readings};
 pub use error::{Refused, StoreError};
 pub use memory::MemoryStore;
 pub use registry::Registry;
+pub use schedule::{DueSchedules, Schedule, Schedules};
 pub use store::{
     Answer, Barrier, ClaimOp, Enqueued, FailOp, HeartbeatOp, PageOf, Parts, Place, QueueCounts, QueueInfo,
     Standing, Store, TaskPage, Wake, WorkDone, WorkOp, WorkResult,

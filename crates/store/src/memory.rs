@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName, UnixMs, limits};
+use brisq_model::{
+    NewTask, QueueName, QueueNumber, ScheduleName, Shard, Task, TaskId, TenantName, UnixMs, limits,
+};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -14,9 +16,10 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use crate::clock::{Clock, Machine, Readings};
 use crate::engine::{Body, Bounds, Extra, Record, Records, ShardTasks, Timetable};
 use crate::registry::Registry;
+use crate::schedule::Schedules;
 use crate::{
-    Answer, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Standing, Store, StoreError, TaskPage, Wake,
-    WorkOp, WorkResult,
+    Answer, DueSchedules, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Schedule, Standing, Store,
+    StoreError, TaskPage, Wake, WorkOp, WorkResult,
 };
 
 /// Wake-ups that wait for their listener.
@@ -39,6 +42,7 @@ struct Shared {
 struct Inner {
     clock: Clock,
     registry: Registry,
+    schedules: Schedules,
     shards: HashMap<Shard, (ShardTasks, MemoryRecords)>,
     sweeps: Timetable,
     ears: Vec<Ear>,
@@ -74,6 +78,7 @@ impl MemoryStore {
         let inner = Inner {
             clock: Clock::new(UnixMs(0), readings()),
             registry: Registry::default(),
+            schedules: Schedules::default(),
             shards: HashMap::new(),
             sweeps: Timetable::default(),
             ears: vec![Ear::default()],
@@ -88,6 +93,10 @@ impl MemoryStore {
         let ears = &mut self.shared.inner.lock().ears;
         ears.push(Ear::default());
         Self { shared: Arc::clone(&self.shared), ear: ears.len() - 1 }
+    }
+
+    fn wall(&self) -> UnixMs {
+        (self.shared.readings)().wall
     }
 
     fn locked<T>(&self, act: impl FnOnce(UnixMs, &mut Inner) -> T) -> Result<T, StoreError> {
@@ -110,6 +119,8 @@ impl MemoryStore {
             let (tasks, records) = inner.shards.entry(shard).or_insert_with(made);
             let (ready, due) = (tasks.available(now), tasks.next_due(now));
             let answer = act(now, tasks, records);
+            // Nothing here outlives the process: there is no place to write them to.
+            drop(tasks.changed_ticks());
             let became_ready = ready == 0 && tasks.available(now) > 0;
             let earlier = tasks.next_due(now).filter(|at| due.is_none_or(|due| *at < due));
             inner.sweeps.set(shard, tasks.next_sweep());
@@ -255,6 +266,39 @@ impl Store for MemoryStore {
         limit: usize,
     ) -> Result<Vec<QueueInfo>, StoreError> {
         self.locked(|_, inner| inner.registry.page(tenant, after, limit))
+    }
+
+    async fn schedule(
+        &self,
+        tenant: &TenantName,
+        name: &ScheduleName,
+    ) -> Result<(Option<Schedule>, UnixMs), StoreError> {
+        let wall = self.wall();
+        self.locked(|_, inner| (inner.schedules.get(tenant, name).cloned(), wall))
+    }
+
+    async fn schedules(
+        &self,
+        tenant: &TenantName,
+        after: Option<&ScheduleName>,
+        limit: usize,
+    ) -> Result<Vec<Schedule>, StoreError> {
+        self.locked(|_, inner| inner.schedules.page(tenant, after, limit))
+    }
+
+    async fn due_schedules(&self, limit: usize) -> Result<DueSchedules, StoreError> {
+        let wall = self.wall();
+        self.locked(|_, inner| inner.schedules.due(wall, limit))
+    }
+
+    async fn change_schedule(
+        &self,
+        tenant: &TenantName,
+        name: &ScheduleName,
+        before: Option<u64>,
+        after: Option<Schedule>,
+    ) -> Result<bool, StoreError> {
+        self.locked(|_, inner| inner.schedules.change(tenant, name, before, after.as_ref()))?
     }
 
     async fn enqueue(

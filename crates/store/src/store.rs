@@ -2,13 +2,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use brisq_model::{
-    Declaration, LeaseToken, Mark, NewTask, Pause, Policy, QueueName, QueueNumber, Shard, Task, TaskError,
-    TaskId, TaskKey, TaskState, TaskStates, TenantName, UnixMs, WorkerName,
+    Declaration, LeaseToken, Mark, NewTask, Pause, Policy, QueueName, QueueNumber, ScheduleName, Shard, Task,
+    TaskError, TaskId, TaskKey, TaskState, TaskStates, TenantName, UnixMs, WorkerName,
 };
 use bytes::Bytes;
 use tokio::sync::mpsc::Receiver;
 
-use crate::{Refused, StoreError};
+use crate::{DueSchedules, Refused, Schedule, StoreError};
 
 /// Storage of tasks, shared by all requests of a server.
 ///
@@ -43,6 +43,37 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&QueueName>,
         limit: usize,
     ) -> Result<Vec<QueueInfo>, StoreError>;
+
+    /// The schedule of this name, and the store's wall clock.
+    async fn schedule(
+        &self,
+        tenant: &TenantName,
+        name: &ScheduleName,
+    ) -> Result<(Option<Schedule>, UnixMs), StoreError>;
+
+    /// A page of a tenant's schedules, by name: at most `limit` of those behind `after`.
+    async fn schedules(
+        &self,
+        tenant: &TenantName,
+        after: Option<&ScheduleName>,
+        limit: usize,
+    ) -> Result<Vec<Schedule>, StoreError>;
+
+    /// At most `limit` schedules whose next tick has come by the store's wall clock, the longest due one first.
+    async fn due_schedules(&self, limit: usize) -> Result<DueSchedules, StoreError>;
+
+    /// Puts `after` in the place of `before`: of several servers that change a schedule at once one succeeds. Whether this did;
+    /// otherwise the schedule has another version than `before`, or none, or was there though `before` is absent.
+    ///
+    /// # Errors
+    /// [`StoreError::TooManySchedules`] when there is no room for one more, or for a larger one.
+    async fn change_schedule(
+        &self,
+        tenant: &TenantName,
+        name: &ScheduleName,
+        before: Option<u64>,
+        after: Option<Schedule>,
+    ) -> Result<bool, StoreError>;
 
     /// Adds tasks. Every id must name the queue's shard.
     ///
@@ -237,6 +268,8 @@ pub enum Enqueued {
     /// A task with the same idempotency key is kept. Its payload, attempts, progress and result are left out: a thousand of
     /// them fit one answer.
     Existing(Box<Task>),
+    /// The tick that it is made for, or a later one of its schedule, has become a task before: this one, which may be gone by now.
+    Fired(TaskId),
 }
 
 /// An operation on tasks that exist.

@@ -4,14 +4,14 @@ use super::*;
 
 /// Standard output of a command that succeeds.
 #[track_caller]
-fn said(url: &str, args: &[&str]) -> String {
+pub(super) fn said(url: &str, args: &[&str]) -> String {
     let output = run("brisq", &[args, &["--server", url]].concat(), &[]);
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Exit code and standard error of one that does not.
-fn refused(url: &str, args: &[&str]) -> (Option<i32>, String) {
+pub(super) fn refused(url: &str, args: &[&str]) -> (Option<i32>, String) {
     let output = run("brisq", &[args, &["--server", url]].concat(), &[]);
     assert!(output.stdout.is_empty(), "{args:?}: {output:?}");
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())

@@ -44,6 +44,10 @@ pub struct Metrics {
     claims_empty: Counter,
     claims_abandoned: Counter,
     store_calls: Counter,
+    /// Ticks of schedules that became tasks through this server.
+    pub schedule_ticks_fired: Counter,
+    /// Ticks that became none: overlapping, or refused.
+    pub schedule_ticks_skipped: Counter,
     store_call: Histogram,
     store_tasks_per_call: Histogram,
     meters: Meters,
@@ -107,6 +111,9 @@ impl Default for Metrics {
             counter
         };
         let store_calls = counter("store_calls", "Store calls");
+        let schedule_ticks_fired = counter("schedule_ticks_fired", "Ticks of schedules that became tasks");
+        let schedule_ticks_skipped =
+            counter("schedule_ticks_skipped", "Ticks of schedules that became none: overlapping, or refused");
         let claims_empty = counter("claims_empty", "Claims that found nothing in their time");
         let claims_abandoned = counter("claims_abandoned", "Claims whose client went away");
         let meters = Meters::new(Moved::ALL.map(|moved| {
@@ -141,6 +148,8 @@ impl Default for Metrics {
             claims_empty,
             claims_abandoned,
             store_calls,
+            schedule_ticks_fired,
+            schedule_ticks_skipped,
             store_call,
             store_tasks_per_call,
             meters,

@@ -4,6 +4,7 @@ pub mod explain;
 pub mod leases;
 pub mod many;
 pub mod queues;
+pub mod schedules;
 pub mod service;
 pub mod tasks;
 

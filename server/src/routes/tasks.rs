@@ -10,10 +10,8 @@ use brisq_api::{
     ResultView, TaskRequest, TaskView, task_id,
 };
 use brisq_model::{
-    Facts, Gate, Idempotency, NewTask, QueueNumber, Shard, State as Life, Task, TaskId, TaskState, UnixMs,
-    limits,
+    Facts, Gate, Idempotency, NewTask, State as Life, Task, TaskId, TaskState, UnixMs, limits,
 };
-use brisq_recorder::unix_ms;
 use brisq_store::{Enqueued, StoreError, WorkDone, WorkOp};
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -26,15 +24,9 @@ use crate::auth::Caller;
 use crate::coalescer::Meta;
 use crate::error::{HandlerResult, noted, refused};
 use crate::queue::Queue;
+use crate::schedules::unplaced;
 use crate::shard::weight;
 use crate::state::App;
-
-/// Id of a task that has no place yet: the core draws one in the queue's shard. Its time is now, against which `runAt` is
-/// bounded.
-fn unplaced() -> TaskId {
-    let number = QueueNumber::new(1).expect("invariant: numbers begin with 1");
-    TaskId::new(unix_ms(), Shard::first(number), 0)
-}
 
 /// Enqueue one task, or a batch under `tasks`.
 #[utoipa::path(
@@ -73,7 +65,7 @@ async fn enqueue_one(app: &App, queue: &Arc<Queue>, task: NewTask) -> HandlerRes
     let result = result.map_err(refused)?;
     let status = match result {
         Enqueued::Created { .. } => StatusCode::CREATED,
-        Enqueued::Replaced { .. } | Enqueued::Existing(_) => StatusCode::OK,
+        Enqueued::Replaced { .. } | Enqueued::Existing(_) | Enqueued::Fired(_) => StatusCode::OK,
     };
     let task = kept(id, &task, result, meta)?;
     Ok(json(status, &told(queue.name.as_str(), &task)))
@@ -119,6 +111,8 @@ fn kept(id: TaskId, task: &NewTask, enqueued: Enqueued, meta: Meta) -> Result<Ta
             Err(ApiError::new(ErrorCode::IdempotencyConflict, message).with("id", existing.id.to_string()))
         }
         Enqueued::Existing(existing) => Ok(*existing),
+        // Only schedules name ticks.
+        Enqueued::Fired(_) => Err(broke_off()),
     }
 }
 

@@ -2,22 +2,23 @@ do
 -- Arguments of one task: id, payload, band, start (n|i|a), start ms, max attempts, retry, kept ms, dead ms, key, and what most
 -- lack: 'r' where it replaces the queued task of its key, 'd' and its deadline, 't' and for how long its key is held, in ms, and
 -- 'c' and its cost; its keys by their lengths, at the end of it: 'k', the lengths of the ordering, the limit and the fairness key, a
--- semicolon, and the keys. Retry and retention that are empty are the queue's.
+-- semicolon, the keys, and then the tick of a schedule that it is made for. Retry and retention that are empty are the queue's.
 local ENQUEUE_ARGS = 11
 local REPLACES = 114 -- 'r'
 
--- The keys of a task out of its options, nil where it lacks one; nothing at all without a key.
+-- The keys of a task out of its options, nil where it lacks one, or none at all; what stands before them; and its tick.
 local function keys_of(options)
   local from, to, ordering, limit, fairness = string.find(options, 'k(%d+),(%d+),(%d+);')
   if not from then
-    return nil
+    return nil, options
   end
   local keys, at = {}, to + 1
   for place, length in ipairs({ tonumber(ordering), tonumber(limit), tonumber(fairness) }) do
     keys[place] = length > 0 and string.sub(options, at, at + length - 1) or nil
     at = at + length
   end
-  return keys, string.sub(options, 1, from - 1)
+  local tick = at <= #options and string.sub(options, at) or nil
+  return next(keys) and keys, string.sub(options, 1, from - 1), tick
 end
 
 -- Reads all records and keys that the tasks may meet: two commands for the whole batch. Answers the ids by key.
@@ -67,7 +68,6 @@ local function new_record(call, argv, at)
   local record = { state, tonumber(argv[at + 2]), next_seq(call), 0, 0, kept_ms, dead_ms, ready_at,
     ready_at, 0, -1, tonumber(argv[at + 5]), retry, argv[at + 9], call.now, '', 0, -1, '', NOT_YET, 0 }
   local own, options = keys_of(argv[at + 10])
-  options = options or argv[at + 10]
   local deadline_ms, key_ms = string.match(options, 'd(%d+)'), string.match(options, 't(%d+)')
   if deadline_ms or key_ms then
     record[S_DEADLINE] = deadline_ms and call.now + tonumber(deadline_ms) or -1
@@ -133,9 +133,13 @@ local function enqueue(keys, argv)
   for at = 2, #argv, ENQUEUE_ARGS do
     local id, key = argv[at], argv[at + 9]
     local existing, seen = holder_of(call, holders, key)
+    local _, _, tick = keys_of(argv[at + 10])
+    local fired = tick and ticks.fired(call, tick)
     local replaces = existing and string.byte(argv[at + 10]) == REPLACES and is_queued(seen)
     if existing and not replaces then
       results[#results + 1] = { 'E', outline(existing, seen) }
+    elseif fired then
+      results[#results + 1] = { 'I', fired }
     elseif not replaces and load_record(call, id) then
       results[#results + 1] = 'T'
     else
@@ -149,6 +153,9 @@ local function enqueue(keys, argv)
       end
       local record = new_record(call, argv, at)
       put_in(call, id, record)
+      if tick then
+        ticks.remember(call, tick, id)
+      end
       bodies[#bodies + 1], bodies[#bodies + 2] = id, argv[at + 1]
       if key ~= '' then
         holders[key] = id

@@ -11,6 +11,8 @@ local BODY, STATE, READY, DELAYED, LEASES, ENDED, DEAD, IDEM, EXTRA, DEADLINES, 
 -- What only tasks with keys use: blocked tasks in the order in which they came; who holds a key, what its tasks hold, and fairness
 -- accounts; all lines, as members of equal score; limit keys by when they are looked at next.
 local BLOCKED, GATES, LINES, RATES = 13, 14, 15, 16
+-- The last tick of each schedule that became a task here.
+local TICKS = 17
 
 -- Fields of a state record.
 local S_STATE, S_BAND, S_SEQ, S_FAILED, S_EXPIRIES, S_KEPT_MS, S_DEAD_MS, S_READY_AT, S_UNTIL, S_CANCEL, S_REASON =

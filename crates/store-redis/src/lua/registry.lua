@@ -30,11 +30,11 @@ end
 -- Why there is no room for one queue more: the tenant's, or the store's.
 local function crowded(keys, path)
   list_names(keys)
-  if redis.call('ZLEXCOUNT', keys[NAMES], paths_of(tenant_of(path))) >= QUEUES_PER_TENANT_MAX then
-    return { 'L', QUEUES_PER_TENANT_MAX }
+  if redis.call('ZLEXCOUNT', keys[NAMES], paths_of(tenant_of(path))) >= QUEUES.of_tenant then
+    return { 'L', QUEUES.of_tenant }
   end
-  if redis.call('HLEN', keys[NUMBERS]) >= QUEUES_MAX then
-    return { 'L', QUEUES_MAX }
+  if redis.call('HLEN', keys[NUMBERS]) >= QUEUES.of_store then
+    return { 'L', QUEUES.of_store }
   end
   return nil
 end
@@ -53,9 +53,9 @@ local function open(keys, argv)
   end
   local time = redis.call('TIME')
   local queues = redis.call('HLEN', keys[NUMBERS])
-  local number = (tonumber(time[1]) * 1000003 + tonumber(time[2]) * 7919 + queues) % NUMBERS_MAX + 1
+  local number = (tonumber(time[1]) * 1000003 + tonumber(time[2]) * 7919 + queues) % QUEUES.numbers + 1
   while redis.call('HEXISTS', keys[PATHS], number) == 1 or string.format('%d', number) == argv[2] do
-    number = number % NUMBERS_MAX + 1
+    number = number % QUEUES.numbers + 1
   end
   return { 'P', number }
 end

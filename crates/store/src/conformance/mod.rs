@@ -26,6 +26,7 @@ mod pausing;
 mod purging;
 mod queue;
 mod retrying;
+mod scheduling;
 mod sizes;
 mod timing;
 mod waking;
@@ -291,6 +292,16 @@ cases! {
         only_dead_letters_are_redriven
         the_holder_from_before_a_redrive_is_fenced
         a_redriven_task_can_die_and_be_redriven_again;
+    scheduling:
+        a_schedule_is_kept_as_it_was_given
+        of_two_changes_of_one_version_one_succeeds
+        schedules_are_listed_by_name_and_tenant
+        a_schedule_is_due_when_its_time_has_come
+        a_tenant_has_room_for_so_many_schedules_and_bytes
+        a_tick_becomes_a_task_once
+        a_tick_is_remembered_whatever_became_of_its_task
+        a_later_schedule_of_a_name_has_ticks_of_its_own
+        so_many_ticks_are_remembered;
     expiring:
         a_task_past_its_deadline_is_dead_and_not_handed_out
         a_deadline_passes_without_a_call

@@ -190,6 +190,7 @@ impl Walk {
         let kind = |result: &Result<Enqueued, Refused>| match result {
             Ok(Enqueued::Created { state, .. }) => format!("created {state:?}"),
             Ok(Enqueued::Replaced { state, .. }) => format!("replaced {state:?}"),
+            Ok(Enqueued::Fired(_)) => "fired".to_owned(),
             Ok(Enqueued::Existing(task)) => format!("existing {}", visible(task)),
             Err(refused) => format!("{refused:?}"),
         };

@@ -21,6 +21,7 @@ mod record;
 mod shard;
 #[cfg(test)]
 mod tests;
+mod ticks;
 mod timetable;
 mod work;
 

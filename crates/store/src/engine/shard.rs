@@ -16,6 +16,7 @@ use super::keys::Keys;
 use super::line::Line;
 use super::policy::Rules;
 use super::record::{Body, Extra, Holds, Record, Records};
+use super::ticks::Ticks;
 use crate::{Answer, Enqueued, QueueCounts, Refused, StoreError, WorkOp, WorkResult};
 
 /// The tasks of one shard: the queue's rules, and the indexes they need.
@@ -40,6 +41,7 @@ pub struct ShardTasks {
     pub(super) deadlines: BTreeSet<(UnixMs, TaskId)>,
     pub(super) kept: Kept,
     pub(super) keys: Keys,
+    pub(super) ticks: Ticks,
     pub(super) paused: Option<Pause>,
     pub(super) resumed_at: Option<UnixMs>,
     pub(super) rules: Rules,
@@ -138,8 +140,16 @@ impl ShardTasks {
             return Ok(Ok(Enqueued::Replaced { id: holder, state, ready_at }));
         }
         let id = task.id;
+        if let Some(tick) = task.tick.as_deref()
+            && let Some(before) = self.ticks.fired(tick)
+        {
+            return Ok(Ok(Enqueued::Fired(before)));
+        }
         if self.look_up(id, records)?.is_some() {
             return Ok(Err(Refused::IdTaken));
+        }
+        if let Some(tick) = task.tick.as_deref() {
+            self.ticks.remember(tick, id);
         }
         let (state, ready_at) = self.put_in(now, id, task, records)?;
         Ok(Ok(Enqueued::Created { state, ready_at }))
