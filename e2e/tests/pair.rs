@@ -180,6 +180,47 @@ fn a_claim_of_many_queues_is_woken_through_another_server() {
 }
 
 #[test]
+fn one_queue_that_cannot_be_read_keeps_nothing_of_the_others_back() {
+    let servers = Servers::start(1);
+    let mut http = servers.http(0);
+    for queue in ["bad", "good"] {
+        enqueue(&mut http, queue, &json!({"payload": queue}));
+    }
+    let ask = r#"EVAL "return tonumber(redis.call('HGET', '{brisq}:numbers', 'default/bad'))" 0"#;
+    let number = servers.redis.command(ask).expect("a number");
+    let newer = format!("HSET {{q{}.0}}:meta schema 99", number.trim_start_matches(':'));
+    servers.redis.command(&newer).expect("a newer schema");
+    let claims = |http: &mut Http, queues: Value, wait_ms: u64| {
+        call(http, "POST", "/v1/claims", &json!({"queues": queues, "waitMs": wait_ms, "leaseMs": 600_000}))
+    };
+    let tasks = ok(claims(&mut http, json!(["bad", "good"]), 0))["tasks"].clone();
+    assert_eq!(tasks[0]["payload"], "good");
+    // With nothing to be had it waits for the others, and then says what was wrong.
+    let began = Instant::now();
+    let none = claims(&mut http, json!(["good", "bad"]), 1_500);
+    assert_eq!((none.status, &none.json()["error"]["code"]), (503, &json!("store_newer")));
+    assert!(began.elapsed() >= Duration::from_millis(1_400), "it has waited");
+    let mut parked = servers.http(0);
+    let body = json!({"queues": ["bad", "good"], "waitMs": 25_000});
+    parked.send("POST", "/v1/claims", &body.to_string()).expect("sent");
+    std::thread::sleep(Duration::from_millis(300));
+    let since = Instant::now();
+    enqueue(&mut http, "good", &json!({"payload": "later"}));
+    assert_eq!(wakes("a claim beside a bad queue", &mut parked, since)["payload"], "later");
+    assert_eq!(claims(&mut http, json!(["bad"]), 5_000).status, 503, "alone it is refused at once");
+}
+
+#[test]
+fn a_policy_makes_its_queue_also_where_the_store_has_lost_it() {
+    let servers = Servers::start(1);
+    let mut http = servers.http(0);
+    enqueue(&mut http, "q", &json!({"payload": 1}));
+    servers.redis.command("FLUSHALL").expect("emptied");
+    let put = call(&mut http, "PUT", "/v1/queues/q", &json!({"limits": {"maxInFlight": 3}}));
+    assert_eq!((put.status, &put.json()["policy"]["limits"]["maxInFlight"]), (200, &json!(3)));
+}
+
+#[test]
 fn each_of_three_servers_may_do_each_part() {
     let servers = Servers::start(3);
     // Who enqueues, who holds the parked claim, who completes, who waits for the result.

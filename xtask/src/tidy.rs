@@ -157,7 +157,8 @@ fn server_names_no_store(repository: &Repository) -> Vec<String> {
     let names = ["brisq_stores", "brisq_store_local", "brisq_store_redis", "MemoryStore"];
     let inside = repository
         .sources()
-        .filter(|f| f.path.starts_with("server/src/") && f.path != "server/src/program.rs");
+        .filter(|f| f.path.starts_with("server/src/") && f.path != "server/src/program.rs")
+        .filter(|f| !f.path.ends_with("/tests.rs") && !f.path.contains("/simulation/"));
     // Unit tests work on the reference.
     let shipped = |text: &str| text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
     inside

@@ -56,6 +56,9 @@ const QUEUE_SHIFT: u32 = 38;
 const SHARD_SHIFT: u32 = 30;
 
 impl TaskId {
+    /// No task's: before all others.
+    pub const LEAST: Self = Self(0);
+
     /// The id for a task of `shard` made at `unix_ms`, with `random` as its source of chance (42 bits are used).
     #[must_use]
     pub fn new(unix_ms: u64, shard: Shard, random: u64) -> Self {

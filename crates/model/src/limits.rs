@@ -50,8 +50,8 @@ pub const KEY_RULES_MAX: usize = 64;
 pub const WEIGHTS_MAX: usize = 256;
 /// Largest weight of a fairness key.
 pub const WEIGHT_MAX: u16 = 256;
-/// Most tasks that one call lets through gates that a change of policy has opened; the sweep goes on.
-pub const ADMITTED_BY_POLICY_MAX: usize = 256;
+/// Most tasks that one call lets through gates which time or a change of policy has opened; the next call, or the sweep, goes on.
+pub const ADMITTED_AT_A_TIME_MAX: usize = 256;
 /// Most tasks one claim can take.
 pub const CLAIM_MAX_TASKS: u16 = 256;
 /// Most queues that one claim takes from: a claim that waits stands in line in each of them.

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use brisq_model::{
-    IdempotencyKey, KeyRule, LeaseToken, Moment, NewTask, Policy, QueueName, Rate, ScheduleName, Shard,
-    Start, Task, TaskId, TaskKey, TaskKeys, TaskState, TenantName, Tick, UnixMs,
+    IdempotencyKey, KeyRule, LeaseToken, Moment, NewTask, Policy, Priority, QueueName, Rate, ScheduleName,
+    Shard, Start, Task, TaskId, TaskKey, TaskKeys, TaskState, TenantName, Tick, UnixMs,
 };
 use brisq_store::{ClaimOp, Enqueued, QueueInfo, Readings, Schedule, Store, StoreError, WorkDone, WorkOp};
 use brisq_store_local::{Durability, LocalConfig, LocalStore, OpenError};
@@ -494,4 +494,28 @@ async fn schedules_and_ticks_survive_a_restart() {
     );
     let mine = store.change_schedule(&queue.tenant, &name("due"), Some(7), None).await;
     assert!(mine.unwrap(), "its version is what it was");
+}
+
+#[tokio::test]
+async fn a_leased_task_keeps_its_fair_place_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let keyed = |queue: &QueueInfo, n, key: &str, priority| {
+        let keys = TaskKeys { fairness: TaskKey::new(key).ok(), ..TaskKeys::default() };
+        NewTask { keys: keys.shared(), priority, ..task(queue.shard(), n) }
+    };
+    let leased = {
+        let store = open(folder.path());
+        let queue = queue(&store).await;
+        let low = Priority::new(0).unwrap();
+        let tasks = (0..10).map(|n| keyed(&queue, n, "a", Priority::default()));
+        store.enqueue(&queue, tasks.chain([keyed(&queue, 10, "a", low)]).collect()).await.unwrap();
+        claim(&store, &queue, 10).await.pop().unwrap()
+    };
+    let store = open(folder.path());
+    let queue = queue(&store).await;
+    let later = (20..70).map(|n| keyed(&queue, n, "b", Priority::default())).collect();
+    store.enqueue(&queue, later).await.unwrap();
+    let release = WorkOp::Release { id: leased.id, token: LeaseToken::new(7), delay_ms: 0 };
+    store.work(&queue, vec![release]).await.unwrap().results.remove(0).unwrap();
+    assert_eq!(claim(&store, &queue, 1).await[0].id, leased.id);
 }

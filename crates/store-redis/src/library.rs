@@ -69,7 +69,7 @@ fn limits_in_lua(bounds: &Bounds) -> String {
         ("SCHEMA_OF_DEADLINES", u64::from(SCHEMA_OF_DEADLINES)),
         ("SCHEMA_OF_POLICIES", u64::from(SCHEMA_OF_POLICIES)),
         ("SCHEMA_OF_KEYS", u64::from(SCHEMA_OF_KEYS)),
-        ("ADMITTED_BY_POLICY_MAX", limits::ADMITTED_BY_POLICY_MAX as u64),
+        ("ADMITTED_AT_A_TIME_MAX", limits::ADMITTED_AT_A_TIME_MAX as u64),
         ("LIST_LOOKED_AT_MAX", limits::LIST_LOOKED_AT_MAX as u64),
         ("HISTORY_MAX", limits::HISTORY_MAX as u64),
         ("POSITION_MAX", limits::POSITION_MAX),

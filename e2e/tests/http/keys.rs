@@ -115,3 +115,25 @@ fn keys_that_are_wrong_are_refused_and_their_neighbours_are_not() {
         }
     });
 }
+
+#[test]
+fn dead_letters_of_an_ordering_key_come_back_in_its_order() {
+    on_each_store(|http, _| {
+        for n in 0..4 {
+            enqueue(http, "q", &json!({"payload": n, "orderingKey": "k", "maxAttempts": 1}));
+        }
+        for _ in 0..4 {
+            let (id, token) = lease(&claim(http, "q", &json!({}))[0]);
+            ok(post(http, &format!("/v1/tasks/{id}/fail"), &json!({"token": token})), 200);
+        }
+        ok(post(http, "/v1/queues/q/redrive", &json!({})), 200);
+        let order: Vec<Value> = (0..4)
+            .map(|_| {
+                let task = claim(http, "q", &json!({})).remove(0);
+                complete(http, &task);
+                task["payload"].clone()
+            })
+            .collect();
+        assert_eq!(order, [json!(0), json!(1), json!(2), json!(3)]);
+    });
+}

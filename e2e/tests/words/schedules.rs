@@ -8,7 +8,13 @@ fn schedules_are_made_shown_and_deleted_from_the_command_line() {
     let server = Server::start(Store::Embedded, &[]).expect("a server");
     let url = format!("http://{}", server.program.listen);
     let cells = |text: &str, line: usize| -> Vec<String> {
-        text.lines().nth(line).unwrap_or_default().split("   ").map(|cell| cell.trim().to_owned()).collect()
+        text.lines()
+            .nth(line)
+            .unwrap_or_default()
+            .split("   ")
+            .map(|cell| cell.trim().to_owned())
+            .filter(|cell| !cell.is_empty())
+            .collect()
     };
     assert_eq!(said(&url, &["schedules", "list"]), "no schedule yet: `brisq schedules put` makes one\n");
     let put = ["schedules", "put", "nightly", "--queue", "reports", "--cron", "30 2 * * *"];

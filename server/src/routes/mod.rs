@@ -12,13 +12,50 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Extension;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::response::{IntoResponse, Response};
+use brisq_api::ApiError;
+use brisq_model::NameError;
+use serde::Deserialize;
 
 use crate::auth::Caller;
 use crate::connection::Connection;
 use crate::extract::RawBody;
 use crate::state::App;
+
+/// Which page of a list of names.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PageQuery {
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+impl PageQuery {
+    /// The name that the page begins behind, and its most entries: `most` where the query names no number.
+    ///
+    /// # Errors
+    /// The field of the query that is wrong.
+    fn read<N>(
+        page: Result<Query<Self>, QueryRejection>,
+        most: usize,
+        name: impl Fn(&str) -> Result<N, NameError>,
+    ) -> Result<(Option<N>, usize), ApiError> {
+        let page =
+            page.map_err(|_| ApiError::invalid_field("limit", "The query takes `cursor` and `limit`."))?;
+        let Query(Self { cursor, limit }) = page;
+        let limit = limit.unwrap_or(most);
+        if !(1..=most).contains(&limit) {
+            return Err(ApiError::invalid_field("limit", format!("`limit` is 1 to {most}.")));
+        }
+        let after = cursor.map(|text| name(&text)).transpose();
+        let after = after.map_err(|_| {
+            ApiError::invalid_field("cursor", "`cursor` is the `nextCursor` of an answer before, unchanged.")
+        })?;
+        Ok((after, limit))
+    }
+}
 
 /// When a request met the first code of ours.
 #[derive(Clone, Copy, Debug)]

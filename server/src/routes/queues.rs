@@ -12,25 +12,16 @@ use brisq_api::{
 use brisq_model::{Policy, QueueName, TaskState};
 use brisq_store::{QueueCounts, QueueInfo, StoreError, WorkOp};
 use hyper::StatusCode;
-use serde::Deserialize;
 
 use crate::answers::json;
 use crate::auth::Caller;
 use crate::error::{HandlerResult, noted};
 use crate::queue::Queue;
-use crate::routes::Call;
+use crate::routes::{Call, PageQuery};
 use crate::state::{App, AppState};
 
 /// Most queues of one page, and how many a page has that names no limit.
 pub const LIST_MAX: usize = 1_000;
-
-/// Which page of a list.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PageQuery {
-    cursor: Option<String>,
-    limit: Option<usize>,
-}
 
 /// The tenant's queues that the token covers, a page at a time.
 #[utoipa::path(
@@ -49,16 +40,7 @@ pub async fn list(
     Extension(caller): Extension<Arc<Caller>>,
     page: Result<Query<PageQuery>, QueryRejection>,
 ) -> HandlerResult {
-    let page = page.map_err(|_| ApiError::invalid_field("limit", "The query takes `cursor` and `limit`."))?;
-    let Query(PageQuery { cursor, limit }) = page;
-    let limit = limit.unwrap_or(LIST_MAX);
-    if !(1..=LIST_MAX).contains(&limit) {
-        return Err(ApiError::invalid_field("limit", format!("`limit` is 1 to {LIST_MAX}.")).into());
-    }
-    let after = cursor.map(|text| QueueName::new(&text)).transpose();
-    let after = after.map_err(|_| {
-        ApiError::invalid_field("cursor", "`cursor` is the `nextCursor` of an answer before, unchanged.")
-    })?;
+    let (after, limit) = PageQuery::read(page, LIST_MAX, QueueName::new)?;
     let infos = app.store.queues(&caller.tenant, after.as_ref(), limit).await.map_err(noted)?;
     // The cursor is of what was looked at, not of what the caller may see of it.
     let next_cursor = infos.get(limit - 1).map(|last| last.name.to_string());
@@ -133,7 +115,6 @@ pub async fn put(Path(queue): Path<String>, call: Call) -> HandlerResult {
     let policy = call.body.parse::<PolicyRequest>()?.into_policy()?;
     let name = call.app.queue(&call.caller, &queue)?;
     call.app.declared.check(&name.tenant, &name.name)?;
-    call.app.queues.open(&name).await.map_err(noted)?;
     act(call, &queue, WorkOp::Govern(Box::new(policy))).await
 }
 

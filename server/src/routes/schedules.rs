@@ -6,25 +6,16 @@ use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
-use brisq_api::{ApiError, Empty, ErrorEnvelope, ScheduleList, ScheduleRequest, ScheduleView, schedule_name};
+use brisq_api::{Empty, ErrorEnvelope, ScheduleList, ScheduleRequest, ScheduleView, schedule_name};
 use brisq_model::{QueueName, ScheduleName, UnixMs, limits};
 use hyper::StatusCode;
-use serde::Deserialize;
 
-use super::Call;
+use super::{Call, PageQuery};
 use crate::answers::json;
 use crate::auth::Caller;
 use crate::error::{HandlerResult, noted};
 use crate::schedules::{Kept, unplaced};
 use crate::state::App;
-
-/// Which page of a list.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PageQuery {
-    cursor: Option<String>,
-    limit: Option<usize>,
-}
 
 /// The tenant's schedules whose queues the token covers, a page at a time.
 #[utoipa::path(
@@ -43,17 +34,7 @@ pub async fn list(
     Extension(caller): Extension<Arc<Caller>>,
     page: Result<Query<PageQuery>, QueryRejection>,
 ) -> HandlerResult {
-    let page = page.map_err(|_| ApiError::invalid_field("limit", "The query takes `cursor` and `limit`."))?;
-    let Query(PageQuery { cursor, limit }) = page;
-    let most = limits::SCHEDULES_LIST_MAX;
-    let limit = limit.unwrap_or(most);
-    if !(1..=most).contains(&limit) {
-        return Err(ApiError::invalid_field("limit", format!("`limit` is 1 to {most}.")).into());
-    }
-    let after = cursor.map(|text| ScheduleName::new(&text)).transpose();
-    let after = after.map_err(|_| {
-        ApiError::invalid_field("cursor", "`cursor` is the `nextCursor` of an answer before, unchanged.")
-    })?;
+    let (after, limit) = PageQuery::read(page, limits::SCHEDULES_LIST_MAX, ScheduleName::new)?;
     let found = app.store.schedules(&caller.tenant, after.as_ref(), limit).await.map_err(noted)?;
     // The cursor is of what was looked at, not of what the caller may see of it.
     let next_cursor = found.get(limit - 1).map(|last| last.name.to_string());

@@ -89,13 +89,16 @@ impl AppState {
         Batch { results, first }
     }
 
-    /// Acts on a queue itself, where the store has it; answers under which number.
+    /// Acts on a queue itself, where the store has it; what says how it is governed makes it. Answers under which number.
     ///
     /// # Errors
     /// When the store call failed.
     pub async fn act_on_queue(&self, queue: &Arc<Queue>, op: WorkOp) -> Result<Option<QueueInfo>, ApiError> {
+        let makes = matches!(op, WorkOp::Govern(_) | WorkOp::Declare(_));
         for _ in 0..REOPENS_MAX {
-            let Some(shard) = self.queues.find(queue).await.map_err(noted)? else { return Ok(None) };
+            let found =
+                if makes { self.queues.open(queue).await.map(Some) } else { self.queues.find(queue).await };
+            let Some(shard) = found.map_err(noted)? else { return Ok(None) };
             match reply(shard.work(vec![op.clone()])).await {
                 Err(NotDone::Store(StoreError::UnknownQueue)) => self.queues.forget(&shard),
                 done => {

@@ -140,8 +140,10 @@ impl AppState {
         let waits = !wish.wait.is_zero();
         let mut lines = sources.enter(waits);
         let mut asks_left = ASKS_MAX;
+        let mut failed = None;
         loop {
-            let look = self.look(&mut lines, &op, deadline).await?;
+            let mut look = self.look(&mut lines, &op, deadline).await?;
+            failed = failed.or(look.failed.take());
             let goes_on = look.taken.is_empty() && !self.draining() && !is_gone();
             if !(goes_on && waits && Instant::now() < deadline) {
                 // Claims before it in the same store call took all the room of its answer.
@@ -152,8 +154,9 @@ impl AppState {
                 }
                 if !look.taken.is_empty() {
                     lines.leave();
+                    return Ok((look, parked));
                 }
-                return Ok((look, parked));
+                return failed.map_or(Ok((look, parked)), Err);
             }
             drop(look);
             let parked_at = Instant::now();
@@ -166,7 +169,8 @@ impl AppState {
     }
 
     /// Asks the queues one after the other until the claim has as many tasks as it may have. What fails after the first
-    /// tasks ends the look and not the claim: it has something to answer.
+    /// tasks ends the look and not the claim: it has something to answer. A queue that fails keeps nothing of the others back: the
+    /// claim fails where all of them do.
     async fn look(&self, lines: &mut Lines<'_>, op: &ClaimOp, deadline: Instant) -> Result<Look, ApiError> {
         let mut look = Look::new(Instant::now());
         for at in lines.to_ask() {
@@ -175,10 +179,19 @@ impl AppState {
             match self.ask(queue, &ClaimOp { max, ..op.clone() }, deadline, look.bytes, line).await {
                 Ok(taken) => look.add(at, queue, taken),
                 Err(_) if !look.taken.is_empty() => break,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    look.failures += 1;
+                    look.failed.get_or_insert(error);
+                    if let Some((_, Some(line))) = lines.source(at) {
+                        line.looked();
+                    }
+                }
             }
         }
-        Ok(look)
+        match look.failed.take_if(|_| look.failures == lines.length()) {
+            Some(error) => Err(error),
+            None => Ok(look),
+        }
     }
 
     fn abandoned(&self) -> ApiError {
@@ -336,6 +349,9 @@ struct Look {
     bytes: usize,
     /// The sources that had tasks left and gave none.
     left: Vec<usize>,
+    /// The first error of its questions, and how many of them failed.
+    failed: Option<ApiError>,
+    failures: usize,
     /// The first question went out.
     asked: Instant,
     /// The first store call that answered began, and the last one ended.
@@ -344,7 +360,8 @@ struct Look {
 
 impl Look {
     fn new(asked: Instant) -> Self {
-        Self { taken: Vec::new(), tasks: 0, bytes: 0, left: Vec::new(), asked, store: None }
+        let (taken, left) = (Vec::new(), Vec::new());
+        Self { taken, tasks: 0, bytes: 0, left, failed: None, failures: 0, asked, store: None }
     }
 
     /// Whether the answer has room for a further task.

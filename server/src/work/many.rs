@@ -118,12 +118,13 @@ impl AppState {
     /// # Errors
     /// When the cursor is none, or the store does not answer: what was redriven stays so, and a repeat goes on.
     pub async fn redrive(&self, shard: &Arc<ShardHandle>, asked: &Redrive) -> Result<RedriveView, ApiError> {
-        let mut view = RedriveView::default();
+        let (mut view, mut chosen) = (RedriveView::default(), Vec::new());
         if let Some(ids) = &asked.ids {
             for some in ids.chunks(SLICE) {
                 let tasks = self.dead_letters(shard, some).await?;
-                self.redrive_slice(shard, asked, &tasks, &mut view).await?;
+                choose(asked, &tasks, &mut chosen, &mut view);
             }
+            self.redrive_all(shard, asked, &chosen, &mut view).await?;
             return Ok(view);
         }
         let first = Cursor { state: TaskState::Dead, after: None };
@@ -132,42 +133,36 @@ impl AppState {
         let (mut resume, mut looked_at) = (None, 0);
         while let Some(cursor) = from.filter(|_| looked_at < LOOKED_AT_MAX) {
             let (tasks, next) = self.list(shard, cursor, false, SLICE, Parts::Attempts).await?;
-            let done_with = self.redrive_slice(shard, asked, &tasks, &mut view).await?;
+            let done_with = choose(asked, &tasks, &mut chosen, &mut view);
             if done_with < tasks.len() {
                 resume = resume.or(Some(cursor));
             }
             looked_at += tasks.len().max(1);
             from = next;
         }
+        // They are listed by their ends, the last one first, and come back as they died: tasks of one ordering key in its order.
+        chosen.reverse();
+        self.redrive_all(shard, asked, &chosen, &mut view).await?;
         view.cursor = resume.or(from).map(Cursor::text);
         Ok(view)
     }
 
-    /// Redrives those that match, up to the call's limit. How many tasks of the slice are done with.
-    async fn redrive_slice(
+    /// Redrives these, in slices; with a rate the k-th of them waits for its time.
+    async fn redrive_all(
         &self,
         shard: &Arc<ShardHandle>,
         asked: &Redrive,
-        tasks: &[Task],
+        chosen: &[TaskId],
         view: &mut RedriveView,
-    ) -> Result<usize, ApiError> {
-        let (mut ops, mut done_with) = (Vec::new(), 0);
-        for task in tasks {
-            let matches = is_wanted(asked, task);
-            view.matched += u64::from(matches);
-            let is_room = view.redriven + (ops.len() as u64) < asked.limit;
-            if matches && is_room && !asked.dry_run {
-                ops.push(WorkOp::Redrive {
-                    id: task.id,
-                    delay_ms: delay_ms(asked, view.redriven + ops.len() as u64),
-                });
-            }
-            done_with += usize::from(!matches || is_room);
+    ) -> Result<(), ApiError> {
+        let op = |(k, id): (u64, &TaskId)| WorkOp::Redrive { id: *id, delay_ms: delay_ms(asked, k) };
+        let ops: Vec<WorkOp> = (0..).zip(chosen).map(op).collect();
+        for some in ops.chunks(SLICE) {
+            let results = done(shard, some.to_vec()).await?;
+            view.redriven +=
+                results.iter().filter(|result| matches!(result, Ok(WorkDone::Redriven(_)))).count() as u64;
         }
-        let results = done(shard, ops).await?;
-        view.redriven +=
-            results.iter().filter(|result| matches!(result, Ok(WorkDone::Redriven(_)))).count() as u64;
-        Ok(done_with)
+        Ok(())
     }
 
     /// Those of the ids that are dead letters of the queue, each once, without what may be large.
@@ -182,6 +177,21 @@ impl AppState {
         }
         Ok(tasks)
     }
+}
+
+/// Adds those that match to the chosen ones, up to the call's limit. How many of the tasks are done with.
+fn choose(asked: &Redrive, tasks: &[Task], chosen: &mut Vec<TaskId>, view: &mut RedriveView) -> usize {
+    let mut done_with = 0;
+    for task in tasks {
+        let matches = is_wanted(asked, task);
+        view.matched += u64::from(matches);
+        let is_room = (chosen.len() as u64) < asked.limit;
+        if matches && is_room && !asked.dry_run {
+            chosen.push(task.id);
+        }
+        done_with += usize::from(!matches || is_room);
+    }
+    done_with
 }
 
 fn is_wanted(asked: &Redrive, task: &Task) -> bool {

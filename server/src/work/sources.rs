@@ -72,6 +72,11 @@ impl<'a> Lines<'a> {
         self.sources.order().into_iter().filter(asked).collect()
     }
 
+    /// How many queues the claim takes from.
+    pub fn length(&self) -> usize {
+        self.asks.len()
+    }
+
     /// A queue, and the claim's place in its line.
     pub fn source(&mut self, at: usize) -> Option<(&'a Arc<Queue>, Option<&mut Parked>)> {
         let (queue, _) = self.sources.0.get(at)?;

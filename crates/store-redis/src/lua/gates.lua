@@ -233,7 +233,11 @@ end
 local function draw_tag(call, record, gate)
   local counts, line = call.counts, fair_line(record, gate)
   if call.fair and counts[READY_STATE] + counts[LEASED] + counts[BLOCKED_STATE] == 0 then
+    -- It may be the last of before, and come back to the place that it had: its tag is of the accounts that end here.
     fair.reset(call)
+    if record[S_TAG] then
+      record[S_TAG] = -1
+    end
   end
   if not call.fair and fair.key_of(record) == '' then
     return
@@ -336,10 +340,19 @@ local function plan(call, key)
   end
 end
 
--- Lets through whom a gate holds back no more, a slice at most. Answers how many.
-local function open(call, gate, key)
+-- How many more tasks this call lets through gates that time or a change of policy has opened.
+function gates.admits(call)
+  return math.max(0, ADMITTED_AT_A_TIME_MAX - (call.admitted or 0))
+end
+
+function gates.let_through(call, passed)
+  call.admitted = (call.admitted or 0) + passed
+end
+
+-- Lets through whom a gate holds back no more, `most` at most. Answers how many.
+local function open(call, gate, key, most)
   local passed = 0
-  while passed < ADMITTED_BY_POLICY_MAX do
+  while passed < most do
     local id = first_in_line(call, gate, key)
     local record = id and load_record(call, id)
     if not record then
@@ -380,13 +393,13 @@ end
 -- Hands on what a task gave up, and says when its key is looked at next.
 function gates.hand_on(call, record, freed)
   if bit.band(freed, HOLDS_KEY) ~= 0 then
-    open(call, ORDERING, record[S_ORDERING])
+    open(call, ORDERING, record[S_ORDERING], 1)
   end
   local key = own_key(record, S_LIMIT)
   if key then
     if bit.band(freed, HOLDS_SLOT) ~= 0 then
-      open(call, IN_FLIGHT, key)
-      open(call, RATE, key)
+      open(call, IN_FLIGHT, key, 1)
+      gates.let_through(call, open(call, RATE, key, gates.admits(call)))
     end
     plan(call, key)
   end
@@ -453,8 +466,7 @@ end
 
 -- Goes on with the gates that a change of policy may have opened.
 function gates.look(call)
-  local left = ADMITTED_BY_POLICY_MAX
-  while call.unlooked and left > 0 do
+  while call.unlooked and gates.admits(call) > 0 do
     write_places(call)
     local from = call.unlooked == '' and '-' or '(' .. call.unlooked .. '\1'
     local first = redis.call('ZRANGEBYLEX', call.keys[LINES], from, '+', 'LIMIT', 0, 1)[1]
@@ -464,14 +476,15 @@ function gates.look(call)
       return
     end
     local gate, key = string.byte(name) - 97, string.sub(name, 2)
-    local passed = open(call, gate, key)
+    local most = gates.admits(call)
+    local passed = open(call, gate, key, most)
     if gate ~= ORDERING then
       plan(call, key)
     end
-    if passed < ADMITTED_BY_POLICY_MAX then
+    gates.let_through(call, math.max(1, passed))
+    if passed < most then
       call.unlooked = name
     end
-    left = left - math.max(1, passed)
   end
 end
 
@@ -479,9 +492,13 @@ end
 function gates.open_due(call)
   -- What this call planned META does not say yet.
   if call.rates_changed or (call.gate_due >= 0 and call.gate_due <= call.now) then
-    for _, key in ipairs(redis.call('ZRANGEBYSCORE', call.keys[RATES], '-inf', call.now, 'LIMIT', 0, SWEEP_SLICE)) do
-      open(call, RATE, key)
-      plan(call, key)
+    for _, key in ipairs(redis.call('ZRANGEBYSCORE', call.keys[RATES], '-inf', call.now, 'LIMIT', 0, gates.admits(call))) do
+      local most = gates.admits(call)
+      if most > 0 then
+        local passed = open(call, RATE, key, most)
+        plan(call, key)
+        gates.let_through(call, math.max(1, passed))
+      end
     end
     call.rates_changed = true
   end

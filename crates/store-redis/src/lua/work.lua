@@ -51,12 +51,13 @@ local function govern(call, argv, at)
   call.policy, call.touched = policy, true
   raise(call, SCHEMA_OF_POLICIES)
   local by_key, next_op = read_by_key(argv, at + 1 + POLICY_ARGS)
+  local opens_gates = cmsgpack.pack(gates.by_key(call).rules) ~= cmsgpack.pack(by_key[2])
   redis.call('HSET', call.keys[META], 'policy', cmsgpack.pack(policy), 'by_key', cmsgpack.pack(by_key))
   call.by_key = nil
   if by_key[1] == 1 or #by_key[2] > 0 or #by_key[3] > 0 then
     raise(call, SCHEMA_OF_KEYS)
   end
-  if call.schema >= SCHEMA_OF_KEYS then
+  if opens_gates and call.schema >= SCHEMA_OF_KEYS then
     call.unlooked = ''
     gates.look(call)
   end

@@ -1,7 +1,8 @@
-use brisq_model::{KeyRule, NewTask, Policy, Priority, TaskKeys};
+use brisq_model::{KeyRule, NewTask, Policy, Priority, TaskKeys, TaskState};
 
 use super::governing::key;
-use super::queue::{Queue, payloads};
+use super::queue::{Queue, complete, payloads};
+use crate::{PageOf, Parts, WorkOp};
 
 impl Queue {
     /// A task with a fairness key, which is its payload; without one where that is empty.
@@ -93,6 +94,28 @@ pub(super) async fn a_released_task_comes_back_to_its_fair_place(queue: &Queue) 
     let first = queue.one().await;
     queue.release(&first, 0).await.unwrap();
     assert_eq!(queue.one().await.id, first.id);
+}
+
+pub(super) async fn the_last_of_a_backlog_that_is_given_back_goes_before_what_came_later(queue: &Queue) {
+    for later in ["", "a", "b"] {
+        queue.add_fair("a", 20).await;
+        let mut backlog = queue.claim(20).await;
+        let last = backlog.pop().unwrap();
+        for task in &backlog {
+            queue.act(complete(task, None)).await.unwrap();
+        }
+        queue.release(&last, 0).await.unwrap();
+        queue.add_fair(later, 5).await;
+        assert_eq!(queue.one().await.id, last.id, "before those of `{later}`");
+        assert_eq!(queue.claim(10).await.len(), 5);
+        // What is leased is given up with its queue's next purge.
+        let leased = [TaskState::Leased].into_iter().collect();
+        let (shard, page) = (queue.shard, TaskState::Leased);
+        let page = PageOf { state: page, after: None, limit: 100, parts: Parts::Outline };
+        for task in queue.store().tasks(shard, &page).await.unwrap().tasks {
+            queue.act(WorkOp::Purge { id: task.id, states: leased }).await.unwrap();
+        }
+    }
 }
 
 pub(super) async fn a_key_keeps_its_own_order(queue: &Queue) {

@@ -146,6 +146,7 @@ cases! {
         fairness_holds_inside_a_priority_only
         fairness_holds_behind_a_shared_limit
         a_released_task_comes_back_to_its_fair_place
+        the_last_of_a_backlog_that_is_given_back_goes_before_what_came_later
         a_key_keeps_its_own_order;
     claiming:
         an_empty_queue_answers_no_task

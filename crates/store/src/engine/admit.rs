@@ -94,7 +94,9 @@ impl ShardTasks {
     /// Gives the task its tag in the line that it joins, unless it comes back with one.
     fn draw_tag(&mut self, record: &mut Record, gate: Option<Gate>) {
         if self.in_play() == 0 {
+            // It may be the last of before, and come back to the place that it had: its tag is of the accounts that end here.
             self.fair.reset();
+            record.tag = None;
         }
         let keys = record.keys.clone();
         let (band, line) = (record.band, line_of(record, gate));
@@ -172,29 +174,36 @@ impl ShardTasks {
         records: &mut R,
     ) -> Result<(), StoreError> {
         let Some(keys) = keys else { return Ok(()) };
+        // One hold lets one task through: free slots beside it are those of a change of policy, which goes on by itself.
         if let Some(key) = keys.ordering.as_ref().filter(|_| freed.key) {
-            self.open(now, Gate::Ordering, key, records)?;
+            self.open(now, Gate::Ordering, key, 1, records)?;
         }
         if let Some(key) = &keys.limit {
             if freed.slot {
-                self.open(now, Gate::InFlight, key, records)?;
-                self.open(now, Gate::Rate, key, records)?;
+                self.open(now, Gate::InFlight, key, 1, records)?;
+                self.admitted += self.open(now, Gate::Rate, key, self.admits(), records)?;
             }
             self.plan(now, key);
         }
         Ok(())
     }
 
-    /// Lets through whom the gate holds back no more, a slice at most. Answers how many.
-    pub(super) fn open<R: Records>(
+    /// How many more tasks this call lets through gates that time or a change of policy has opened.
+    fn admits(&self) -> usize {
+        limits::ADMITTED_AT_A_TIME_MAX.saturating_sub(self.admitted)
+    }
+
+    /// Lets through whom the gate holds back no more, `most` at most. Answers how many.
+    fn open<R: Records>(
         &mut self,
         now: UnixMs,
         gate: Gate,
         key: &TaskKey,
+        most: usize,
         records: &mut R,
     ) -> Result<usize, StoreError> {
         let mut passed = 0;
-        while passed < limits::ADMITTED_BY_POLICY_MAX {
+        while passed < most {
             let Some((.., id)) = self.gates.head(gate, key) else { break };
             let is_open = match gate {
                 Gate::Ordering => self.gates.holder(key).is_none(),
@@ -235,10 +244,12 @@ impl ShardTasks {
 
     /// Lets through a slice of those whom a rate holds back no more, and of those whom a change of policy lets through.
     pub(super) fn open_due<R: Records>(&mut self, now: UnixMs, records: &mut R) -> Result<(), StoreError> {
-        for _ in 0..limits::SWEEP_SLICE {
-            let Some(key) = self.gates.next_open(now) else { break };
-            self.open(now, Gate::Rate, &key, records)?;
+        while self.admits() > 0
+            && let Some(key) = self.gates.next_open(now)
+        {
+            let passed = self.open(now, Gate::Rate, &key, self.admits(), records)?;
             self.plan(now, &key);
+            self.admitted += passed.max(1);
         }
         self.look_at_gates(now, records)
     }
@@ -249,17 +260,15 @@ impl ShardTasks {
         now: UnixMs,
         records: &mut R,
     ) -> Result<(), StoreError> {
-        let mut left = limits::ADMITTED_BY_POLICY_MAX;
-        while let Some(after) = self.gates.unlooked.take() {
+        while self.admits() > 0
+            && let Some(after) = self.gates.unlooked.take()
+        {
             let Some(name) = self.gates.next_line(after.as_ref()) else { return Ok(()) };
-            let passed = self.open(now, name.0, &name.1, records)?;
+            let most = self.admits();
+            let passed = self.open(now, name.0, &name.1, most, records)?;
             self.plan(now, &name.1);
-            let is_done = passed < limits::ADMITTED_BY_POLICY_MAX;
-            left = left.saturating_sub(passed.max(1));
-            self.gates.unlooked = Some(if is_done { Some(name) } else { after });
-            if left == 0 {
-                return Ok(());
-            }
+            self.admitted += passed.max(1);
+            self.gates.unlooked = Some(if passed < most { Some(name) } else { after });
         }
         Ok(())
     }

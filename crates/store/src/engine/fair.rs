@@ -140,6 +140,16 @@ impl Fair {
         *account = Account { next: account.next.max(tag + flow.step()), tasks: account.tasks + 1 };
     }
 
+    /// Takes in that a task of the band has left its line, when a store opens: should it come back, others have come behind it.
+    pub(super) fn restore_served(&mut self, band: u8, number: u64, tag: Option<u64>, is_fair: bool) {
+        let tag = tag.unwrap_or(number);
+        if is_fair || tag != number {
+            self.since = Some(0);
+        }
+        let flows = self.lines.entry((None, band)).or_default();
+        flows.now = Some(flows.now.map_or(tag, |now| now.max(tag)));
+    }
+
     /// Whether the task is older than the accounts.
     fn is_outside(&self, flow: &Flow<'_>, tag: u64) -> bool {
         self.since.is_none_or(|since| flow.key.is_none() && tag <= since)

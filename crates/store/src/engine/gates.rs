@@ -123,7 +123,8 @@ impl Gates {
     /// The first tag of a band in the line.
     pub(super) fn first_tag(&self, gate: Gate, key: &TaskKey, band: u8) -> Option<u64> {
         let line = self.lines.get(&(gate, key.clone()))?;
-        line.iter().find(|(at, ..)| *at == band).map(|(_, tag, _)| *tag)
+        let first = line.range((band, 0, TaskId::LEAST)..).next()?;
+        (first.0 == band).then_some(first.1)
     }
 
     /// How many wait before a place, counted up to `most`.

@@ -49,8 +49,12 @@ impl ShardTasks {
         let before_us = self.rate().map_or(0, |rate| rate.interval_us());
         let taken_over = |rate: Rate| rate.taken_over_us(self.rules.paid_us, micros(now), before_us);
         self.rules.paid_us = policy.rate.map_or(0, taken_over);
-        self.rules.policy = Some(policy);
+        let rules_before =
+            self.rules.policy.replace(policy).map(|before| before.key_rules).unwrap_or_default();
         self.rules_changed = true;
+        if self.rules.policy.as_ref().is_some_and(|policy| policy.key_rules == rules_before) {
+            return Ok(());
+        }
         self.gates.unlooked = Some(None);
         self.look_at_gates(now, records)
     }

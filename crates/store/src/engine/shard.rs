@@ -50,6 +50,8 @@ pub struct ShardTasks {
     pub(super) claimed_at: Option<UnixMs>,
     /// Tasks that this call ended beside what its answers say.
     pub(super) ended: Vec<TaskId>,
+    /// How many tasks this call let through gates that time or a change of policy has opened; looking at one counts as much.
+    pub(super) admitted: usize,
     /// How many tasks this call ended in all.
     pub(super) ended_in_call: usize,
     counts: [u64; TaskState::ALL.len()],
@@ -100,6 +102,10 @@ impl ShardTasks {
             self.gates.use_mut(key).held += 1;
         }
         self.with_flow(record, |tasks, flow: &Flow<'_>, tag| tasks.fair.restore(flow, record.seq, tag));
+        if matches!(record.state, State::Leased { .. }) {
+            let is_fair = keys.is_some_and(|keys| keys.fairness.is_some());
+            self.fair.restore_served(record.band, record.seq, record.tag, is_fair);
+        }
         if !self.gates.is_empty() {
             self.gates.unlooked = Some(None);
         }
@@ -388,6 +394,7 @@ impl ShardTasks {
     ) -> Result<(), StoreError> {
         self.end_overdue(now, limits::SWEEP_SLICE, records)?;
         self.look_at_gates(now, records)?;
+        self.admitted = 0;
         self.gates.forget_idle(now, limits::SWEEP_SLICE);
         self.kept.settle(now, 2 * slice);
         // When too many are kept, a whole slice goes at once: the oldest lie side by side on disk, so that a slice costs

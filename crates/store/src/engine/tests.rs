@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use brisq_model::{
-    IdempotencyKey, LeaseToken, NewTask, Priority, QueueNumber, Retention, Shard, Task, TaskId, TaskState,
-    UnixMs, limits,
+    IdempotencyKey, KeyRule, LeaseToken, NewTask, Policy, Priority, QueueNumber, Rate, Retention, Shard,
+    Task, TaskId, TaskKey, TaskKeys, TaskState, UnixMs, limits,
 };
 use bytes::Bytes;
 
@@ -328,4 +328,59 @@ fn a_key_is_restored_with_the_task_that_holds_it() {
         assert!(matches!(&results[..], [Ok(Enqueued::Existing(task))] if task.id == newer.id), "{results:?}");
     }
     assert!(!bench.records.records.contains_key(&older.id));
+}
+
+#[test]
+fn what_time_or_a_policy_opens_is_let_through_in_slices() {
+    let key = |text: &str| TaskKey::new(text).unwrap();
+    let rules = |in_flight_max, rate| {
+        let rule = KeyRule { pattern: key("*"), in_flight_max, rate };
+        WorkOp::Govern(Box::new(Policy { key_rules: vec![rule], ..Policy::default() }))
+    };
+    let rate = Some(Rate { milli_per_second: 20_000, burst: 256 });
+    // What every key's line waits for: tokens that come while nobody claims, or slots that a policy brings.
+    for (what, before, after) in [
+        ("tokens", rules(None, rate), None),
+        ("slots of another policy", rules(Some(1), None), Some(rules(Some(100_000), None))),
+    ] {
+        let mut bench = Bench::new(Bounds::default());
+        bench.work(vec![before]);
+        for n in 0..40 {
+            let keys = TaskKeys { limit: Some(key(&format!("k{n}"))), ..TaskKeys::default() };
+            let task =
+                |bench: &mut Bench, cost| NewTask { keys: keys.clone().shared(), cost, ..bench.task(4) };
+            let mut tasks = vec![task(&mut bench, 256)];
+            tasks.extend((0..100).map(|_| task(&mut bench, 1)));
+            bench.enqueue(tasks);
+        }
+        let held = bench.claim(40);
+        assert_eq!(held.len(), 40, "{what}");
+        bench.pass(14_000);
+        if let Some(after) = after {
+            bench.work(vec![after]);
+        }
+        let blocked = |bench: &Bench| bench.tasks.counts(bench.now).of(TaskState::Blocked);
+        let ends = held.iter().map(|task| WorkOp::Complete {
+            id: task.id,
+            token: task.lease.as_ref().unwrap().token,
+            result: None,
+            used_cost: None,
+        });
+        let mut calls: Vec<Vec<WorkOp>> = vec![ends.collect()];
+        calls.extend((0..40).map(|_| vec![WorkOp::Resume]));
+        let mut waiting = blocked(&bench);
+        for (at, ops) in calls.into_iter().enumerate() {
+            let ended = if at == 0 { held.len() as u64 } else { 0 };
+            bench.work(ops);
+            bench.claim(1);
+            let now = blocked(&bench);
+            // The call of the claim is one of its own.
+            assert!(
+                waiting - now <= 2 * limits::ADMITTED_AT_A_TIME_MAX as u64 + ended,
+                "{what}: {waiting} to {now}"
+            );
+            waiting = now;
+        }
+        assert_eq!(waiting, 0, "{what}: all are let through in the end");
+    }
 }

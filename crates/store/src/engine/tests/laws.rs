@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use brisq_model::{
-    DeadReason, Gate, KeyRule, OnFailure, Policy, Rate, Start, State, TaskError, TaskKey, TaskKeys,
-};
+use brisq_model::{DeadReason, Gate, OnFailure, Start, State, TaskError};
 
 use super::*;
 use crate::{FailOp, HeartbeatOp};
