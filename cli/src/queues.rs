@@ -1,6 +1,6 @@
 //! `brisq queues`: what lies in the queues of a server, and a hand on them.
 
-use brisq_client::{Connection, Queue, RedriveWish, Redriven};
+use brisq_client::{Connection, Queue, QueueCounts, RedriveWish, Redriven};
 use brisq_telemetry::say;
 
 use crate::remote::{Remote, one_line};
@@ -51,6 +51,14 @@ enum Command {
         /// Only count
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Take it away with all that is kept of its tasks, for good; it must hold none that has not ended
+    Delete {
+        /// Its name
+        queue: String,
+        /// Do it; without this only what would go is told
+        #[arg(long)]
+        yes: bool,
     },
     /// Make its dead letters tasks again
     Redrive {
@@ -114,6 +122,16 @@ pub fn run(flags: Flags) -> Result<(), Failed> {
                 say(&format!("{queue}: {} matched, {} purged", done.matched, done.purged));
             })
         }
+        Command::Delete { queue, yes: true } => {
+            at.ask(async |server| Ok(server.delete_queue(&queue).await?))?;
+            at.tell(&serde_json::json!({ "name": queue, "deleted": true }), |_| {
+                say(&format!("{queue}: deleted"));
+            })
+        }
+        Command::Delete { queue, yes: false } => {
+            let counts = at.ask(async |server| Ok(server.queue(&queue).await?))?.counts;
+            Err(Failed::usage(would_go(&queue, &counts)))
+        }
         Command::Redrive { queue, wish } => {
             let mut wish = wish.into_wish();
             let done = at.ask(async |server| redrive(server, &queue, &mut wish).await)?;
@@ -155,6 +173,21 @@ async fn redrive(server: &mut Connection, queue: &str, wish: &mut RedriveWish) -
         }
         wish.cursor = done.cursor;
     }
+}
+
+/// What somebody is told who has not said that it is to be done.
+fn would_go(queue: &str, counts: &QueueCounts) -> String {
+    let live = counts.delayed + counts.blocked + counts.ready + counts.leased;
+    let kept = counts.completed + counts.failed + counts.cancelled;
+    let dead = counts.dead;
+    if live > 0 {
+        return format!(
+            "{queue} holds {live} tasks that have not ended: let them end or purge them before it can be deleted"
+        );
+    }
+    format!(
+        "{queue} would go with {kept} finished tasks and {dead} dead letters, for good; nothing was deleted: say --yes to do it"
+    )
 }
 
 fn print(queues: &[Queue]) {

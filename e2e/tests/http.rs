@@ -11,6 +11,8 @@ mod closes;
 mod contract;
 #[path = "http/declared.rs"]
 mod declared;
+#[path = "http/deleting.rs"]
+mod deleting;
 #[path = "http/explained.rs"]
 mod explained;
 #[path = "http/followed.rs"]

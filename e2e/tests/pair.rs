@@ -388,3 +388,69 @@ fn nothing_acknowledged_is_lost_by_a_redis_that_comes_back_older() {
         assert_eq!(claim(&mut b, queue, &json!({"max": 10})).len(), 3, "{queue}");
     }
 }
+
+#[test]
+fn a_queue_that_one_server_deletes_is_gone_on_the_other_and_its_name_free() {
+    let servers = Servers::start(2);
+    let mut https = [servers.http(0), servers.http(1)];
+    for round in 0..3 {
+        let (deleting, other) = (round % 2, (round + 1) % 2);
+        // Both know it under its number.
+        let id = enqueue(&mut https[other], "q", &json!({"payload": round}));
+        let task = claim(&mut https[deleting], "q", &json!({})).remove(0);
+        ok(act(&mut https[other], &task, "complete", json!({})));
+        let mut parked = park(&servers, other, "q");
+        let refused = call(&mut https[deleting], "DELETE", "/v1/queues/nothing", &json!({}));
+        assert_eq!(refused.status, 404, "{}", refused.text());
+        assert_eq!(call(&mut https[deleting], "DELETE", "/v1/queues/q", &json!({})).status, 204);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while call(&mut https[other], "GET", "/v1/queues/q", &json!({})).status != 404 {
+            assert!(Instant::now() < deadline, "the other server is told");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for http in &mut https {
+            assert_eq!(call(http, "GET", &format!("/v1/tasks/{id}"), &json!({})).status, 404);
+        }
+        let began = Instant::now();
+        enqueue(&mut https[deleting], "q", &json!({"payload": "anew"}));
+        let task = wakes("the name is used again", &mut parked, began);
+        assert_eq!(task["payload"], "anew");
+        ok(act(&mut https[deleting], &task, "complete", json!({})));
+    }
+}
+
+/// Whatever is deleted meanwhile, and whichever server knows an old number: what was acknowledged comes to a worker once.
+#[test]
+fn no_acknowledged_task_is_lost_to_deletions_by_another_server() {
+    let servers = Servers::start(2);
+    let (mut producer, mut worker) = (servers.http(0), servers.http(1));
+    let (rounds, done) = (200, std::sync::atomic::AtomicBool::new(false));
+    let (taken, deleted) = std::thread::scope(|scope| {
+        let working = scope.spawn(|| {
+            let (mut taken, mut deleted) = (Vec::new(), 0);
+            loop {
+                let last = done.load(std::sync::atomic::Ordering::SeqCst);
+                let tasks = claim(&mut worker, "q", &json!({"max": 10}));
+                for task in &tasks {
+                    ok(act(&mut worker, task, "complete", json!({})));
+                    taken.push(task["payload"].as_u64().expect("a number"));
+                }
+                let answer = call(&mut worker, "DELETE", "/v1/queues/q", &json!({}));
+                assert!([204, 404, 409].contains(&answer.status), "{}", answer.text());
+                deleted += usize::from(answer.status == 204);
+                if last && tasks.is_empty() {
+                    return (taken, deleted);
+                }
+            }
+        });
+        for n in 0..rounds {
+            enqueue(&mut producer, "q", &json!({ "payload": n }));
+            // Often the worker finds the queue done with, and deletes it before the next task.
+            std::thread::sleep(Duration::from_millis(n % 4 * 10));
+        }
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        working.join().expect("the worker ends")
+    });
+    assert!(deleted > 5, "{deleted} deletions");
+    assert_eq!(taken, (0..rounds).collect::<Vec<u64>>(), "each once, in order");
+}

@@ -80,6 +80,15 @@ impl Queue {
         }
     }
 
+    /// As [`Self::forget`], where it was deleted: its series go too. A new one under its name waits for that, and has its own.
+    pub fn delete(&self, shard: &Arc<ShardHandle>) {
+        let mut present = self.present.write();
+        if present.as_ref().is_some_and(|known| Arc::ptr_eq(known, shard)) {
+            *present = None;
+            self.shared.metrics.forget(&self.tenant, &self.name);
+        }
+    }
+
     /// Its number in the store, given now if it has none.
     pub async fn open_number(&self) -> Result<QueueInfo, StoreError> {
         let ask = async {

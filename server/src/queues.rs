@@ -159,26 +159,37 @@ impl Queues {
         }
     }
 
-    /// The store does not know the shard any more: it was emptied, or came back older. The claims that wait for the queue
-    /// wait for its name.
+    /// The store does not know the shard any more: it was emptied, came back older, or the queue was deleted a moment ago. The
+    /// claims that wait for the queue wait for its name.
     pub fn forget(&self, shard: &Arc<ShardHandle>) {
+        if self.drop_shard(shard, Queue::forget) {
+            tracing::error!(queue = %shard.info.name, number = shard.info.number.get(), "the store has no such queue any more: it was deleted, or the store came back without it and what it held is lost");
+        }
+    }
+
+    /// The queue was deleted, here or elsewhere. Where it has no other number meanwhile its series go too.
+    pub fn deleted(&self, info: &QueueInfo) {
+        let shard = self.by_number.read().get(&info.number).cloned();
+        let Some(shard) = shard.filter(|shard| shard.info == *info) else { return };
+        if self.drop_shard(&shard, Queue::delete) {
+            tracing::info!(queue = %info.name, number = info.number.get(), "the queue was deleted");
+        }
+    }
+
+    /// Whether the shard was known until now.
+    fn drop_shard(&self, shard: &Arc<ShardHandle>, drop: fn(&Queue, &Arc<ShardHandle>)) -> bool {
         let info = &shard.info;
         let queue = self.known(&info.tenant, &info.name);
-        let known = {
-            // Around both, as in `adopt`: whoever learns of the queue meanwhile must not be given this shard again.
-            let mut by_number = self.by_number.write();
-            let known = by_number.get(&info.number).is_some_and(|known| Arc::ptr_eq(known, shard));
-            if known {
-                by_number.remove(&info.number);
-            }
-            if let Some(queue) = queue {
-                queue.forget(shard);
-            }
-            known
-        };
+        // Around both, as in `adopt`: whoever learns of the queue meanwhile must not be given this shard again.
+        let mut by_number = self.by_number.write();
+        let known = by_number.get(&info.number).is_some_and(|known| Arc::ptr_eq(known, shard));
         if known {
-            tracing::error!(queue = %info.name, number = info.number.get(), "the store came back without this queue: what it held is lost");
+            by_number.remove(&info.number);
         }
+        if let Some(queue) = queue {
+            drop(&queue, shard);
+        }
+        known
     }
 
     /// The store has this queue.
@@ -243,6 +254,7 @@ impl Queues {
                 }
             }
             Wake::Opened(info) => self.opened_elsewhere(info),
+            Wake::Deleted(info) => self.deleted(&info),
             Wake::Lost => {
                 self.shared.metrics.wakeups_lost.set(1);
                 tracing::warn!("wake-ups of other servers may be missed: parked claims poll slowly");
@@ -313,7 +325,7 @@ mod tests {
     use std::task::{Context, Waker};
 
     use brisq_store::engine::Bounds;
-    use brisq_store::{Machine, MemoryStore, Store};
+    use brisq_store::{Deletion, Machine, MemoryStore, Store};
 
     use super::*;
     use crate::budget::Budget;
@@ -364,6 +376,35 @@ mod tests {
         there.open(&named(&there, 0)).await.unwrap();
         tokio::time::timeout(Duration::from_secs(5), parked.woken()).await.expect("woken");
         assert!(here.find(&queue).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_is_deleted_elsewhere_is_forgotten_and_who_waits_for_its_name_waits_on() {
+        let store = MemoryStore::default();
+        let (here, there) = (server(store.another_handle()), server(store.another_handle()));
+        let (queue, info) = (named(&here, 0), there.open(&named(&there, 0)).await.unwrap().info.clone());
+        let before = here.find(&queue).await.unwrap().expect("a queue");
+        assert_eq!(before.info, info);
+        let mut parked = queue.parking.enter();
+        assert_eq!(store.delete_queue(&info).await.unwrap(), Deletion::Deleted);
+        for queues in [&here, &there] {
+            let queue = named(queues, 0);
+            let gone = async {
+                while queue.present().is_some() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), gone).await.expect("both are told");
+            assert!(queues.find(&queue).await.unwrap().is_none());
+            assert!(queues.labelled(10).is_empty());
+        }
+        let anew = there.open(&named(&there, 0)).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(20), parked.woken()).await.expect("woken");
+        let found = here.find(&queue).await.unwrap().expect("a queue");
+        assert_eq!(found.info, anew.info);
+        // What is told late of the old number changes nothing.
+        here.deleted(&info);
+        assert!(queue.present().is_some() && here.labelled(10).len() == 1);
     }
 
     #[tokio::test]

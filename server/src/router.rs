@@ -61,6 +61,7 @@ fn all_routes(app: Option<&App>) -> ScopedRouter {
         .acts(write, routes!(many::redrive))
         .acts(admin, routes!(many::purge))
         .acts(admin, routes!(queues::put))
+        .acts(admin, routes!(queues::delete))
         .acts(admin, routes!(queues::pause))
         .acts(admin, routes!(queues::resume))
         .routes(read, routes!(schedules::list))

@@ -83,6 +83,8 @@ codes! {
     IdempotencyConflict => "idempotency_conflict", 409;
     /// The queue's policy stands in a manifest, and is changed there.
     ManagedByManifest => "managed_by_manifest", 409;
+    /// The queue that was to be deleted holds tasks that have not ended.
+    QueueNotEmpty => "queue_not_empty", 409;
     /// The server has as many calls or bytes waiting as it takes.
     Overloaded => "overloaded", 429;
     /// The store has no room for new tasks.

@@ -288,6 +288,14 @@ impl Connection {
         read(self.call("POST", &path_of(queue, "/resume"), b"").await?)
     }
 
+    /// Takes a queue away that holds no live task.
+    ///
+    /// # Errors
+    /// When the server refuses or cannot be reached.
+    pub async fn delete_queue(&mut self, queue: &str) -> Result<(), ClientError> {
+        self.call("DELETE", &path_of(queue, ""), b"").await.map(|_| ())
+    }
+
     /// At most `limit` tasks of a queue, those in `state` or all, each as the server says it.
     ///
     /// # Errors

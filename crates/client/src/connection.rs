@@ -219,6 +219,8 @@ fn read_head(head: &[u8]) -> Result<Head, ClientError> {
     match field("content-length").and_then(|value| value.parse::<usize>().ok()) {
         Some(length) if length <= BODY_MAX_BYTES => Ok(Head { status, length, last }),
         Some(_) => Err(strange("its body is too long")),
+        // An answer without content says so by its status.
+        None if status == 204 => Ok(Head { status, length: 0, last }),
         None => Err(strange("it has no content-length")),
     }
 }
@@ -272,5 +274,7 @@ mod tests {
         let last = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
         assert!(read_head(last).unwrap().last);
         assert!(read_head(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+        let none = b"HTTP/1.1 204 No Content\r\n\r\n";
+        assert_eq!(read_head(none).unwrap(), Head { status: 204, length: 0, last: false });
     }
 }

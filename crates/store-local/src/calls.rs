@@ -2,8 +2,8 @@
 
 use brisq_model::{NewTask, QueueName, QueueNumber, ScheduleName, Shard, Task, TaskId, TenantName, UnixMs};
 use brisq_store::{
-    Answer, DueSchedules, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Schedule, Standing, StoreError,
-    TaskPage, WorkOp, WorkResult,
+    Answer, Deletion, DueSchedules, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Schedule, Standing,
+    StoreError, TaskPage, WorkOp, WorkResult,
 };
 use tokio::sync::oneshot;
 
@@ -20,6 +20,7 @@ pub enum Call {
     Work(QueueInfo, Vec<WorkOp>, Reply<Answer<WorkResult>>),
     Open(TenantName, QueueName, Reply<QueueNumber>),
     ChangeSchedule(Box<ScheduleChange>, Reply<bool>),
+    Delete(QueueInfo, Reply<Deletion>),
     Read(Read),
     /// Sync, close the file, and end.
     Close(Reply<()>),
@@ -65,6 +66,7 @@ impl Call {
             Self::Open(.., reply) => refuse(reply, error.clone()),
             Self::ChangeSchedule(.., reply) => refuse(reply, error.clone()),
             Self::Work(.., reply) => refuse(reply, beside_new_tasks(error)),
+            Self::Delete(_, reply) => refuse(reply, beside_new_tasks(error)),
             Self::Close(reply) => refuse(reply, beside_new_tasks(error)),
             Self::Read(read) => read.refuse(error),
         }

@@ -13,10 +13,11 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableT
 
 use crate::codec;
 use crate::config::{OpenError, Progress};
+use crate::delete::{self, Remains};
 use crate::schedules::{read_schedules, read_ticks};
 use crate::tables::{
-    BODIES, CLOCK_KEY, META, PAUSES, QUEUES, RECORDS, RULES, SCHEMA, SCHEMA_KEY, SCHEMA_OF_NEW, TOKENS,
-    Tables, failed,
+    BODIES, CLOCK_KEY, LAST_DELETED_KEY, META, PAUSES, QUEUES, RECORDS, RULES, SCHEMA, SCHEMA_KEY,
+    SCHEMA_OF_NEW, TOKENS, Tables, failed,
 };
 
 /// Memory that redb may use for pages of the file.
@@ -109,6 +110,8 @@ pub struct Contents {
     pub shards: HashMap<Shard, ShardTasks>,
     pub registry: Registry,
     pub schedules: Schedules,
+    /// What is left of queues that were deleted.
+    pub remains: Remains,
     pub sweeps: Timetable,
     /// The file's schema.
     pub schema: u64,
@@ -138,6 +141,7 @@ pub fn read(
     let mut damaged = Vec::new();
     // Before the tasks: what weighs how much has to be known then.
     read_rules(&transaction, &mut shards)?;
+    let mut remains = delete::read(&transaction)?;
     for (done, entry) in (1_u64..).zip(records.iter().map_err(failed)?) {
         let (key, value) = entry.map_err(failed)?;
         if done.is_multiple_of(PROGRESS_EVERY) || done == total {
@@ -147,6 +151,9 @@ pub fn read(
             tracing::error!(key = ?key.value(), "a record on disk belongs to no task");
             continue;
         };
+        if remains.take(id) {
+            continue;
+        }
         let Ok(mut record) = codec::record(value.value()) else {
             damaged.push((id, None));
             continue;
@@ -182,7 +189,7 @@ pub fn read(
         sweeps.set(*shard, tasks.next_sweep());
     }
     let schema = schema(database)?.unwrap_or(SCHEMA_OF_NEW);
-    Ok(Contents { shards, registry, schedules, sweeps, schema, bytes_at_open })
+    Ok(Contents { shards, registry, remains, schedules, sweeps, schema, bytes_at_open })
 }
 
 /// Makes dead letters of tasks whose record (`None`) or body cannot be read.
@@ -300,6 +307,11 @@ fn read_queues(transaction: &ReadTransaction) -> Result<Registry, StoreError> {
             tenant: TenantName::new(tenant).map_err(|_| damage())?,
             name: QueueName::new(name).map_err(|_| damage())?,
         });
+    }
+    let meta = transaction.open_table(META).map_err(failed)?;
+    let last_deleted = meta.get(LAST_DELETED_KEY).map_err(failed)?.map(|value| value.value());
+    if let Some(number) = last_deleted.and_then(|last| QueueNumber::new(u32::try_from(last).ok()?)) {
+        queues.note_deleted(number);
     }
     Ok(queues)
 }

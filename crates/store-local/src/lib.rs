@@ -11,6 +11,7 @@
 mod calls;
 mod codec;
 mod config;
+mod delete;
 mod fields;
 mod file;
 mod open;

@@ -10,6 +10,7 @@ use redb::{CompactionError, Database, Durability as Level, WriteTransaction};
 use crate::calls::{Call, Deliver, Read, ScheduleChange, later, later_or_full};
 use crate::codec;
 use crate::config::Durability;
+use crate::delete;
 use crate::file::Contents;
 use crate::reserve::Room;
 use crate::schedules::{write_schedule, write_ticks};
@@ -78,11 +79,12 @@ impl OpenStore {
     /// When it has work of its own next.
     pub fn next_wake(&self, now: UnixMs) -> Option<Instant> {
         let sync = self.unsynced.then(|| self.synced_at + GRAIN);
+        let clear = self.contents.remains.next_clearing();
         let sweep = self.contents.sweeps.first().map(|(at, _)| {
             let due = Instant::now() + Duration::from_millis(at.ms_since(now));
             due.max(self.swept_at + SWEEP_EVERY)
         });
-        sync.into_iter().chain(sweep).min()
+        sync.into_iter().chain(sweep).chain(clear).min()
     }
 
     /// Whether most of a file of this size is free inside, and what is not is soon moved.
@@ -121,6 +123,7 @@ impl OpenStore {
                 self.apply(call, (now, wall), &transaction, &mut tables, deliveries)?;
             }
             self.sweep(now, &transaction, &mut tables)?;
+            self.contents.remains.clear(&transaction, &mut tables)?;
             self.grew += tables.grew;
             if tables.schema > self.contents.schema {
                 // Programs that would not keep right what was written are kept from the file from now on.
@@ -165,7 +168,7 @@ impl OpenStore {
         tables: &mut Tables<'_>,
         deliveries: &mut Vec<Deliver>,
     ) -> Result<(), StoreError> {
-        if let Call::Enqueue(queue, ..) | Call::Work(queue, ..) = &call
+        if let Call::Enqueue(queue, ..) | Call::Work(queue, ..) | Call::Delete(queue, ..) = &call
             && let Err(unknown) = self.contents.registry.check(queue)
         {
             call.refuse(&unknown);
@@ -202,7 +205,7 @@ impl OpenStore {
             }
             Call::Open(tenant, name, reply) => match self.contents.registry.find(&tenant, &name) {
                 Some(number) => later_or_full(reply, number),
-                None => match self.contents.registry.next_number(&tenant) {
+                None => match self.next_number(&tenant) {
                     Ok(number) => {
                         self.open_queue(number, tenant, name, transaction)?;
                         tables.wrote = true;
@@ -224,6 +227,10 @@ impl OpenStore {
                     return Ok(());
                 }
             },
+            Call::Delete(queue, reply) => {
+                let deletion = delete::delete(&mut self.contents, &queue, transaction, tables)?;
+                later(reply, deletion)
+            }
             Call::Read(read) => self.read(read, (now, wall), tables)?,
             Call::Close(reply) => later(reply, ()),
         });
@@ -300,6 +307,13 @@ impl OpenStore {
         };
         write_schedule(transaction, tenant, name, after.as_ref())?;
         Ok(Ok(changed))
+    }
+
+    /// A number is not given while records of the queue that had it are left.
+    fn next_number(&self, tenant: &TenantName) -> Result<QueueNumber, StoreError> {
+        let number = self.contents.registry.next_number(tenant)?;
+        let too_many = StoreError::TooManyQueues(limits::QUEUES_MAX);
+        if self.contents.remains.has(number) { Err(too_many) } else { Ok(number) }
     }
 
     fn shard(&mut self, shard: Shard) -> &mut ShardTasks {

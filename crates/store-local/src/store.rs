@@ -9,8 +9,8 @@ use brisq_model::{
     NewTask, QueueName, QueueNumber, ScheduleName, Shard, Task, TaskId, TenantName, UnixMs, limits,
 };
 use brisq_store::{
-    Answer, DueSchedules, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Schedule, Standing, Store,
-    StoreError, TaskPage, WorkOp, WorkResult,
+    Answer, Deletion, DueSchedules, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Schedule, Standing,
+    Store, StoreError, TaskPage, WorkOp, WorkResult,
 };
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
@@ -179,6 +179,10 @@ impl Store for LocalStore {
     ) -> Result<bool, StoreError> {
         let change = Box::new(ScheduleChange { tenant: tenant.clone(), name: name.clone(), before, after });
         self.call_in_time(|reply| Call::ChangeSchedule(change, reply)).await
+    }
+
+    async fn delete_queue(&self, queue: &QueueInfo) -> Result<Deletion, StoreError> {
+        self.call_in_time(|reply| Call::Delete(queue.clone(), reply)).await
     }
 
     async fn enqueue(

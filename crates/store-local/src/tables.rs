@@ -27,11 +27,13 @@ pub const SCHEDULES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sc
 /// The last tick of a schedule that became a task of a queue, by the queue's number and the schedule's name. A program that does
 /// not know the table fires no schedule either.
 pub const TICKS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("ticks");
-/// Schema and clock.
+/// Numbers of queues that were deleted, as long as records of their tasks are left.
+pub const DELETED: TableDefinition<'_, u32, ()> = TableDefinition::new("deleted");
+/// Schema, clock, and the highest number of a deleted queue.
 pub const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// The file's layout. A program refuses a newer one and reads all before it.
-pub const SCHEMA: u64 = SCHEMA_OF_KEYS;
+pub const SCHEMA: u64 = SCHEMA_OF_DELETIONS;
 /// The layout of a file in which no queue was ever paused.
 pub const SCHEMA_OF_NEW: u64 = 1;
 /// Queues may be paused: a program of less would hand their tasks out.
@@ -42,10 +44,14 @@ pub const SCHEMA_OF_DEADLINES: u64 = 3;
 pub const SCHEMA_OF_POLICIES: u64 = 4;
 /// Tasks may have keys by which they are ordered, limited or treated fairly: a program of less would not hand their gates on.
 pub const SCHEMA_OF_KEYS: u64 = 5;
+/// Queues may have been deleted: a program of less would give their numbers anew, and with them what is left of their tasks.
+pub const SCHEMA_OF_DELETIONS: u64 = 6;
 /// Key of [`SCHEMA`] in [`META`].
 pub const SCHEMA_KEY: &str = "format";
 /// Key of the clock in [`META`], Unix ms.
 pub const CLOCK_KEY: &str = "clock_ms";
+/// Key of the highest number in [`META`] that a queue had which is gone.
+pub const LAST_DELETED_KEY: &str = "last_deleted";
 
 /// What redb says, as the store says it.
 pub fn failed(error: impl Into<redb::Error>) -> StoreError {

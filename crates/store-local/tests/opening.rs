@@ -16,10 +16,12 @@ use brisq_model::{
     IdempotencyKey, KeyRule, LeaseToken, Moment, NewTask, Policy, Priority, QueueName, Rate, ScheduleName,
     Shard, Start, Task, TaskId, TaskKey, TaskKeys, TaskState, TenantName, Tick, UnixMs,
 };
-use brisq_store::{ClaimOp, Enqueued, QueueInfo, Readings, Schedule, Store, StoreError, WorkDone, WorkOp};
+use brisq_store::{
+    ClaimOp, Deletion, Enqueued, QueueInfo, Readings, Schedule, Store, StoreError, WorkDone, WorkOp,
+};
 use brisq_store_local::{Durability, LocalConfig, LocalStore, OpenError};
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 const RECORDS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("records");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -207,10 +209,10 @@ fn a_file_of_a_newer_program_is_refused() {
         transaction.open_table(META).unwrap().insert("format", schema).unwrap();
         transaction.commit().unwrap();
     };
-    set(6);
+    set(7);
     let error = LocalStore::open(folder.path(), LocalConfig::default()).unwrap_err();
-    assert!(matches!(error, OpenError::Newer(_, 6)), "{error}");
-    assert!(error.to_string().contains("schema 6") && error.to_string().contains("newer"), "{error}");
+    assert!(matches!(error, OpenError::Newer(_, 7)), "{error}");
+    assert!(error.to_string().contains("schema 7") && error.to_string().contains("newer"), "{error}");
     set(1);
     drop(open(folder.path()));
 }
@@ -394,6 +396,91 @@ async fn delays_pass_however_the_wall_clock_steps_also_over_a_restart() {
             last = now;
         }
     }
+}
+
+/// How many records are in the file, and how many deleted queues it still notes.
+fn records_and_deleted(folder: &Path) -> (u64, u64) {
+    let database = Database::open(folder.join("brisq.redb")).unwrap();
+    let transaction = database.begin_read().unwrap();
+    let records = transaction.open_table(RECORDS).unwrap().len().unwrap();
+    let deleted: TableDefinition<'_, u32, ()> = TableDefinition::new("deleted");
+    (records, transaction.open_table(deleted).map_or(0, |table| table.len().unwrap()))
+}
+
+/// Opens with what a test needs: answers at once, and a sync that costs nothing.
+fn open_relaxed(folder: &Path) -> LocalStore {
+    LocalStore::open(folder, relaxed()).unwrap()
+}
+
+/// So many tasks that have ended.
+async fn end(store: &LocalStore, queue: &QueueInfo, tasks: u64) {
+    for first in (0..tasks).step_by(1_000) {
+        let new: Vec<NewTask> = (first..(first + 1_000).min(tasks)).map(|n| task(queue.shard(), n)).collect();
+        let cancels = new.iter().map(|task| WorkOp::Cancel { id: task.id }).collect();
+        store.enqueue(queue, new).await.unwrap();
+        store.work(queue, cancels).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_goes_on_in_slices_over_restarts_and_keeps_older_programs_out() {
+    const TASKS: u64 = 20_000;
+    let folder = tempfile::tempdir().unwrap();
+    let store = open_relaxed(folder.path());
+    let queue = queue(&store).await;
+    end(&store, &queue, TASKS).await;
+    let policy = Policy { in_flight_max: Some(1), ..Policy::default() };
+    let pause = WorkOp::Pause { by: String::new(), reason: String::new() };
+    store.work(&queue, vec![WorkOp::Govern(Box::new(policy)), pause]).await.unwrap();
+    assert_eq!(store.delete_queue(&queue).await.unwrap(), Deletion::Deleted);
+    assert_eq!(store.get(task(queue.shard(), 5).id).await.unwrap(), None);
+    drop(store);
+    let (left, deleted) = records_and_deleted(folder.path());
+    assert!((1..TASKS).contains(&left) && deleted == 1, "{left} of {deleted}: it was stopped in the middle");
+    assert_eq!(schema(folder.path()), 6);
+
+    // A queue that comes meanwhile has another number, and nothing of the old one.
+    let store = open_relaxed(folder.path());
+    let anew = self::queue(&store).await;
+    assert!(anew.number > queue.number, "{anew:?}");
+    let counts = store.counts(&[anew.shard(), queue.shard()]).await.unwrap();
+    assert!(counts.iter().all(|counts| counts.by_state == [0; 8] && counts.paused.is_none()));
+    assert_eq!(
+        (counts[0].policy.as_ref(), store.get(task(queue.shard(), 5).id).await.unwrap()),
+        (None, None)
+    );
+    store.enqueue(&anew, vec![task(anew.shard(), 5)]).await.unwrap();
+    drop(store);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut restarts = 0;
+    while records_and_deleted(folder.path()) != (1, 0) {
+        assert!(Instant::now() < deadline, "{:?} are left", records_and_deleted(folder.path()));
+        let store = open_relaxed(folder.path());
+        // What is called meanwhile is answered between two slices.
+        let began = Instant::now();
+        assert_eq!(claim(&store, &anew, 1).await.len(), usize::from(restarts == 0));
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        restarts += 1;
+    }
+}
+
+#[tokio::test]
+async fn the_number_of_a_deleted_queue_is_not_given_again_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut numbers = Vec::new();
+    for _ in 0..4 {
+        let store = open(folder.path());
+        let queue = queue(&store).await;
+        numbers.push(queue.number.get());
+        end(&store, &queue, 3).await;
+        assert_eq!(store.delete_queue(&queue).await.unwrap(), Deletion::Deleted);
+        let again = store.delete_queue(&queue).await;
+        assert!(matches!(again, Err(StoreError::UnknownQueue)), "{again:?}");
+    }
+    assert_eq!(numbers, [1, 2, 3, 4]);
+    let store = open(folder.path());
+    assert!(store.queues(&TenantName::new("t").unwrap(), None, 10).await.unwrap().is_empty());
 }
 
 /// A file that the first release wrote, with a task in each state; `schema-1.redb` was written by `brisq up` of that time.

@@ -27,8 +27,8 @@ const COPIES: u64 = 2;
 /// A shard's key and channel, as examples of all.
 const SHARD: (&str, &str) = ("{q1.0}:meta", "{q1.0}:wake");
 /// Commands on the keys of shards.
-const ON_SHARDS: [&str; 10] =
-    ["HGET", "HMGET", "HSET", "HSETNX", "HDEL", "ZADD", "ZREM", "ZCARD", "ZRANGE", "ZRANGEBYSCORE"];
+const ON_SHARDS: [&str; 11] =
+    ["HGET", "HMGET", "HSET", "HSETNX", "HDEL", "ZADD", "ZREM", "ZCARD", "ZRANGE", "ZRANGEBYSCORE", "UNLINK"];
 /// Commands on the registry and on the times of sweeps.
 const ON_REGISTRY: [&str; 14] = [
     "HGET",

@@ -18,6 +18,10 @@ pub(crate) const SCHEDULES: [&str; 4] =
 /// Shards by the end of a retention, and those that a server is sweeping.
 pub(crate) const SWEEPS: [&str; 2] = ["{brisq}:sweeps", "{brisq}:sweeping"];
 
+/// What a deletion takes a queue out of: [`REGISTRY`] and [`SWEEPS`].
+pub(crate) const ALL_QUEUES: [&str; 6] =
+    [REGISTRY[0], REGISTRY[1], REGISTRY[2], REGISTRY[3], SWEEPS[0], SWEEPS[1]];
+
 /// Kinds of a shard's keys, and its wake-up channel, in the order in which the library takes them.
 const KINDS: [&str; 17] = [
     "body",

@@ -1,12 +1,12 @@
-//! Queues and their numbers: opened in steps, of which `lua/registry.lua` says why.
+//! Queues and their numbers: opened and deleted in steps, of which `lua/registry.lua` says why.
 
 use brisq_model::{QueueName, QueueNumber, Shard, TenantName, limits};
-use brisq_store::{QueueInfo, StoreError};
+use brisq_store::{Deletion, LiveTasks, QueueInfo, StoreError};
 use redis::{FromRedisValue, Value};
 
 use crate::error::failed;
 use crate::health::Health;
-use crate::keys::{NUMBERS, PATHS, REGISTRY, meta_key};
+use crate::keys::{ALL_QUEUES, NUMBERS, PATHS, REGISTRY, member, meta_key, shard_keys};
 use crate::link::Link;
 
 /// Tries to open a queue: each failed one means that another server did the same at that moment, or that a number drawn at
@@ -100,6 +100,26 @@ async fn unsettle(link: &Link, number: QueueNumber) {
     if let Err(error) = link.command::<Value>(&command).await {
         tracing::debug!(%error, number = number.get(), "a number that was drawn in vain stays unused");
     }
+}
+
+/// Deletes a queue that holds no live task. A repeat of one that ended between its steps goes on.
+pub(crate) async fn delete(link: &Link, queue: &QueueInfo) -> Result<Deletion, StoreError> {
+    let (path, shard) = (path(&queue.tenant, &queue.name), queue.shard());
+    let mut command = link.function("clear", shard_keys(shard).iter());
+    command.arg(&path);
+    let answer = link.call(&command).await.map_err(|error| failed(&error))?;
+    let damage = |_| StoreError::Corrupt("Redis did not say what a queue holds that was to go".to_owned());
+    let (cleared, delayed, blocked, ready, leased) =
+        <(u8, u64, u64, u64, u64)>::from_redis_value(answer).map_err(damage)?;
+    let live = LiveTasks { delayed, blocked, ready, leased };
+    if !live.is_none() {
+        return Ok(Deletion::NotEmpty(live));
+    }
+    let mut command = link.function("unregister", ALL_QUEUES.into_iter());
+    command.arg(&path).arg(queue.number.get()).arg(member(shard));
+    let answer = link.call(&command).await.map_err(|error| failed(&error))?;
+    let named = u8::from_redis_value(answer).map_err(damage)?;
+    if cleared == 0 && named == 0 { Err(StoreError::UnknownQueue) } else { Ok(Deletion::Deleted) }
 }
 
 /// The number of a queue, if it was ever used.

@@ -1,4 +1,3 @@
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,8 +6,8 @@ use async_trait::async_trait;
 use brisq_model::{NewTask, QueueName, QueueNumber, ScheduleName, Shard, Task, TaskId, TenantName, UnixMs};
 use brisq_store::engine::Bounds;
 use brisq_store::{
-    Answer, DueSchedules, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Schedule, Standing, Store,
-    StoreError, TaskPage, Wake, WorkOp, WorkResult,
+    Answer, Deletion, DueSchedules, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Schedule, Standing,
+    Store, StoreError, TaskPage, Wake, WorkOp, WorkResult,
 };
 use parking_lot::Mutex;
 use redis::RedisError;
@@ -24,7 +23,7 @@ use crate::library::Library;
 use crate::link::Link;
 use crate::said::Said;
 use crate::sweep::Sweeps;
-use crate::wakeups::{self, LISTENS_PENDING_MAX, WAKEUPS_PENDING_MAX};
+use crate::wakeups::{self, LISTENS_PENDING_MAX, Listening, WAKEUPS_PENDING_MAX};
 use crate::{answer, args, health, registry, schedules, sweep};
 
 /// Shards whose counts are asked for in one round trip.
@@ -39,7 +38,7 @@ pub struct RedisStore {
     inner: Arc<Inner>,
     persistence: String,
     listens: mpsc::Sender<Shard>,
-    listening: Mutex<HashSet<Shard>>,
+    listening: Listening,
     wakeups: Mutex<Option<mpsc::Receiver<Wake>>>,
     tasks: [AbortHandle; 3],
     closed: AtomicBool,
@@ -98,14 +97,17 @@ impl RedisStore {
         let (listens, listened) = mpsc::channel(LISTENS_PENDING_MAX);
         let (wakes, wakeups) = mpsc::channel(WAKEUPS_PENDING_MAX);
         let client = inner.link.client().clone();
-        let listener = tokio::spawn(wakeups::run(client, inner.link.generations(), listened, wakes));
+        let listening = Listening::default();
+        let listener =
+            wakeups::run(client, inner.link.generations(), listened, wakes, Arc::clone(&listening));
+        let listener = tokio::spawn(listener);
         let sweeper = tokio::spawn(sweep::run(Arc::downgrade(&inner)));
         let watcher = tokio::spawn(health::run(Arc::downgrade(&inner)));
         Ok(Self {
             inner,
             persistence,
             listens,
-            listening: Mutex::default(),
+            listening,
             wakeups: Mutex::new(Some(wakeups)),
             tasks: [listener, sweeper, watcher].map(|task| task.abort_handle()),
             closed: AtomicBool::new(false),
@@ -299,6 +301,11 @@ impl Store for RedisStore {
             self.inner.health.check_room(new.body.len() as u64)?;
         }
         schedules::change(&self.inner.link, tenant, name, before, after.as_ref()).await
+    }
+
+    async fn delete_queue(&self, queue: &QueueInfo) -> Result<Deletion, StoreError> {
+        self.check()?;
+        registry::delete(&self.inner.link, queue).await
     }
 
     async fn enqueue(

@@ -1,12 +1,14 @@
 //! What other servers did, by publish and subscribe: a shard became non-empty, something in it falls due earlier than
-//! before, a queue was opened.
+//! before, a queue was opened or deleted.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use brisq_model::Shard;
 use brisq_store::{QueueInfo, Wake};
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use redis::aio::PubSubSink;
 use redis::{Client, Msg, RedisError};
 use tokio::sync::{mpsc, watch};
@@ -30,6 +32,9 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Pause before connecting again.
 const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 
+/// Shards whose wake-ups were asked for.
+pub(crate) type Listening = Arc<Mutex<HashSet<Shard>>>;
+
 /// Keeps the subscription alive until nobody listens any more, on the connections of whoever has the address of Redis: each
 /// new connection for calls (`generations`) makes a new one for messages.
 pub(crate) async fn run(
@@ -37,8 +42,10 @@ pub(crate) async fn run(
     mut generations: watch::Receiver<u64>,
     listens: mpsc::Receiver<Shard>,
     wakeups: mpsc::Sender<Wake>,
+    listening: Listening,
 ) {
-    let mut listener = Listener { shards: HashSet::new(), listens, wakeups, lost: false, missed: false };
+    let shards = HashSet::new();
+    let mut listener = Listener { shards, listening, listens, wakeups, lost: false, missed: false };
     let said = Said::default();
     while !listener.wakeups.is_closed() {
         generations.borrow_and_update();
@@ -56,7 +63,9 @@ pub(crate) async fn run(
 }
 
 struct Listener {
+    /// Those that are subscribed to.
     shards: HashSet<Shard>,
+    listening: Listening,
     listens: mpsc::Receiver<Shard>,
     wakeups: mpsc::Sender<Wake>,
     /// The server knows that messages may be missed.
@@ -96,7 +105,11 @@ impl Listener {
                     None => return Ok(()),
                 },
                 message = messages.next() => match message {
-                    Some(message) => self.pass_on(&message),
+                    Some(message) => {
+                        if let Some(deleted) = self.pass_on(&message) {
+                            in_time(sink.unsubscribe(channel(deleted))).await?;
+                        }
+                    }
                     None => return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
                 },
                 changed = generations.changed() => {
@@ -126,11 +139,20 @@ impl Listener {
         Ok(())
     }
 
-    fn pass_on(&mut self, message: &Msg) {
-        match wake_of(message.get_channel_name(), message.get_payload_bytes()) {
-            Some(wake) => self.tell(wake),
-            None => tracing::debug!(channel = message.get_channel_name(), "a message that is not understood"),
-        }
+    /// Answers the shard that nobody needs to listen to any more.
+    fn pass_on(&mut self, message: &Msg) -> Option<Shard> {
+        let Some(wake) = wake_of(message.get_channel_name(), message.get_payload_bytes()) else {
+            tracing::debug!(channel = message.get_channel_name(), "a message that is not understood");
+            return None;
+        };
+        let deleted = match &wake {
+            Wake::Deleted(info) => Some(info.shard()),
+            _ => None,
+        };
+        self.tell(wake);
+        let deleted = deleted.filter(|shard| self.shards.remove(shard))?;
+        self.listening.lock().remove(&deleted);
+        Some(deleted)
     }
 
     fn tell(&mut self, wake: Wake) {
@@ -144,7 +166,9 @@ impl Listener {
 fn wake_of(channel: &str, text: &[u8]) -> Option<Wake> {
     let text = std::str::from_utf8(text).ok()?;
     if channel == OPENED {
-        return opened(text).map(Wake::Opened);
+        // A version that knows no deletions reads no number here, and leaves the message alone.
+        let deleted = text.strip_prefix("deleted ");
+        return deleted.map_or_else(|| queue(text).map(Wake::Opened), |text| queue(text).map(Wake::Deleted));
     }
     let shard = shard_of(channel)?;
     match text {
@@ -153,7 +177,7 @@ fn wake_of(channel: &str, text: &[u8]) -> Option<Wake> {
     }
 }
 
-fn opened(text: &str) -> Option<QueueInfo> {
+fn queue(text: &str) -> Option<QueueInfo> {
     let (number, path) = text.split_once(' ')?;
     registry::info(path, number.parse().ok()?).ok()
 }
@@ -180,5 +204,6 @@ mod tests {
         let Some(Wake::Opened(info)) = wake_of(OPENED, b"7 t/q") else { panic!("it was opened") };
         assert_eq!((info.shard(), info.tenant.as_str(), info.name.as_str()), (shard, "t", "q"));
         assert_eq!(wake_of(OPENED, b"0 t/q"), None);
+        assert_eq!(wake_of(OPENED, b"deleted 7 t/q"), Some(Wake::Deleted(info)));
     }
 }

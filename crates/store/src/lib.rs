@@ -24,6 +24,6 @@ pub use memory::MemoryStore;
 pub use registry::Registry;
 pub use schedule::{DueSchedules, Schedule, Schedules};
 pub use store::{
-    Answer, Barrier, ClaimOp, Enqueued, FailOp, HeartbeatOp, PageOf, Parts, Place, QueueCounts, QueueInfo,
-    Standing, Store, TaskPage, Wake, WorkDone, WorkOp, WorkResult,
+    Answer, Barrier, ClaimOp, Deletion, Enqueued, FailOp, HeartbeatOp, LiveTasks, PageOf, Parts, Place,
+    QueueCounts, QueueInfo, Standing, Store, TaskPage, Wake, WorkDone, WorkOp, WorkResult,
 };

@@ -18,8 +18,8 @@ use crate::engine::{Body, Bounds, Extra, Record, Records, ShardTasks, Timetable}
 use crate::registry::Registry;
 use crate::schedule::Schedules;
 use crate::{
-    Answer, DueSchedules, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Schedule, Standing, Store,
-    StoreError, TaskPage, Wake, WorkOp, WorkResult,
+    Answer, Deletion, DueSchedules, Enqueued, PageOf, QueueCounts, QueueInfo, Refused, Schedule, Standing,
+    Store, StoreError, TaskPage, Wake, WorkOp, WorkResult,
 };
 
 /// Wake-ups that wait for their listener.
@@ -299,6 +299,25 @@ impl Store for MemoryStore {
         after: Option<Schedule>,
     ) -> Result<bool, StoreError> {
         self.locked(|_, inner| inner.schedules.change(tenant, name, before, after.as_ref()))?
+    }
+
+    async fn delete_queue(&self, queue: &QueueInfo) -> Result<Deletion, StoreError> {
+        self.locked(|_, inner| {
+            inner.registry.check(queue)?;
+            let shard = queue.shard();
+            let live = inner.shards.get(&shard).map(|(tasks, _)| tasks.live_tasks());
+            if let Some(live) = live.filter(|live| !live.is_none()) {
+                return Ok(Deletion::NotEmpty(live));
+            }
+            inner.registry.remove(queue.number);
+            inner.shards.remove(&shard);
+            inner.sweeps.set(shard, None);
+            for ear in &mut inner.ears {
+                ear.shards.remove(&shard);
+                ear.tell(Wake::Deleted(queue.clone()));
+            }
+            Ok(Deletion::Deleted)
+        })?
     }
 
     async fn enqueue(

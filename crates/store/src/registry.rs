@@ -12,6 +12,8 @@ use crate::{QueueInfo, StoreError};
 pub struct Registry {
     by_name: HashMap<TenantName, BTreeMap<QueueName, QueueNumber>>,
     by_number: BTreeMap<QueueNumber, QueueInfo>,
+    /// The highest number that a queue had which is gone: ids name it, so it is not given again.
+    last_deleted: Option<QueueNumber>,
     tenant_max: u32,
     store_max: u32,
 }
@@ -26,7 +28,13 @@ impl Registry {
     /// An empty one with bounds of its own.
     #[must_use]
     pub fn bounded(tenant_max: u32, store_max: u32) -> Self {
-        Self { by_name: HashMap::new(), by_number: BTreeMap::new(), tenant_max, store_max }
+        Self {
+            by_name: HashMap::new(),
+            by_number: BTreeMap::new(),
+            last_deleted: None,
+            tenant_max,
+            store_max,
+        }
     }
 
     /// The queue's number, if it has one.
@@ -60,7 +68,7 @@ impl Registry {
             .collect()
     }
 
-    /// The number that a new queue of the tenant gets.
+    /// The number that a new queue of the tenant gets: behind all that were given; once those are used up, a free one.
     ///
     /// # Errors
     /// [`StoreError::TooManyQueues`] when the tenant, or the store, has as many as it may.
@@ -69,9 +77,40 @@ impl Registry {
         if own >= self.tenant_max as usize {
             return Err(StoreError::TooManyQueues(self.tenant_max));
         }
-        let last = self.by_number.last_key_value().map_or(0, |(number, _)| number.get());
-        let next = QueueNumber::new(last + 1).filter(|_| self.by_number.len() < self.store_max as usize);
+        if self.by_number.len() >= self.store_max as usize {
+            return Err(StoreError::TooManyQueues(self.store_max));
+        }
+        let last = self.by_number.last_key_value().map(|(number, _)| *number).max(self.last_deleted);
+        let next = QueueNumber::new(last.map_or(1, |last| last.get() + 1)).or_else(|| self.free_number());
         next.ok_or(StoreError::TooManyQueues(self.store_max))
+    }
+
+    fn free_number(&self) -> Option<QueueNumber> {
+        let numbers = (1..=QueueNumber::MAX).filter_map(QueueNumber::new);
+        numbers.into_iter().find(|number| !self.by_number.contains_key(number))
+    }
+
+    /// Takes a queue out.
+    pub fn remove(&mut self, number: QueueNumber) {
+        let Some(queue) = self.by_number.remove(&number) else { return };
+        if let Some(own) = self.by_name.get_mut(&queue.tenant) {
+            own.remove(&queue.name);
+            if own.is_empty() {
+                self.by_name.remove(&queue.tenant);
+            }
+        }
+        self.note_deleted(number);
+    }
+
+    /// A queue had this number, and is gone.
+    pub fn note_deleted(&mut self, number: QueueNumber) {
+        self.last_deleted = self.last_deleted.max(Some(number));
+    }
+
+    /// The highest number that a queue had which is gone.
+    #[must_use]
+    pub fn last_deleted(&self) -> Option<QueueNumber> {
+        self.last_deleted
     }
 
     /// Takes a queue in.
@@ -101,6 +140,22 @@ mod tests {
         assert!(matches!(open(&mut registry, "a", "3"), Err(StoreError::TooManyQueues(2))));
         assert_eq!(open(&mut registry, "b", "1").unwrap().get(), 3);
         assert!(matches!(open(&mut registry, "b", "2"), Err(StoreError::TooManyQueues(3))));
+    }
+
+    #[test]
+    fn a_number_is_given_anew_only_once_all_are_used_up() {
+        let mut registry = Registry::bounded(2, 2);
+        let number = |number| QueueNumber::new(number).unwrap();
+        assert_eq!(open(&mut registry, "a", "1").unwrap().get(), 1);
+        assert_eq!(open(&mut registry, "a", "2").unwrap().get(), 2);
+        registry.remove(number(2));
+        registry.remove(number(7));
+        assert_eq!(registry.find(&TenantName::new("a").unwrap(), &QueueName::new("2").unwrap()), None);
+        assert_eq!((registry.info(number(2)), registry.last_deleted()), (None, Some(number(2))));
+        assert_eq!(open(&mut registry, "a", "2").unwrap().get(), 3, "there is room again");
+        registry.remove(number(1));
+        registry.note_deleted(number(QueueNumber::MAX));
+        assert_eq!(open(&mut registry, "b", "1").unwrap().get(), 1);
     }
 
     #[test]

@@ -75,6 +75,13 @@ pub trait Store: Send + Sync + 'static {
         after: Option<Schedule>,
     ) -> Result<bool, StoreError>;
 
+    /// Takes a queue away that holds no live task, with all that is known of it, and frees its name: the next
+    /// [`Self::open_queue`] gives it another number. To repeat a call that may have failed half way is safe.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownQueue`] when the store holds no such queue under this number; nothing was done then.
+    async fn delete_queue(&self, queue: &QueueInfo) -> Result<Deletion, StoreError>;
+
     /// Adds tasks. Every id must name the queue's shard.
     ///
     /// # Errors
@@ -133,6 +140,8 @@ pub enum Wake {
     Due(Shard, Duration),
     /// The queue was opened: claims parked under its name may ask it now.
     Opened(QueueInfo),
+    /// The queue was deleted: nothing is to be had under its number any more.
+    Deleted(QueueInfo),
     /// Messages may have been missed: every parked claim should look once. Poll slowly until [`Self::Restored`].
     Lost,
     /// Messages flow again.
@@ -152,6 +161,32 @@ impl QueueInfo {
     #[must_use]
     pub fn shard(&self) -> Shard {
         Shard::first(self.number)
+    }
+}
+
+/// What became of a queue that was to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// It is gone.
+    Deleted,
+    /// It holds tasks that have not ended. Nothing was changed.
+    NotEmpty(LiveTasks),
+}
+
+/// How many tasks have not ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LiveTasks {
+    pub delayed: u64,
+    pub blocked: u64,
+    pub ready: u64,
+    pub leased: u64,
+}
+
+impl LiveTasks {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -67,6 +67,7 @@ fn a_declared_queue_is_changed_by_its_manifest_alone() {
         assert_eq!(listed["queues"][0]["managedBy"], "manifest", "{listed}");
         let body = refused(&put(http, "a"), 409, "managed_by_manifest");
         assert_eq!(body["error"]["detail"]["queue"], "a");
+        refused(&http.call("DELETE", "/v1/queues/a", "").expect("an answer"), 409, "managed_by_manifest");
         assert_eq!(ok(put(http, "c"), 200).get("managedBy"), None);
 
         // By hand until the manifest says otherwise than before.

@@ -133,6 +133,34 @@ fn tasks_are_listed_shown_cancelled_purged_and_redriven_from_the_command_line() 
     }
 }
 
+#[test]
+fn a_queue_is_deleted_from_the_command_line_once_it_is_said_twice() {
+    for store in Store::ALL {
+        let server = Server::start(store, &[]).expect("a server");
+        let url = format!("http://{}", server.program.listen);
+        let mut http = server.program.http().expect("a connection");
+        dead_letters(&mut http, "network", 2);
+        let id = post(&mut http, "/v1/queues/emails/tasks", &json!({"payload": 1})).json()["id"].clone();
+        let delete = ["queues", "delete", "emails"];
+        for (yes, code, words) in
+            [(false, 2, "emails holds 1 tasks that have not ended"), (true, 1, "queue_not_empty")]
+        {
+            let args = if yes { [&delete[..], &["--yes"]].concat() } else { delete.to_vec() };
+            let (status, text) = refused(&url, &args);
+            assert_eq!(status, Some(code), "{text}");
+            assert!(text.contains(words), "{text}");
+        }
+        said(&url, &["tasks", "cancel", id.as_str().expect("an id")]);
+        let (status, text) = refused(&url, &delete);
+        assert_eq!(status, Some(2), "{text}");
+        assert!(text.contains("1 finished tasks and 2 dead letters") && text.contains("--yes"), "{text}");
+        assert!(said(&url, &["queues", "list"]).contains("emails"), "nothing was deleted");
+        assert_eq!(said(&url, &[&delete[..], &["--yes"]].concat()), "emails: deleted\n");
+        let (status, text) = refused(&url, &[&delete[..], &["--yes"]].concat());
+        assert_eq!((status, text.contains("queue_not_found")), (Some(1), true), "{text}");
+    }
+}
+
 /// Enqueues so many tasks and fails each for good, with this kind of error.
 fn dead_letters(http: &mut Http, kind: &str, count: usize) {
     for chunk in std::iter::repeat_n(1_000, count / 1_000).chain([count % 1_000]).filter(|chunk| *chunk > 0) {

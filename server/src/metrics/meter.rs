@@ -113,6 +113,20 @@ impl Meters {
         self.make(None, &QueueLabel { tenant: tenant.to_owned(), queue: OTHER.to_owned() })
     }
 
+    /// Takes the queue's series away. What a call that was under way still counts is told to nobody.
+    pub(super) fn forget(&self, tenant: &TenantName, queue: &QueueName) -> Option<QueueLabel> {
+        let mut labelled = self.labelled.lock();
+        let own = labelled.get_mut(tenant)?;
+        let label = own.remove(queue)?.label.clone()?;
+        if own.is_empty() {
+            labelled.remove(tenant);
+        }
+        for family in &self.families {
+            family.remove(&label);
+        }
+        Some(label)
+    }
+
     fn make(&self, label: Option<QueueLabel>, exported: &QueueLabel) -> Arc<QueueMeter> {
         let exported = self.families.each_ref().map(|family| family.get_or_create(exported).clone());
         Arc::new(QueueMeter { label, totals: Default::default(), exported })
@@ -137,6 +151,21 @@ mod tests {
         assert_eq!(meter(&metrics, "b", "emails").total(Moved::Enqueued), 2);
         let text = metrics.render(Format::OpenMetrics).unwrap();
         assert!(text.contains("brisq_tasks_enqueued_total{tenant=\"b\",queue=\"emails\"} 2"), "{text}");
+    }
+
+    #[test]
+    fn the_series_of_a_queue_go_with_it_and_make_room() {
+        let metrics = Metrics::default();
+        let (tenant, queue) = (TenantName::new("a").unwrap(), QueueName::new("emails").unwrap());
+        let old = meter(&metrics, "a", "emails");
+        old.moved(Moved::Enqueued, 7);
+        assert!(metrics.render(Format::Text).unwrap().contains("queue=\"emails\""));
+        metrics.forget(&tenant, &queue);
+        old.moved(Moved::Enqueued, 1);
+        assert!(!metrics.render(Format::Text).unwrap().contains("queue=\"emails\""));
+        meter(&metrics, "a", "emails").moved(Moved::Enqueued, 2);
+        let text = metrics.render(Format::Text).unwrap();
+        assert!(text.contains("brisq_tasks_enqueued_total{tenant=\"a\",queue=\"emails\"} 2\n"), "{text}");
     }
 
     #[test]

@@ -203,6 +203,17 @@ impl Metrics {
         self.meters.of(tenant, queue)
     }
 
+    /// The series of a queue go.
+    pub fn forget(&self, tenant: &TenantName, queue: &QueueName) {
+        if let Some(label) = self.meters.forget(tenant, queue) {
+            for family in &self.tasks {
+                family.remove(&label);
+            }
+            self.head_age.remove(&label);
+            self.paused.remove(&label);
+        }
+    }
+
     /// Replaces what the gauges of queues say.
     pub fn gauge(&self, queues: &[(QueueLabel, QueueCounts)]) {
         for family in &self.tasks {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
+use axum::response::IntoResponse;
 use brisq_api::{
     ApiError, Empty, ErrorCode, ErrorEnvelope, ManagedBy, PauseRequest, PauseView, PolicyRequest, PolicyView,
     QueueList, QueueView, StateCounts,
@@ -118,6 +119,27 @@ pub async fn put(Path(queue): Path<String>, call: Call) -> HandlerResult {
     act(call, &queue, WorkOp::Govern(Box::new(policy))).await
 }
 
+/// Take a queue away with all that is kept of its tasks: results, dead letters, policy, pause and keys. It must hold no task that
+/// has not ended. Its name is free: the next enqueue makes a new queue, and claims that wait for the name go on waiting.
+#[utoipa::path(
+    delete, path = "/v1/queues/{queue}", tag = "queues",
+    params(("queue" = String, Path, description = "Queue")),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = 404, description = "`queue_not_found`: it was never used, or is gone", body = ErrorEnvelope),
+        (status = 409, description = "`queue_not_empty`, `managed_by_manifest`", body = ErrorEnvelope),
+        (status = 503, description = "`store_unavailable`: a repeat goes on", body = ErrorEnvelope),
+    )
+)]
+pub async fn delete(Path(queue): Path<String>, call: Call) -> HandlerResult {
+    call.body.parse::<Empty>()?;
+    let queue = call.app.queue(&call.caller, &queue)?;
+    call.app.declared.check(&queue.tenant, &queue.name)?;
+    let info = call.app.delete_queue(&queue).await?.ok_or_else(|| not_found(&queue))?;
+    tracing::info!(queue = %info.name, by = call.caller.name, "a queue was deleted by a caller");
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
 async fn act(call: Call, queue: &str, op: WorkOp) -> HandlerResult {
     let Call { app, caller, body, .. } = call;
     drop(body);
@@ -133,8 +155,11 @@ async fn answer(app: &App, info: &QueueInfo) -> HandlerResult {
 }
 
 pub fn not_found(queue: &Queue) -> ApiError {
-    ApiError::new(ErrorCode::QueueNotFound, "The queue was never used: the first enqueue makes it.")
-        .with("queue", &queue.name)
+    ApiError::new(
+        ErrorCode::QueueNotFound,
+        "The queue was never used, or was deleted: the first enqueue makes it.",
+    )
+    .with("queue", &queue.name)
 }
 
 fn no_counts() -> StoreError {

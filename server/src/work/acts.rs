@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use brisq_api::ApiError;
+use brisq_api::{ApiError, ErrorCode};
 use brisq_model::{QueueNumber, TaskId};
-use brisq_store::{QueueInfo, StoreError, WorkDone, WorkOp, WorkResult};
+use brisq_store::{Deletion, LiveTasks, QueueInfo, StoreError, WorkDone, WorkOp, WorkResult};
 use futures_util::stream::{self, StreamExt};
 
 use super::{NotDone, REOPENS_MAX, reply};
@@ -32,6 +32,17 @@ struct Group {
     shard: Arc<ShardHandle>,
     ops: Vec<WorkOp>,
     places: Vec<usize>,
+}
+
+/// What a deletion is answered that would lose tasks.
+fn not_empty(queue: &Queue, live: LiveTasks) -> ApiError {
+    let message = "The queue holds tasks that have not ended. Let them end, or purge them; a pause keeps workers from taking more.";
+    ApiError::new(ErrorCode::QueueNotEmpty, message)
+        .with("queue", &queue.name)
+        .with("delayed", live.delayed)
+        .with("blocked", live.blocked)
+        .with("ready", live.ready)
+        .with("leased", live.leased)
 }
 
 impl AppState {
@@ -105,6 +116,26 @@ impl AppState {
                     let result = done?.0.into_iter().next().ok_or_else(ApiError::broke_off)?;
                     return result.map(|_| Some(shard.info.clone())).map_err(refused);
                 }
+            }
+        }
+        Err(NotDone::Store(StoreError::UnknownQueue).into())
+    }
+
+    /// Deletes a queue that holds no live task; answers under which number the store had it, if it did.
+    ///
+    /// # Errors
+    /// When it holds one, or the store does not answer: a repeat goes on.
+    pub async fn delete_queue(&self, queue: &Arc<Queue>) -> Result<Option<QueueInfo>, ApiError> {
+        for _ in 0..REOPENS_MAX {
+            let Some(shard) = self.queues.find(queue).await.map_err(noted)? else { return Ok(None) };
+            match self.store.delete_queue(&shard.info).await {
+                Ok(Deletion::Deleted) => {
+                    self.queues.deleted(&shard.info);
+                    return Ok(Some(shard.info.clone()));
+                }
+                Ok(Deletion::NotEmpty(live)) => return Err(not_empty(queue, live)),
+                Err(StoreError::UnknownQueue) => self.queues.forget(&shard),
+                Err(error) => return Err(noted(error)),
             }
         }
         Err(NotDone::Store(StoreError::UnknownQueue).into())

@@ -4,8 +4,13 @@ do
 -- path (`settle`), the registry takes the number (`register`), and only then anybody learns it. A shard without a path takes
 -- no task, and a path is written anew under a fresh number only: so no task is accepted into a shard that the registry
 -- does not name, whatever is lost in between.
+--
+-- A queue is deleted in two steps. First its shard loses all that it has, the path too (`clear`), then the registry the number
+-- (`unregister`). Between them the shard takes no task. Whoever opens the queue meanwhile finds a number that cannot be settled,
+-- and replaces it; whoever repeats the deletion goes on with the second step.
 local NUMBERS, PATHS, NAMES, OPENED = 1, 2, 3, 4
 
+do
 -- Older servers add to NUMBERS and not to NAMES, which lists the paths in their order.
 local function list_names(keys)
   if redis.call('ZCARD', keys[NAMES]) == redis.call('HLEN', keys[NUMBERS]) then
@@ -126,4 +131,48 @@ redis.register_function { function_name = 'PREFIX_open', callback = open, flags 
 redis.register_function { function_name = 'PREFIX_settle', callback = settle, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'PREFIX_register', callback = register, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'PREFIX_list', callback = list, flags = { 'allow-oom' } }
+end
+
+do
+local SWEEPS, SWEEPING = 5, 6
+
+-- KEYS: all of a shard. ARGV: path. Answers 1 when the shard held this queue and is empty now, 0 when it held none, or another;
+-- then how many of its tasks are delayed, blocked, ready and leased: with one of them nothing is done. A shard that an older
+-- server has written to has no path, and is the queue's.
+local function clear(keys, argv)
+  local meta = redis.call('HMGET', keys[META], 'path', 'now', 'schema')
+  if not meta[1] and not meta[2] or meta[1] and meta[1] ~= argv[1] then
+    return { 0, 0, 0, 0, 0 }
+  end
+  if tonumber(meta[3] or SCHEMA_OF_NEW) > SCHEMA then
+    return redis.error_reply(string.format('NEWER %d', tonumber(meta[3])))
+  end
+  local live = { 0 }
+  for _, key in ipairs({ DELAYED, BLOCKED, READY, LEASES }) do
+    live[#live + 1] = redis.call('ZCARD', keys[key])
+  end
+  if live[2] + live[3] + live[4] + live[5] == 0 then
+    redis.call('UNLINK', unpack(keys))
+    live[1] = 1
+  end
+  return live
+end
+
+-- ARGV: path, number, the shard as the times of sweeps have it. Answers whether the registry named the number for this path.
+local function unregister(keys, argv)
+  if redis.call('HGET', keys[NUMBERS], argv[1]) ~= argv[2] then
+    return 0
+  end
+  redis.call('HDEL', keys[NUMBERS], argv[1])
+  redis.call('HDEL', keys[PATHS], argv[2])
+  redis.call('ZREM', keys[NAMES], argv[1])
+  redis.call('ZREM', keys[SWEEPS], argv[3])
+  redis.call('ZREM', keys[SWEEPING], argv[3])
+  publish(keys[OPENED], 'deleted ' .. argv[2] .. ' ' .. argv[1])
+  return 1
+end
+
+redis.register_function { function_name = 'PREFIX_clear', callback = clear, flags = { 'allow-oom' } }
+redis.register_function { function_name = 'PREFIX_unregister', callback = unregister, flags = { 'allow-oom' } }
+end
 end

@@ -8,6 +8,7 @@
 )]
 
 mod costs;
+mod deletions;
 mod returns;
 mod rights;
 mod small;
@@ -132,6 +133,7 @@ async fn every_key_is_declared_and_lies_in_its_shards_slot() {
     cases::many_shards_are_counted_at_once(&own().await).await;
     cases::who_waits_learns_the_end_of_a_task_that_is_not_kept(&own().await).await;
     cases::retention_is_swept_without_a_call(&own().await).await;
+    cases::a_deleted_queue_is_gone_with_all_that_was_kept(&own().await).await;
     cases::the_store_is_ready_and_says_what_it_is(&own().await).await;
 }
 

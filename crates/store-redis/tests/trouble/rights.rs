@@ -38,7 +38,10 @@ async fn the_documented_rights_suffice() {
     cases::retention_is_swept_without_a_call(&own().await).await;
     cases::an_existing_task_is_answered_without_what_may_be_large(&own().await).await;
     cases::equal_due_times_keep_the_order_of_their_enqueues(&own().await).await;
+    cases::a_deleted_queue_is_gone_with_all_that_was_kept(&own().await).await;
     brisq_store::conformance::wakeup_cases::a_queue_that_opens_is_told(&own().await).await;
+    let third = Queue::new(Arc::new(connect_as(&redis, "brisq").await.unwrap()));
+    brisq_store::conformance::wakeup_cases::a_queue_that_is_deleted_is_told(&third.await).await;
 }
 
 /// Whatever is missing is named by readiness, and until it is there nothing is written.
@@ -52,6 +55,7 @@ async fn a_missing_right_is_named_and_nothing_is_written() {
             "+publish &{q*, +subscribe &{q*, +publish &{brisq}:*, +subscribe &{brisq}:*",
         ),
         ("zadd", "~* &* +@all -zadd", "+zadd ~{q*, +zadd ~{brisq}:*"),
+        ("unlink", "~* &* +@all -unlink", "+unlink ~{q*"),
         ("shards", "~{brisq}:* &* +@all", "+hset ~{q*"),
         ("registry", "~{q* &* +@all", "{brisq}:"),
         ("library", "~* &* +@all -function", "function"),

@@ -11,6 +11,7 @@
 
 mod claiming;
 mod declaring;
+mod deleting;
 mod enqueueing;
 mod expiring;
 mod fairness;
@@ -281,6 +282,13 @@ cases! {
         what_a_manifest_says_of_a_pause_counts_where_it_changes
         a_queue_that_a_manifest_has_no_longer_keeps_what_held
         a_declaration_without_a_mark_always_holds;
+    deleting:
+        a_queue_with_a_live_task_is_not_deleted
+        a_deleted_queue_is_gone_with_all_that_was_kept
+        a_deleted_queue_takes_no_call_under_its_number
+        a_name_that_is_free_again_gives_another_number_each_time
+        a_queue_that_was_never_used_can_be_deleted
+        deletions_and_enqueues_at_once_lose_nothing;
     purging:
         a_purged_task_is_gone_with_all_that_is_known_of_it
         a_task_in_another_state_is_not_purged
@@ -326,6 +334,7 @@ cases! {
         a_lease_tells_when_it_ends
         a_later_time_is_not_told
         a_queue_that_opens_is_told
+        a_queue_that_is_deleted_is_told
         a_queue_that_nobody_asked_for_wakes_nobody
         a_resume_wakes_every_server_that_listens
         room_under_a_limit_wakes_every_server_that_listens

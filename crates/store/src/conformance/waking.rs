@@ -5,7 +5,7 @@ use brisq_model::{NewTask, Policy, QueueName, Rate, Start};
 use tokio::sync::mpsc::Receiver;
 
 use super::queue::{LEASE_MS, Queue, sleep};
-use crate::{QueueInfo, Wake};
+use crate::{Deletion, QueueInfo, Wake};
 
 /// Longer than any message takes.
 const SOON: Duration = Duration::from_secs(2);
@@ -104,6 +104,13 @@ pub(super) async fn a_queue_that_opens_is_told(queue: &Queue) {
     let number = listener.acting.store().open_queue(&queue.tenant, &name).await.unwrap();
     let info = QueueInfo { number, tenant: queue.tenant.clone(), name };
     listener.hears(|wake| *wake == Wake::Opened(info.clone())).await;
+}
+
+pub(super) async fn a_queue_that_is_deleted_is_told(queue: &Queue) {
+    let mut listener = Listener::of(queue).await;
+    let deletion = listener.acting.store().delete_queue(&queue.info).await.unwrap();
+    assert_eq!(deletion, Deletion::Deleted);
+    listener.hears(|wake| *wake == Wake::Deleted(queue.info.clone())).await;
 }
 
 pub(super) async fn a_queue_that_nobody_asked_for_wakes_nobody(queue: &Queue) {

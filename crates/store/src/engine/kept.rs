@@ -113,6 +113,12 @@ impl Kept {
         shelf.pop_first().map(|((_, id), state)| (id, state))
     }
 
+    /// All of them.
+    pub(super) fn into_ids(self) -> impl Iterator<Item = TaskId> {
+        let shelved = self.ended.into_keys().chain(self.dead.into_keys()).map(|(_, id)| id);
+        self.fresh.into_iter().map(|fresh| fresh.id).chain(shelved)
+    }
+
     /// Whether some that are no dead letters could be forgotten now.
     pub(super) fn has_shelved(&self) -> bool {
         !self.ended.is_empty()

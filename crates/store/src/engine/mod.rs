@@ -8,6 +8,7 @@ mod admit;
 mod bounds;
 mod claim;
 mod declare;
+mod delete;
 mod fair;
 mod gates;
 mod kept;

@@ -442,7 +442,7 @@ impl ShardTasks {
         }
     }
 
-    fn count_of(&self, state: TaskState) -> u64 {
+    pub(super) fn count_of(&self, state: TaskState) -> u64 {
         self.counts.get(usize::from(state.code())).copied().unwrap_or(0)
     }
 }
