@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use brisq_model::{NewTask, QueueName, QueueNumber, Shard, Task, TaskId, TenantName};
+use brisq_model::{NewTask, QueueName, QueueNumber, ScheduleName, Shard, Task, TaskId, TenantName, UnixMs};
 use brisq_store::{
-    Answer, Enqueued, MemoryStore, PageOf, QueueCounts, QueueInfo, Refused, Standing, Store, StoreError,
-    TaskPage, Wake, WorkOp, WorkResult, async_trait,
+    Answer, DueSchedules, Enqueued, MemoryStore, PageOf, QueueCounts, QueueInfo, Refused, Schedule, Standing,
+    Store, StoreError, TaskPage, Wake, WorkOp, WorkResult, async_trait,
 };
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -155,6 +155,37 @@ impl Store for Faulty {
         limit: usize,
     ) -> Result<Vec<QueueInfo>, StoreError> {
         self.through(self.inner.queues(tenant, after, limit)).await
+    }
+
+    async fn schedule(
+        &self,
+        tenant: &TenantName,
+        name: &ScheduleName,
+    ) -> Result<(Option<Schedule>, UnixMs), StoreError> {
+        self.through(self.inner.schedule(tenant, name)).await
+    }
+
+    async fn schedules(
+        &self,
+        tenant: &TenantName,
+        after: Option<&ScheduleName>,
+        limit: usize,
+    ) -> Result<Vec<Schedule>, StoreError> {
+        self.through(self.inner.schedules(tenant, after, limit)).await
+    }
+
+    async fn due_schedules(&self, limit: usize) -> Result<DueSchedules, StoreError> {
+        self.through(self.inner.due_schedules(limit)).await
+    }
+
+    async fn change_schedule(
+        &self,
+        tenant: &TenantName,
+        name: &ScheduleName,
+        before: Option<u64>,
+        after: Option<Schedule>,
+    ) -> Result<bool, StoreError> {
+        self.through(self.inner.change_schedule(tenant, name, before, after)).await
     }
 
     async fn enqueue(
