@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::budget::{Budget, Full, Share};
+use crate::moment;
 
 /// Operations that wait in one lane; more are refused.
 pub const LANE_PENDING_MAX: usize = 20_000;
@@ -252,9 +253,9 @@ where
 }
 
 async fn make_call<I, O, C: StoreCalls<I, O>>(calls: &Arc<C>, ops: Vec<I>, askers: Vec<Asker<O>>) {
-    let sent = Instant::now();
+    let sent = moment::now();
     let answer = calls.call(ops).await;
-    let times = CallTimes { sent, answered: Instant::now() };
+    let times = CallTimes { sent, answered: moment::now() };
     match answer {
         Ok(answer) => {
             calls.answered(&answer, times);

@@ -24,6 +24,7 @@ mod faults;
 mod gauges;
 mod handout;
 mod metrics;
+mod moment;
 mod parking;
 mod program;
 mod question;
@@ -38,6 +39,8 @@ mod running;
 mod schedules;
 mod scoped;
 mod shard;
+#[cfg(test)]
+mod simulation;
 mod state;
 mod work;
 

@@ -21,6 +21,8 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use tokio::task::AbortHandle;
 
+use crate::moment;
+
 /// Shortest time to the next look at due tasks, so that a backlog of them is no busy loop.
 const DUE_PAUSE: Duration = Duration::from_millis(1);
 
@@ -69,7 +71,7 @@ impl Parking {
         if self.waiting() == 0 {
             return;
         }
-        let at = Instant::now() + delay.max(DUE_PAUSE);
+        let at = moment::now() + delay.max(DUE_PAUSE);
         let mut due = self.due.lock();
         if due.as_ref().is_some_and(|(earlier, _)| *earlier <= at) {
             return;

@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use crate::cluster;
-use crate::stages::DIFFERENTIAL;
+use crate::stages::{DIFFERENTIAL, SIMULATION};
 use crate::step::{all_of_it, cargo_test, output, run};
 
 /// A folder of its own: the stages' programs stay as they are.
@@ -34,7 +34,7 @@ pub fn rows() -> anyhow::Result<()> {
     for (test, filter) in rows {
         cargo_test(&["--test", test, "--", "--nocapture", filter], &night)?;
     }
-    cargo_test(&["--lib", "--", "--nocapture", DIFFERENTIAL], &night)?;
+    cargo_test(&["--lib", "--", "--nocapture", DIFFERENTIAL, SIMULATION], &night)?;
     cluster::test(&night).map(|_| ())
 }
 

@@ -158,6 +158,9 @@ fn unit() -> anyhow::Result<Cases> {
     cargo_test(&["--exclude", "brisq-e2e", "--", "--skip", DIFFERENTIAL], &[])
 }
 
+/// Servers over a faulty store, by seeds: in a night by more.
+pub const SIMULATION: &str = "servers_over_a_faulty_store_keep_the_laws";
+
 /// The Lua library against the engine, by seeds.
 pub const DIFFERENTIAL: &str = "the_library_and_the_engine_agree_at_equal_times";
 

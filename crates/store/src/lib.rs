@@ -18,6 +18,8 @@ mod registry;
 mod schedule;
 mod store;
 
+/// Whoever implements [`Store`] needs it.
+pub use async_trait::async_trait;
 pub use clock::{Clock, Machine, Readings};
 pub use error::{Refused, StoreError};
 pub use memory::MemoryStore;

@@ -13,6 +13,7 @@ mod kubectl;
 mod process;
 mod program;
 mod redis;
+mod seeds;
 mod tools;
 
 pub use api_server::{ApiServer, Objects, Request};
@@ -24,4 +25,5 @@ pub use kubectl::Kubectl;
 pub use process::{Process, peak_bytes};
 pub use program::{Program, ProgramOptions, binary};
 pub use redis::{Redis, RedisOptions};
+pub use seeds::seeds;
 pub use tools::{cache, cargo_tool, go_tool, kubernetes, wheel_tool};

@@ -21,6 +21,7 @@ use crate::coalescer::Reply;
 use crate::connection::Connection;
 use crate::error::noted;
 use crate::handout::{ClaimTimes, HandedOut, Undelivered};
+use crate::moment;
 use crate::parking::Parked;
 use crate::queue::Queue;
 use crate::shard::{ShardHandle, release, releases, weight};
@@ -145,7 +146,7 @@ impl AppState {
             let mut look = self.look(&mut lines, &op, deadline).await?;
             failed = failed.or(look.failed.take());
             let goes_on = look.taken.is_empty() && !self.draining() && !is_gone();
-            if !(goes_on && waits && Instant::now() < deadline) {
+            if !(goes_on && waits && moment::now() < deadline) {
                 // Claims before it in the same store call took all the room of its answer.
                 if goes_on && !look.left.is_empty() && asks_left > 0 {
                     asks_left -= 1;
@@ -159,11 +160,12 @@ impl AppState {
                 return failed.map_or(Ok((look, parked)), Err);
             }
             drop(look);
-            let parked_at = Instant::now();
+            let parked_at = moment::now();
             ticket.park();
             self.park(&mut lines, deadline).await;
-            parked += parked_at.elapsed();
-            ticket.resume(Instant::now());
+            let resumed_at = moment::now();
+            parked += resumed_at - parked_at;
+            ticket.resume(resumed_at);
             lines.line_up_again();
         }
     }
@@ -172,7 +174,7 @@ impl AppState {
     /// tasks ends the look and not the claim: it has something to answer. A queue that fails keeps nothing of the others back: the
     /// claim fails where all of them do.
     async fn look(&self, lines: &mut Lines<'_>, op: &ClaimOp, deadline: Instant) -> Result<Look, ApiError> {
-        let mut look = Look::new(Instant::now());
+        let mut look = Look::new(moment::now());
         for at in lines.to_ask() {
             let max = op.max.saturating_sub(look.tasks);
             let Some((queue, line)) = lines.source(at).filter(|_| max > 0 && look.has_room()) else { break };
@@ -228,9 +230,11 @@ impl AppState {
 
     /// Waits for a wake-up, the deadline, the next slow poll or the end of the server, whichever comes first.
     async fn park(&self, lines: &mut Lines<'_>, deadline: Instant) {
-        let slow_poll = Instant::now() + SLOW_POLL;
+        let slow_poll = moment::now() + SLOW_POLL;
         let until = if self.metrics.wakeups_lost.get() == 0 { deadline } else { deadline.min(slow_poll) };
         tokio::select! {
+            // A wake-up that came with the end of the wait is noticed first: it says which queue to ask.
+            biased;
             () = lines.woken() => {}
             () = sleep_until(until.into()) => {}
             () = self.drain_begins() => {}
@@ -247,12 +251,12 @@ impl AppState {
         mut line: Option<&mut Parked>,
     ) -> Result<Taken, ApiError> {
         for _ in 0..REOPENS_MAX {
-            let until = deadline.max(Instant::now() + NUMBER_WAIT);
+            let until = deadline.max(moment::now() + NUMBER_WAIT);
             let Some(shard) = self.queues.find_by(queue, until).await.map_err(noted)? else {
                 if let Some(line) = line {
                     line.looked();
                 }
-                return Ok(Taken::nothing(Instant::now()));
+                return Ok(Taken::nothing(moment::now()));
             };
             if line.is_some() {
                 self.store.listen(shard.shard());
@@ -278,7 +282,7 @@ impl AppState {
         let wanted = (each * usize::from(op.max)).min(COPIES * limits::CLAIM_MAX_BYTES - before);
         if before > 0 && wanted < each {
             // A task that does not fit would be taken only to be given back. Its wake-up is still owed, and handed on.
-            return Ok(Taken::nothing(Instant::now()));
+            return Ok(Taken::nothing(moment::now()));
         }
         // Who holds tasks of another queue does not wait for room: their leases run, and others wait for theirs.
         let wait = if before > 0 { Duration::ZERO } else { ANSWER_ROOM_WAIT };
@@ -288,7 +292,7 @@ impl AppState {
         let op = ClaimOp { max: op.max.min(fitting), ..op.clone() };
         let token = op.token;
         // Waiting for room is not waiting for the store's lane.
-        let asked = Instant::now();
+        let asked = moment::now();
         let reply = shard.work(vec![WorkOp::Claim(op)]).map_err(NotDone::Full)?;
         if let Some(line) = line {
             line.looked();
@@ -444,6 +448,26 @@ impl Drop for Unclaimed<'_> {
                 self.shard.give_back(ops);
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl AppState {
+    /// A claim without a connection: what it took, bound to an answer that is not written yet.
+    pub async fn claim_unconnected(
+        &self,
+        sources: &Sources,
+        wish: ClaimWish,
+    ) -> Result<(Vec<Task>, Vec<Undelivered>), ApiError> {
+        let now = moment::now();
+        let mut ticket = self.claims.start(now);
+        let (look, _) = self.take(sources, wish, now, &mut ticket, || false).await?;
+        let (mut tasks, mut undelivered) = (Vec::new(), Vec::new());
+        for (_, taken) in look.taken {
+            tasks.extend(taken.tasks);
+            undelivered.extend(taken.undelivered);
+        }
+        Ok((tasks, undelivered))
     }
 }
 

@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use brisq_store::engine::Bounds;
-use brisq_testkit::{Redis, RedisOptions};
+use brisq_testkit::{Redis, RedisOptions, seeds};
 use parking_lot::Mutex;
 
 use draw::{Draw, Kind};
@@ -38,17 +38,6 @@ fn bounds(seed: u64) -> Bounds {
         Kind::Bytes => Bounds { claim_bytes: 4_000, answer_bytes: 9_000, ..all },
         Kind::Plain | Kind::Kept if seed % 2 == 1 => Bounds { aging_ms: 700, aging_picks: 3, ..all },
         Kind::Plain | Kind::Kept => all,
-    }
-}
-
-fn seeds() -> Range<u64> {
-    let Ok(text) = std::env::var("BRISQ_SEEDS") else {
-        return if std::env::var_os("BRISQ_NIGHTLY").is_some() { SEEDS_OF_A_NIGHT } else { SEEDS };
-    };
-    let number = |text: &str| text.parse::<u64>().expect("BRISQ_SEEDS is a seed, or FIRST..END");
-    match text.split_once("..") {
-        Some((first, end)) => number(first)..number(end),
-        None => number(&text)..number(&text) + 1,
     }
 }
 
@@ -116,7 +105,7 @@ async fn run_all(url: String, end: u64, next: &AtomicU64, steps: &AtomicUsize, r
 fn the_library_and_the_engine_agree_at_equal_times() {
     let databases = vec!["--databases".to_owned(), AT_A_TIME.to_string()];
     let redis = Redis::start(RedisOptions { appendfsync: "no", args: databases }).expect("a Redis");
-    let seeds = seeds();
+    let seeds = seeds(SEEDS, SEEDS_OF_A_NIGHT);
     let (next, steps, reports) = (AtomicU64::new(seeds.start), AtomicUsize::new(0), Mutex::default());
     std::thread::scope(|scope| {
         for database in 0..AT_A_TIME {
