@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use brisq_model::{NewTask, QueueName, QueueNumber, ScheduleName, Shard, Task, TaskId, TenantName, UnixMs};
 use brisq_store::{
-    Answer, DueSchedules, Enqueued, MemoryStore, PageOf, QueueCounts, QueueInfo, Refused, Schedule, Standing,
-    Store, StoreError, TaskPage, Wake, WorkOp, WorkResult, async_trait,
+    Answer, Deletion, DueSchedules, Enqueued, MemoryStore, PageOf, QueueCounts, QueueInfo, Refused, Schedule,
+    Standing, Store, StoreError, TaskPage, Wake, WorkOp, WorkResult, async_trait,
 };
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -107,8 +107,8 @@ async fn carry(mut wakes: Receiver<Wake>, to: Sender<Wake>, run: Arc<Run>, dead:
             }
             wake = wakes.recv() => {
                 let Some(wake) = wake else { return };
-                let is_left_out = run.mutated.is(Mutant::WakeUpLeftOut) && !matches!(wake, Wake::Opened(_));
-                if !flows || is_left_out {
+                let is_left_out = matches!(wake, Wake::Ready(_) | Wake::Due(..));
+                if !flows || is_left_out && run.mutated.is(Mutant::WakeUpLeftOut) {
                     continue;
                 }
                 sleep(chance.delay(WAKE_MAX_MS)).await;
@@ -155,6 +155,10 @@ impl Store for Faulty {
         limit: usize,
     ) -> Result<Vec<QueueInfo>, StoreError> {
         self.through(self.inner.queues(tenant, after, limit)).await
+    }
+
+    async fn delete_queue(&self, queue: &QueueInfo) -> Result<Deletion, StoreError> {
+        self.through(self.inner.delete_queue(queue)).await
     }
 
     async fn schedule(
