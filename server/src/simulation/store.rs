@@ -107,8 +107,8 @@ async fn carry(mut wakes: Receiver<Wake>, to: Sender<Wake>, run: Arc<Run>, dead:
             }
             wake = wakes.recv() => {
                 let Some(wake) = wake else { return };
-                let is_left_out = run.mutated.is(Mutant::WakeUpLeftOut) && !matches!(wake, Wake::Opened(_));
-                if !flows || is_left_out {
+                let is_left_out = matches!(wake, Wake::Ready(_) | Wake::Due(..));
+                if !flows || is_left_out && run.mutated.is(Mutant::WakeUpLeftOut) {
                     continue;
                 }
                 sleep(chance.delay(WAKE_MAX_MS)).await;
