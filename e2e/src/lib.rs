@@ -3,6 +3,8 @@
 //! The tests are in `tests/`, one file for each stage of `cargo xtask test`; here is what they share.
 #![forbid(unsafe_code)]
 
+pub mod history;
+
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};

@@ -15,7 +15,7 @@ type Version = (u32, u32);
 type Need = (&'static [&'static str], fn(bool) -> anyhow::Result<()>);
 
 const NEEDS: &[Need] = &[
-    (&["unit", "pprof", "sidecar", "demo", "operator", "cluster"], go),
+    (&["unit", "pprof", "sidecar", "demo", "operator", "cluster", "rounds"], go),
     (&["faults"], |_| root("its CPU quota is a cgroup")),
     (&["cluster"], |_| nodes()),
 ];

@@ -30,6 +30,7 @@ pub fn rows() -> anyhow::Result<()> {
         ("doors", "idles"),
         ("memory", "rings"),
         ("operator", "at_rest"),
+        ("rounds", "what_clients_are_told"),
     ];
     for (test, filter) in rows {
         cargo_test(&["--test", test, "--", "--nocapture", filter], &night)?;

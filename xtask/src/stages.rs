@@ -6,7 +6,7 @@ use anyhow::ensure;
 
 use crate::step::{Cases, cargo, cargo_test, folder_of, many_at_once, output, run};
 use crate::test::Options;
-use crate::tools::{DENY, KUBE, MACHETE, PPROF, REDIS_8, Tool, VALKEY_9, VERSITYGW};
+use crate::tools::{DENY, KUBE, MACHETE, PORCUPINE, PPROF, REDIS_8, Tool, VALKEY_9, VERSITYGW};
 use crate::{advisories, cluster, codegen, tidy};
 
 /// Programs that the stages need, and the Debian packages that bring them.
@@ -100,6 +100,7 @@ pub const STAGES: &[Stage] = &[
     Stage { name: "bench", budget_s: 120, fast: false, tools: &[], run: |_| bench() },
     Stage { name: "supply", budget_s: 30, fast: false, tools: &[DENY, MACHETE], run: supply },
     Stage { name: "crash", budget_s: 240, fast: false, tools: &[], run: |_| e2e_busy("crash") },
+    Stage { name: "rounds", budget_s: 150, fast: false, tools: &[PORCUPINE], run: |_| e2e_busy("rounds") },
 ];
 
 /// Installs what is missing, where it may.

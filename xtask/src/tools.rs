@@ -18,6 +18,7 @@ pub enum Tool {
 }
 
 pub const PPROF: Tool = Tool::Go("pprof");
+pub const PORCUPINE: Tool = Tool::Go("porcupine");
 pub const KUBE: Tool = Tool::Go("kube");
 pub const VERSITYGW: Tool = Tool::Go("versitygw");
 pub const DENY: Tool = Tool::Cargo("cargo-deny", "0.20.2");

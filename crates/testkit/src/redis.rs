@@ -1,6 +1,6 @@
 use std::io;
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,14 @@ pub struct RedisOptions {
     pub appendfsync: &'static str,
     /// Further arguments, such as `--maxmemory 10mb`.
     pub args: Vec<String>,
+    /// Environment on top of ours.
+    pub env: Vec<(String, String)>,
 }
 
 impl Default for RedisOptions {
     /// Every answer is on disk.
     fn default() -> Self {
-        Self { appendfsync: "always", args: Vec::new() }
+        Self { appendfsync: "always", args: Vec::new(), env: Vec::new() }
     }
 }
 
@@ -118,6 +120,32 @@ impl Redis {
         self.restart()
     }
 
+    /// How long its append-only file is, which has what came since the start or the last rewrite.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn log_bytes(&self) -> io::Result<u64> {
+        Ok(std::fs::metadata(self.log_file()?)?.len())
+    }
+
+    /// Makes the append-only file of a killed Redis as short as it was: what came later never reached the disk.
+    ///
+    /// # Errors
+    /// When it cannot be changed.
+    pub fn cut_log(&self, bytes: u64) -> io::Result<()> {
+        std::fs::File::options().write(true).open(self.log_file()?)?.set_len(bytes)
+    }
+
+    fn log_file(&self) -> io::Result<PathBuf> {
+        for entry in std::fs::read_dir(self.folder.path().join("appendonlydir"))? {
+            let path = entry?.path();
+            if path.to_string_lossy().ends_with(".incr.aof") {
+                return Ok(path);
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::NotFound, "Redis has no append-only file"))
+    }
+
     /// Sends one command and returns the first line of its answer.
     ///
     /// # Errors
@@ -207,6 +235,7 @@ fn launch(options: &RedisOptions, folder: &Path, port: u16) -> io::Result<Proces
         .args(["--port", &port.to_string(), "--dir"])
         .arg(folder)
         .args(&options.args)
+        .envs(options.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);

@@ -104,7 +104,8 @@ async fn run_all(url: String, end: u64, next: &AtomicU64, steps: &AtomicUsize, r
 #[test]
 fn the_library_and_the_engine_agree_at_equal_times() {
     let databases = vec!["--databases".to_owned(), AT_A_TIME.to_string()];
-    let redis = Redis::start(RedisOptions { appendfsync: "no", args: databases }).expect("a Redis");
+    let redis = Redis::start(RedisOptions { appendfsync: "no", args: databases, ..RedisOptions::default() })
+        .expect("a Redis");
     let seeds = seeds(SEEDS, SEEDS_OF_A_NIGHT);
     let (next, steps, reports) = (AtomicU64::new(seeds.start), AtomicUsize::new(0), Mutex::default());
     std::thread::scope(|scope| {

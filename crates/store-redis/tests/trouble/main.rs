@@ -14,6 +14,7 @@ mod rights;
 mod small;
 mod sweeps;
 mod time;
+mod upgrade;
 mod versions;
 mod wakes;
 
@@ -33,7 +34,7 @@ use bytes::Bytes;
 
 fn start(args: &[&str]) -> Redis {
     let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-    Redis::start(RedisOptions { appendfsync: "always", args }).expect("a Redis")
+    Redis::start(RedisOptions { args, ..RedisOptions::default() }).expect("a Redis")
 }
 
 async fn connect(redis: &Redis) -> Arc<dyn Store> {
