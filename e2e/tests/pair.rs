@@ -419,6 +419,15 @@ fn a_queue_that_one_server_deletes_is_gone_on_the_other_and_its_name_free() {
     }
 }
 
+/// Tells a worker that no further task comes.
+struct End<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
 /// Whatever is deleted meanwhile, and whichever server knows an old number: what was acknowledged comes to a worker once.
 #[test]
 fn no_acknowledged_task_is_lost_to_deletions_by_another_server() {
@@ -443,12 +452,20 @@ fn no_acknowledged_task_is_lost_to_deletions_by_another_server() {
                 }
             }
         });
+        // Also where the producer fails: the worker ends with it.
+        let end = End(&done);
         for n in 0..rounds {
-            enqueue(&mut producer, "q", &json!({ "payload": n }));
+            // A queue that is deleted each time it was opened is given up after four tries, and nothing was done then.
+            let task = json!({ "payload": n });
+            let mut answer = call(&mut producer, "POST", "/v1/queues/q/tasks", &task);
+            while answer.status == 503 {
+                answer = call(&mut producer, "POST", "/v1/queues/q/tasks", &task);
+            }
+            ok(answer);
             // Often the worker finds the queue done with, and deletes it before the next task.
             std::thread::sleep(Duration::from_millis(n % 4 * 10));
         }
-        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        drop(end);
         working.join().expect("the worker ends")
     });
     assert!(deleted > 5, "{deleted} deletions");
