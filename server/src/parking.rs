@@ -27,7 +27,7 @@ use crate::moment;
 const DUE_PAUSE: Duration = Duration::from_millis(1);
 
 /// After a woken claim that left unlooked the next one looks in this time: what refused the first may refuse it as well.
-const UNLOOKED_PAUSE: Duration = Duration::from_millis(100);
+pub const UNLOOKED_PAUSE: Duration = Duration::from_millis(100);
 
 /// The claims that wait, in the order in which they came, and one timer for all of them.
 #[derive(Debug, Default)]

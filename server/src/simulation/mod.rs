@@ -20,6 +20,8 @@ use store::{NOTICED_MAX_MS, ON_ITS_WAY_MAX_MS, WAKE_MAX_MS};
 use truth::{Broken, Truth};
 use world::World;
 
+use crate::parking::UNLOOKED_PAUSE;
+
 /// Runs of the suite, and of a night.
 const SEEDS: Range<u64> = 0..300;
 const SEEDS_OF_A_NIGHT: Range<u64> = 300..20_000;
@@ -61,8 +63,9 @@ fn run(seed: u64, mutant: Option<Mutant>) -> Outcome {
 
 /// The longest that a server does not ask while a claim waits there and a task could be had.
 fn silence_max(weather: Weather) -> Duration {
-    // The wake-up comes behind another, a call is on its way and back, and one before it.
-    let wake_up = 2 * WAKE_MAX_MS + 4 * ON_ITS_WAY_MAX_MS;
+    // The wake-up comes behind another, and a call is on its way and back, and one before it; then the client of the claim that
+    // was woken has left, and the next one is told a little later and waits for a call as well.
+    let wake_up = 2 * WAKE_MAX_MS + 6 * ON_ITS_WAY_MAX_MS + UNLOOKED_PAUSE.as_millis() as u64;
     // A message is lost until that is noticed; and then, as after a call that failed, a claim looks within a second.
     let is_noticed = NOTICED_MAX_MS + 1_000;
     let faults = weather.is(Weather::Lossy) || weather.is(Weather::Mute);
