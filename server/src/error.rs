@@ -74,7 +74,7 @@ pub fn store_error(error: StoreError) -> ApiError {
         ),
         StoreError::UnknownQueue => ApiError::new(
             ErrorCode::StoreUnavailable,
-            "The store loses its queues as fast as they are opened. Nothing was done; try again once it is whole.",
+            "The store loses its queues as fast as they are opened, or somebody deletes this one all the time. Nothing was done; try again.",
         ),
         StoreError::Newer { found, known } => ApiError::new(
             ErrorCode::StoreNewer,
