@@ -606,3 +606,65 @@ async fn a_leased_task_keeps_its_fair_place_over_a_restart() {
     store.work(&queue, vec![release]).await.unwrap().results.remove(0).unwrap();
     assert_eq!(claim(&store, &queue, 1).await[0].id, leased.id);
 }
+
+/// A file of the last version that knew neither gates nor fairness (`schema-4.redb`, written by its `LocalStore`): each of its
+/// records has its meaning, its policy and tokens hold, and a key makes it a file of this version.
+#[tokio::test]
+async fn a_file_of_schema_4_is_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schema-4.redb");
+    std::fs::copy(fixture, folder.path().join("brisq.redb")).unwrap();
+    assert_eq!(schema(folder.path()), 4);
+    let written = {
+        let database = Database::open(folder.path().join("brisq.redb")).unwrap();
+        let transaction = database.begin_read().unwrap();
+        transaction.open_table(META).unwrap().get("clock_ms").unwrap().unwrap().value()
+    };
+    let store = LocalStore::open(folder.path(), Clocks::at(written).config()).unwrap();
+    let (tenant, name) = (TenantName::new("t").unwrap(), QueueName::new("paused").unwrap());
+    let q = queue(&store).await;
+    let paused = Shard { queue: store.open_queue(&tenant, &name).await.unwrap(), index: 0 };
+    let id = |shard, n| TaskId::new(1_700_000_000_000 + n, shard, n);
+    let mut seen = Vec::new();
+    for n in 0..8 {
+        let shard = if n == 7 { paused } else { q.shard() };
+        let task = store.get(id(shard, n)).await.unwrap().unwrap();
+        let payload = String::from_utf8(task.payload.to_vec()).unwrap();
+        let (deadline, key) = (task.deadline_at.is_some(), task.idempotency_key.is_some());
+        seen.push(format!("{payload} {} {} {deadline} {key}", task.state.name(), task.attempts.len()));
+    }
+    assert_eq!(
+        seen,
+        [
+            r#""completed" completed 0 false false"#,
+            r#""dead" dead 1 false false"#,
+            r#""leased" leased 0 false false"#,
+            r#""with a deadline" ready 0 true false"#,
+            r#""delayed" delayed 0 false false"#,
+            r#""with a key" ready 0 false true"#,
+            r#""dear" ready 0 false false"#,
+            r#""in a pause" ready 0 false false"#,
+        ]
+    );
+    let counts = store.counts(&[q.shard(), paused]).await.unwrap();
+    assert_eq!(counts[1].paused.as_ref().map(|pause| pause.reason.as_str()), Some("why"));
+    let policy = counts[0].policy.as_deref().unwrap();
+    assert_eq!((policy.in_flight_max, policy.rate.map(|rate| rate.burst)), (Some(3), Some(4)));
+    assert_eq!(claim(&store, &q, 5).await.len(), 1, "of four tokens three were spent");
+
+    let token = LeaseToken::new(7);
+    let end = WorkOp::Complete { id: id(q.shard(), 2), token, result: None, used_cost: None };
+    assert_eq!(store.work(&q, vec![end]).await.unwrap().results, [Ok(WorkDone::Completed)]);
+    assert_eq!(store.work(&q, vec![WorkOp::Govern(Box::default())]).await.unwrap().results.len(), 1);
+    let keyed = |n| {
+        let keys = TaskKeys { ordering: TaskKey::new("o").ok(), ..TaskKeys::default() };
+        NewTask { keys: keys.shared(), ..task(q.shard(), n) }
+    };
+    store.enqueue(&q, vec![keyed(20), keyed(21)]).await.unwrap();
+    let rest: Vec<TaskId> = claim(&store, &q, 10).await.iter().map(|task| task.id).collect();
+    assert_eq!(rest, [5, 6, 20].map(|n| id(q.shard(), n)), "in their order, and one of the key");
+    drop(store);
+    assert_eq!(schema(folder.path()), 5);
+    let store = open(folder.path());
+    assert_eq!(store.get(id(q.shard(), 21)).await.unwrap().unwrap().state, TaskState::Blocked);
+}

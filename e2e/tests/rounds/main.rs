@@ -18,14 +18,14 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use brisq_e2e::history::{Did, Event, Excuse, Fault, History, Totals, Us};
-use brisq_e2e::is_night;
+use brisq_testkit::seeds;
 
 use clients::{Client, Shared};
 use draw::{Dice, Kind, Plan, What, plan};
 use rig::Rig;
 
-const ROUNDS: u64 = 40;
-const ROUNDS_AT_NIGHT: u64 = 300;
+const ROUNDS: Range<u64> = 0..40;
+const ROUNDS_AT_NIGHT: Range<u64> = 0..300;
 /// Rounds at once: each waits most of its time.
 const AT_ONCE: usize = 4;
 const PRODUCERS: u64 = 2;
@@ -154,17 +154,6 @@ fn look(rig: &Rig, began: Instant, events: &mut Vec<Event>) {
     events.extend(looks.into_values());
 }
 
-fn seeds() -> Range<u64> {
-    let Ok(named) = std::env::var("BRISQ_SEEDS") else {
-        return 0..if is_night() { ROUNDS_AT_NIGHT } else { ROUNDS };
-    };
-    let number = |text: &str| text.parse::<u64>().expect("BRISQ_SEEDS is a number, or two with `..` between");
-    match named.split_once("..") {
-        Some((from, to)) => number(from)..number(to),
-        None => number(&named)..number(&named) + 1,
-    }
-}
-
 fn line(done: &Done) -> String {
     let Plan { seed, kind, servers, faults, .. } = &done.plan;
     let faults: Vec<&str> = faults.iter().map(|(_, what)| what.name()).collect();
@@ -190,7 +179,7 @@ fn told(done: &Done) -> Option<String> {
 
 #[test]
 fn what_clients_are_told_holds_through_every_fault() {
-    let seeds = seeds();
+    let seeds = seeds(ROUNDS, ROUNDS_AT_NIGHT);
     let began = Instant::now();
     let next = AtomicU64::new(seeds.start);
     let done = Mutex::new(Vec::new());
