@@ -136,6 +136,8 @@ pub const SCHEDULE_MAX_BYTES: usize = 64 * 1024;
 /// Most schedules of one tenant, and most bytes of them.
 pub const SCHEDULES_PER_TENANT_MAX: u32 = 1_000;
 pub const SCHEDULES_PER_TENANT_MAX_BYTES: u64 = 16 * 1024 * 1024;
+/// A schedule that is there may grow by this much beyond its tenant's bound: what came of its ticks is always written.
+pub const SCHEDULE_GROWS_BYTES: u64 = 1024;
 /// Most schedules of one store.
 pub const SCHEDULES_MAX: u32 = 10_000;
 /// Most schedules of one page of a list.

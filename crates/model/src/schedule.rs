@@ -9,10 +9,11 @@ pub struct Tick {
     pub moment: Moment,
 }
 
-/// Which tick of a schedule. Those of a later schedule under the name come later, whatever their times.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Which tick of a schedule. Another schedule under the name, or other times of it, have ticks of their own: the clock may have been
+/// ahead when the first was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// When the schedule was made.
+    /// When the schedule was made, or given other times.
     pub made_at: UnixMs,
     /// The time that the tick stands for.
     pub at: UnixMs,

@@ -96,9 +96,10 @@ fn limits_in_lua(bounds: &Bounds) -> String {
         QueueNumber::MAX
     );
     let of_schedules = format!(
-        "local SCHEDULES = {{ of_tenant = {}, bytes_of_tenant = {}, of_store = {}, ticks = {} }}\n",
+        "local SCHEDULES = {{ of_tenant = {}, bytes_of_tenant = {}, grows = {}, of_store = {}, ticks = {} }}\n",
         limits::SCHEDULES_PER_TENANT_MAX,
         limits::SCHEDULES_PER_TENANT_MAX_BYTES,
+        limits::SCHEDULE_GROWS_BYTES,
         limits::SCHEDULES_MAX,
         limits::TICKS_REMEMBERED_MAX
     );

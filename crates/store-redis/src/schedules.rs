@@ -33,7 +33,7 @@ pub(crate) async fn get(
     let mut command = link.function("schedule", SCHEDULES.into_iter());
     command.arg(path(tenant, name));
     let (wall, kept): (u64, Kept) = answer(link, &command).await?;
-    let kept = read(&kept)?.into_iter().next();
+    let kept = read(&kept).into_iter().next();
     Ok((kept.map(|(_, schedule)| schedule), UnixMs(wall)))
 }
 
@@ -47,7 +47,7 @@ pub(crate) async fn page(
     let mut command = link.function("schedules", SCHEDULES.into_iter());
     command.arg(tenant.as_str()).arg(after).arg(limit);
     let kept: Kept = answer(link, &command).await?;
-    Ok(read(&kept)?.into_iter().map(|(_, schedule)| schedule).collect())
+    Ok(read(&kept).into_iter().map(|(_, schedule)| schedule).collect())
 }
 
 pub(crate) async fn due(link: &Link, limit: usize) -> Result<DueSchedules, StoreError> {
@@ -55,7 +55,7 @@ pub(crate) async fn due(link: &Link, limit: usize) -> Result<DueSchedules, Store
     command.arg(limit);
     let (wall, next, kept): (u64, i64, Kept) = answer(link, &command).await?;
     let next_at = u64::try_from(next).ok().map(UnixMs);
-    Ok(DueSchedules { due: read(&kept)?, next_at, wall: UnixMs(wall) })
+    Ok(DueSchedules { due: read(&kept), next_at, wall: UnixMs(wall) })
 }
 
 pub(crate) async fn change(
@@ -83,9 +83,17 @@ fn written(schedule: &Schedule, next_at: i64) -> Vec<u8> {
     text
 }
 
-fn read(kept: &[Vec<u8>]) -> Result<Vec<(TenantName, Schedule)>, StoreError> {
+/// One that cannot be read stays where it is, and keeps none of the others from being read.
+fn read(kept: &[Vec<u8>]) -> Vec<(TenantName, Schedule)> {
     let (pairs, _) = kept.as_chunks::<2>();
-    pairs.iter().map(|[path, kept]| read_one(path, kept).ok_or_else(damage)).collect()
+    let one = |[path, kept]: &[Vec<u8>; 2]| {
+        let read = read_one(path, kept);
+        if read.is_none() {
+            tracing::error!(path = %String::from_utf8_lossy(path), "a schedule in Redis is damaged");
+        }
+        read
+    };
+    pairs.iter().filter_map(one).collect()
 }
 
 fn read_one(path: &[u8], kept: &[u8]) -> Option<(TenantName, Schedule)> {

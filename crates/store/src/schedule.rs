@@ -109,7 +109,12 @@ impl Schedules {
         let why = match kept {
             None if of_tenant >= tenant_max => Some(too_many_of_tenant()),
             None if self.length >= store_max => Some(too_many()),
-            _ if after > before && bytes > limits::SCHEDULES_PER_TENANT_MAX_BYTES => Some(too_large()),
+            None if bytes > limits::SCHEDULES_PER_TENANT_MAX_BYTES => Some(too_large()),
+            _ if after > before + limits::SCHEDULE_GROWS_BYTES
+                && bytes > limits::SCHEDULES_PER_TENANT_MAX_BYTES =>
+            {
+                Some(too_large())
+            }
             _ => None,
         };
         why.map_or(Ok(()), Err)

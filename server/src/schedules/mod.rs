@@ -107,7 +107,12 @@ impl AppState {
                 return Err(ApiError::invalid_field("cron", message).with("value", &spec.cron));
             }
             let new = match old {
-                Some(old) => Kept { spec: spec.clone(), ..old },
+                Some(old) if same => Kept { spec: spec.clone(), ..old },
+                // Its ticks are others from now on, also where the clock was ahead before.
+                Some(old) => {
+                    let made_at = if old.made_at == wall.0 { wall.0 + 1 } else { wall.0 };
+                    Kept { spec: spec.clone(), made_at, ..old }
+                }
                 None => Kept::new(spec.clone(), wall),
             };
             let schedule = new.schedule(name, next_at);
@@ -203,10 +208,10 @@ impl AppState {
     }
 }
 
-/// Whether two say the same about when ticks come.
+/// Whether two say the same about when ticks come, and where they go: the queue is what remembers which have fired.
 fn times_are_the_same(one: &ScheduleSpec, other: &ScheduleSpec) -> bool {
-    let times = |spec: &ScheduleSpec| {
-        (spec.cron.clone(), spec.time_zone.clone(), spec.start_at, spec.end_at, spec.paused)
-    };
+    fn times(spec: &ScheduleSpec) -> (&str, &str, &str, Option<u64>, Option<u64>, bool) {
+        (&spec.queue, &spec.cron, &spec.time_zone, spec.start_at, spec.end_at, spec.paused)
+    }
     times(one) == times(other)
 }

@@ -32,13 +32,15 @@ pub fn first(spec: &ScheduleSpec, calendar: &Calendar, wall: UnixMs) -> Option<U
 pub fn at(spec: &ScheduleSpec, calendar: &Calendar, due: UnixMs, wall: UnixMs) -> Plan {
     // The last moment for which a tick is in time.
     let in_time = UnixMs(wall.0.saturating_sub(limits::TICK_MISSED_AFTER_MS)).max(due);
+    // What was missed ended with the schedule.
+    let last = spec.end_at.map_or(wall, |end| wall.min(UnixMs(end)));
     let begin = match spec.missed {
         Missed::All => Some(due),
         Missed::Skip => calendar.from(in_time),
         Missed::One if in_time == due => Some(due),
-        Missed::One => calendar.until(wall).map(|last| last.max(due)),
+        Missed::One => calendar.until(last).map(|last| last.max(due)),
     };
-    let missed = begin.and_then(|begin| calendar.until(UnixMs(begin.0.saturating_sub(1))));
+    let missed = begin.and_then(|begin| calendar.until(UnixMs(begin.0.saturating_sub(1)).min(last)));
     let mut plan = Plan { missed: missed.filter(|at| *at >= due), ..Plan::default() };
     let mut next = begin.filter(|at| !is_over(spec, *at));
     while let Some(tick) = next.filter(|tick| *tick <= wall)
@@ -133,6 +135,10 @@ mod tests {
         let ends = spec("all", json!({"endAt": ms("12:15:00")}));
         let plan = at(&ends, &calendar, time("12:00:00"), time("12:35:00"));
         assert_eq!((plan.fire, plan.next_at), (vec![time("12:00:00"), time("12:10:00")], None));
+        let ends = spec("one", json!({"endAt": ms("12:15:00")}));
+        let plan = at(&ends, &calendar, time("12:00:00"), time("12:35:00"));
+        let made_good = Plan { fire: vec![time("12:10:00")], missed: Some(time("12:00:00")), next_at: None };
+        assert_eq!(plan, made_good, "the last tick before the end");
     }
 
     #[test]

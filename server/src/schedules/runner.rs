@@ -39,7 +39,7 @@ pub async fn run(app: App) {
                 }
             }
             Err(error) => {
-                tracing::debug!(%error, "schedules could not be looked for");
+                tracing::warn!(%error, "schedules could not be looked for");
                 TROUBLE_PAUSE
             }
         };
@@ -64,7 +64,8 @@ impl AppState {
     async fn fire_all(self: &Arc<Self>, due: DueSchedules) -> bool {
         let wall = due.wall;
         let fired = stream::iter(due.due).map(|(tenant, schedule)| self.fire(tenant, schedule, wall));
-        fired.buffer_unordered(FIRED_AT_A_TIME).all(async |seen_to| seen_to).await
+        // Each is driven to its end, whatever became of the others.
+        fired.buffer_unordered(FIRED_AT_A_TIME).fold(true, async |all, seen_to| all & seen_to).await
     }
 
     /// Fires the ticks of a schedule that have come. Whether it was seen to: else it is still due.

@@ -141,10 +141,9 @@ impl AppState {
         let waits = !wish.wait.is_zero();
         let mut lines = sources.enter(waits);
         let mut asks_left = ASKS_MAX;
-        let mut failed = None;
         loop {
             let mut look = self.look(&mut lines, &op, deadline).await?;
-            failed = failed.or(look.failed.take());
+            let failed = look.failed.take();
             let goes_on = look.taken.is_empty() && !self.draining() && !is_gone();
             if !(goes_on && waits && moment::now() < deadline) {
                 // Claims before it in the same store call took all the room of its answer.
@@ -162,7 +161,9 @@ impl AppState {
             drop(look);
             let parked_at = moment::now();
             ticket.park();
-            self.park(&mut lines, deadline).await;
+            // A queue that failed is asked again soon: what it has wakes nobody.
+            let until = if failed.is_some() { deadline.min(moment::now() + SLOW_POLL) } else { deadline };
+            self.park(&mut lines, until).await;
             let resumed_at = moment::now();
             parked += resumed_at - parked_at;
             ticket.resume(resumed_at);

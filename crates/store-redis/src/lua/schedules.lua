@@ -22,7 +22,7 @@ local function crowded(keys, tenant, before, bytes, grows)
   if not before and redis.call('HLEN', keys[KEPT]) >= SCHEDULES.of_store then
     return 'S'
   end
-  return grows > 0 and bytes > SCHEDULES.bytes_of_tenant and 'B' or nil
+  return grows > (before and SCHEDULES.grows or 0) and bytes > SCHEDULES.bytes_of_tenant and 'B' or nil
 end
 
 -- ARGV: path, the version that is replaced ('' for none), the schedule as it is to be kept ('' for none), and when its next tick

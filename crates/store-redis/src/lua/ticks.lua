@@ -17,11 +17,7 @@ function ticks.fired(call, tick)
     return nil
   end
   local last_made, last_at, task = string.match(last, '^(%d+),(%d+),(.+)$')
-  last_made, last_at = tonumber(last_made), tonumber(last_at)
-  if last_made > made or (last_made == made and last_at >= at) then
-    return task
-  end
-  return nil
+  return tonumber(last_made) == made and tonumber(last_at) >= at and task or nil
 end
 
 local function forget_half(key)

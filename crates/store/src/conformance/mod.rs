@@ -309,7 +309,7 @@ cases! {
         a_tenant_has_room_for_so_many_schedules_and_bytes
         a_tick_becomes_a_task_once
         a_tick_is_remembered_whatever_became_of_its_task
-        a_later_schedule_of_a_name_has_ticks_of_its_own
+        another_schedule_of_a_name_has_ticks_of_its_own
         so_many_ticks_are_remembered;
     expiring:
         a_task_past_its_deadline_is_dead_and_not_handed_out

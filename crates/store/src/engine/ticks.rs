@@ -17,7 +17,9 @@ pub(super) struct Ticks {
 impl Ticks {
     /// The task that this tick, or a later one of the schedule, became.
     pub(super) fn fired(&self, tick: &Tick) -> Option<TaskId> {
-        self.last.get(&tick.schedule).filter(|last| last.moment >= tick.moment).map(|last| last.task)
+        let of_it =
+            |last: &&Fired| last.moment.made_at == tick.moment.made_at && last.moment.at >= tick.moment.at;
+        self.last.get(&tick.schedule).filter(of_it).map(|last| last.task)
     }
 
     pub(super) fn remember(&mut self, tick: &Tick, task: TaskId) {
