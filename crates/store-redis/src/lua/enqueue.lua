@@ -21,7 +21,8 @@ local function keys_of(options)
   return next(keys) and keys, string.sub(options, 1, from - 1), tick
 end
 
--- Reads all records and keys that the tasks may meet: two commands for the whole batch. Answers the ids by key.
+-- Reads all records and keys that the tasks may meet: two commands for the whole batch. Answers the ids by key, and the ticks of
+-- those tasks that are made for one, by their place in ARGV.
 local function read_ahead(call, argv)
   local ids, keys, holders = {}, {}, {}
   for at = 2, #argv, ENQUEUE_ARGS do
@@ -42,16 +43,17 @@ local function read_ahead(call, argv)
     end
   end
   load_records(call, ids)
-  local fields = {}
+  local fields, tick_of = {}, {}
   for at = 2, #argv, ENQUEUE_ARGS do
-    local own = keys_of(argv[at + 10])
+    local own, _, tick = keys_of(argv[at + 10])
+    tick_of[at] = tick
     if own or call.fair then
       own = own or {}
       gates.fields(call, fields, argv[at + 2], own[1], own[2], own[3])
     end
   end
   gates.load(call, fields)
-  return holders
+  return holders, tick_of
 end
 
 local function new_record(call, argv, at)
@@ -128,12 +130,12 @@ local function enqueue(keys, argv)
   if not call then
     return refused
   end
-  local holders = read_ahead(call, argv)
+  local holders, tick_of = read_ahead(call, argv)
   local results, bodies, idem, extra = {}, {}, {}, {}
   for at = 2, #argv, ENQUEUE_ARGS do
     local id, key = argv[at], argv[at + 9]
     local existing, seen = holder_of(call, holders, key)
-    local _, _, tick = keys_of(argv[at + 10])
+    local tick = tick_of[at]
     local fired = tick and ticks.fired(call, tick)
     local replaces = existing and string.byte(argv[at + 10]) == REPLACES and is_queued(seen)
     if existing and not replaces then
